@@ -1,0 +1,1 @@
+"""Runnable configs: one file per system and stage."""

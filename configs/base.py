@@ -1,0 +1,82 @@
+"""Every key that stjax reads, with its default; other configs start here."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  c.seed = 0  # Initialisation, shuffling, dropout and sampling.
+  c.precision = "float32"  # Or "bfloat16": compute only, never parameters.
+  c.init_from = ""  # A work directory to start from: its best parameters.
+
+  c.num_epochs = 1.0  # Passes over the training split.
+  c.num_steps = 0  # If positive: optimiser steps, instead of num_epochs.
+  c.global_batch_size = 8  # Over all hosts; divisible by data * fsdp.
+  c.accumulation_steps = 1  # Each batch is cut into this many parts.
+  c.ema_decay = 0.0  # 0: off; else evaluation uses the averaged parameters.
+
+  c.method = ml_collections.ConfigDict({"name": "regression"})
+  c.model = ml_collections.ConfigDict({"name": "simvp"})
+  c.data = ml_collections.ConfigDict()
+
+  c.optimizer = config_dict.create(
+      name="adam",  # adam, adamw, sgd.
+      learning_rate=1e-3,  # The schedule's peak.
+      weight_decay=0.0,  # In the gradient for adam and sgd, decoupled: adamw.
+      clip_norm=0.0,  # 0: off; else gradients are scaled to this global norm.
+      b1=0.9,
+      b2=0.999,
+      eps=1e-8,
+      momentum=0.0,  # sgd only.
+      schedule=config_dict.create(
+          name="constant",  # one_cycle, cosine, step, multistep, tanh.
+          per="step",  # Or "epoch": constant within each epoch.
+          warmup=0.0,  # Steps (or epochs) of linear warm-up.
+          warmup_learning_rate=0.0,
+          final_learning_rate=0.0,  # cosine and tanh end here.
+          decay_every=0.0,  # step: every so many steps (or epochs).
+          decay_rate=0.1,  # step and multistep.
+          milestones=(),  # multistep.
+          power=1.0,  # cosine: k of t^k / T^k.
+          pct_start=0.3,  # one_cycle: share of the rise.
+          div_factor=25.0,  # one_cycle: peak / first rate.
+          final_div_factor=1e4,  # one_cycle: first / last rate.
+          cycle_momentum=True,  # one_cycle: b1 from .95 to .85 and back.
+      ),
+  )
+
+  c.mesh = config_dict.create(data=-1, fsdp=1, space=1)  # -1: the rest.
+
+  c.checkpoint = config_dict.create(
+      every_epochs=1.0,
+      every_steps=0,  # If positive: instead of every_epochs.
+      keep_latest=2,
+      keep_best=1,
+      best_metric="loss",  # A score of the validation split.
+      best_mode="min",
+  )
+  c.evaluation = config_dict.create(
+      every_epochs=1.0,  # Of the validation split, while training.
+      every_steps=0,  # If positive: instead of every_epochs.
+      batch_size=8,
+      split="test",  # Scored at the end, and by --mode=evaluate.
+      checkpoint="best",  # Or "latest".
+      conventions=("physical",),  # Named sets of scores; see docs/metrics.md.
+      data_range=0.0,  # Of PSNR and SSIM; 0: as observed in training.
+      area_weights="none",  # Or "latitude": cosine of the latitude.
+      baselines=("persistence", "lead_mean"),
+      figures=4,  # Examples shown as pictures and animations.
+  )
+  c.forecast = config_dict.create(
+      split="test",  # Where the initial conditions are taken from.
+      checkpoint="best",
+      horizon=0,  # Lead times; 0: as trained. Longer ones feed back.
+      members=1,
+      batch_size=8,
+  )
+  c.log = config_dict.create(
+      every_steps=10,
+      histograms_every_steps=0,  # 0: off; else histograms of parameters.
+  )
+  return c

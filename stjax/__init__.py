@@ -1,0 +1,1 @@
+"""stjax: spatiotemporal forecasting in JAX, from raw data to scored forecast."""

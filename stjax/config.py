@@ -1,0 +1,219 @@
+"""Reading a config: complete, consistent, or refused in words.
+
+A config is an `ml_collections.ConfigDict` made by a file in `configs/`. Every
+check that needs no data is made here, before anything is compiled.
+"""
+
+from collections.abc import Iterable, Mapping
+import difflib
+import json
+import os
+import pathlib
+from typing import Any
+
+import ml_collections
+
+# The sections that decide what is trained. A work directory holds one run of
+# one such choice; everything else may change from one call to the next.
+_IDENTITY = (
+    "seed",
+    "precision",
+    "global_batch_size",
+    "accumulation_steps",
+    "ema_decay",
+    "num_epochs",
+    "num_steps",
+    "method",
+    "model",
+    "data",
+    "optimizer",
+    "init_from",
+)
+# How the same examples are read does not change which run it is.
+_READING = ("loader", "cache", "memory_limit_gib")
+_PLACES = ("path", "data_dir")  # May move: only the last part counts.
+
+_REQUIRED = (
+    *_IDENTITY,
+    "mesh",
+    "checkpoint",
+    "evaluation",
+    "forecast",
+    "log",
+)
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+class ConfigError(ValueError):
+  """A config that cannot be run; the message says which key and why."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+  """Returns a phrase that lists the known names closest to `name`."""
+  known = sorted(str(k) for k in known)
+  close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+  if close:
+    return f"did you mean {' or '.join(map(repr, close))}? (all: {known})"
+  return f"known: {known}"
+
+
+def check_options(
+    where: str, options: Mapping[str, Any], known: Iterable[str]
+) -> None:
+  """Raises ConfigError if `options` has a key that is not in `known`."""
+  known = set(known)
+  for key in options:
+    if key not in known:
+      raise ConfigError(f"Unknown key {where}.{key}: {near(key, known)}.")
+
+
+def pick(where: str, name: str, table: Mapping[str, Any]) -> Any:
+  """Looks `name` up in a table of registered parts, or raises ConfigError."""
+  if name not in table:
+    raise ConfigError(f"{where}={name!r} is not known: {near(name, table)}.")
+  return table[name]
+
+
+def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+  """Returns `options` as a plain dict of plain values, `names` left out."""
+  return {k: v for k, v in plain(options).items() if k not in names}
+
+
+def plain(config: Any) -> Any:
+  """Turns a ConfigDict (nested, with tuples) into plain JSON-able values."""
+  if isinstance(config, ml_collections.ConfigDict):
+    config = config.to_dict()
+  if isinstance(config, Mapping):
+    return {str(k): plain(v) for k, v in config.items()}
+  if isinstance(config, tuple | list):
+    return [plain(v) for v in config]
+  return config
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Checks a config on its own, without data or devices.
+
+  Args:
+    config: the resolved config.
+
+  Raises:
+    ConfigError: names the key, what came, and what is expected.
+  """
+  for key in _REQUIRED:
+    if key not in config:
+      raise ConfigError(
+          f"The config has no key {key!r}. Start from configs/base.py, which"
+          " has every key with a default."
+      )
+  check_options("config", config, _REQUIRED)
+  if config.precision not in PRECISIONS:
+    raise ConfigError(
+        f"precision={config.precision!r} is not known:"
+        f" {near(config.precision, PRECISIONS)}."
+    )
+  for key in ("global_batch_size", "accumulation_steps"):
+    _positive(key, config[key])
+  if config.global_batch_size % config.accumulation_steps:
+    raise ConfigError(
+        f"global_batch_size={config.global_batch_size} does not divide into"
+        f" accumulation_steps={config.accumulation_steps} equal parts."
+    )
+  if not 0.0 <= config.ema_decay < 1.0:
+    raise ConfigError(
+        f"ema_decay={config.ema_decay} must be in [0, 1); 0 turns it off."
+    )
+  if config.num_steps <= 0 and config.num_epochs <= 0:
+    raise ConfigError(
+        "Set num_epochs or num_steps to a positive number (num_steps, when"
+        f" positive, wins); got num_epochs={config.num_epochs},"
+        f" num_steps={config.num_steps}."
+    )
+  for key in ("name",):
+    for section in ("method", "model", "optimizer"):
+      if key not in config[section]:
+        raise ConfigError(f"The config has no key {section}.{key}.")
+  for key in ("history", "horizon"):
+    if key not in config.data:
+      raise ConfigError(f"The config has no key data.{key}.")
+    _positive(f"data.{key}", config.data[key])
+  _positive("evaluation.batch_size", config.evaluation.batch_size)
+  _positive("forecast.batch_size", config.forecast.batch_size)
+  _positive("forecast.members", config.forecast.members)
+  if config.checkpoint.best_mode not in ("min", "max"):
+    raise ConfigError(
+        f"checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min'"
+        " or 'max'."
+    )
+
+
+def _positive(key: str, value: int) -> None:
+  if not value >= 1:
+    raise ConfigError(f"{key}={value} must be at least 1.")
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+  if isinstance(tree, Mapping):
+    leaves = {}
+    for key, value in tree.items():
+      leaves |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+  return {prefix: tree}
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+  config = plain(config)
+  chosen = {key: config.get(key) for key in _IDENTITY}
+  chosen["data"] = {
+      k: pathlib.PurePath(v).name if k in _PLACES and v else v
+      for k, v in (chosen["data"] or {}).items()
+      if k not in _READING
+  }
+  return _flatten(chosen)
+
+
+def claim_workdir(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+) -> None:
+  """Writes config.json into a work directory, or checks the one in it.
+
+  Args:
+    config: the resolved config of this call.
+    workdir: the work directory; made if it does not exist.
+
+  Raises:
+    ConfigError: if the directory holds a run of another config; lists every
+      differing key with both values.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  if path.exists():
+    try:
+      found = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+      raise ConfigError(
+          f"{path} is not valid JSON ({error}). Restore it or use another"
+          " --workdir."
+      ) from error
+    theirs, ours = _identity(found), _identity(config)
+    differing = [
+        f"  {key}: {theirs.get(key)!r} in the work directory,"
+        f" {ours.get(key)!r} now"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    ]
+    if differing:
+      raise ConfigError(
+          f"The work directory {path.parent} belongs to another config:\n"
+          + "\n".join(differing)
+          + "\nChoose a new --workdir, or give these keys their old values."
+      )
+  write_json(path, plain(config))
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+  """Writes JSON so that a crash leaves the old file or the new, never half."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  draft.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n")
+  draft.replace(path)
