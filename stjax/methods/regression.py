@@ -1,0 +1,144 @@
+"""Deterministic forecasting: a network regressed on the future frames."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from stjax import config as config_lib
+from stjax.methods import base
+
+PyTree = Any
+
+_LOSSES = {
+    "mse": jnp.square,
+    "mae": jnp.abs,
+    "mse_mae": lambda error: jnp.square(error) + jnp.abs(error),
+}
+
+
+def divergence_regulariser(
+    forecast: jax.Array, observation: jax.Array, temperature: float = 0.1
+) -> jax.Array:
+  """Divergence between the forecast's and the observed changes in time.
+
+  With p and q the softmax over (C, H, W) of the differences between
+  consecutive frames over the temperature, the mean over batch, time and
+  points of p log(p / q).
+
+  Args:
+    forecast: [B, T, H, W, C].
+    observation: [B, T, H, W, C].
+    temperature: divides the differences.
+
+  Returns:
+    A scalar; 0 for fewer than three frames.
+
+  Source: Tan et al. 2023 (TAU), equation 8; a mean where the paper has a sum.
+  """
+  batch, frames = forecast.shape[:2]
+  if frames <= 2:
+    return jnp.zeros(())
+
+  def changes(x):
+    return jnp.diff(x, axis=1).reshape(batch, frames - 1, -1) / temperature
+
+  p = jax.nn.softmax(changes(forecast), axis=-1)
+  q = jax.nn.softmax(changes(observation), axis=-1)
+  tiny = 1e-12
+  return jnp.mean(p * jnp.log(p / (q + tiny) + tiny))
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+  """Trains a network on the (masked) mean error over all frames.
+
+  A network that returns fewer frames than the horizon is fed its own output,
+  and trained through all of it; one that returns more is cut.
+
+  Attributes:
+    network: module of inputs [B, T_in, H, W, C] -> [B, T, H, W, C].
+    horizon: frames T_out to forecast.
+    loss_name: "mse", "mae" or "mse_mae" (their sum).
+    divergence_weight: weight of `divergence_regulariser`.
+  """
+
+  network: nn.Module
+  horizon: int
+  loss_name: str = "mse"
+  divergence_weight: float = 0.0
+
+  def __post_init__(self):
+    config_lib.pick("method.loss_name", self.loss_name, _LOSSES)
+
+  def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
+    return dict(self.network.init(key, batch["inputs"], train=False))
+
+  def _forecast(self, variables, inputs, train, key):
+    """Forecast [B, T_out, H, W, C] and the new collections."""
+    params = variables["params"]
+    collections = {k: v for k, v in variables.items() if k != "params"}
+
+    def step(history, collections, number):
+      arguments = {"params": params, **collections}, history
+      if not train:
+        return self.network.apply(*arguments, train=False), collections
+      rngs = {"dropout": jax.random.fold_in(key, number)}
+      forecast, updated = self.network.apply(
+          *arguments, train=True, rngs=rngs, mutable=list(collections)
+      )
+      return forecast, dict(updated)
+
+    return base.feed_back(step, inputs, collections, self.horizon)
+
+  def loss(
+      self,
+      variables: base.Variables,
+      frozen: PyTree,
+      batch: base.Batch,
+      key: jax.Array,
+      train: bool,
+  ) -> tuple[jax.Array, base.Outputs]:
+    del frozen
+    targets = batch["targets"].astype(jnp.float32)
+    forecast, collections = self._forecast(
+        variables, batch["inputs"], train, key
+    )
+    error = forecast.astype(jnp.float32) - targets
+    weight = example_weights(batch, targets)
+    count = jnp.sum(jnp.broadcast_to(weight, targets.shape))
+    loss = jnp.sum(weight * _LOSSES[self.loss_name](error))
+    loss = loss / jnp.maximum(count, 1.0)
+    terms = {}
+    if self.divergence_weight:
+      terms["divergence"] = divergence_regulariser(forecast, targets)
+      loss = loss + self.divergence_weight * terms["divergence"]
+    return loss, base.Outputs(terms, collections, count)
+
+  def forecast(
+      self,
+      variables: base.Variables,
+      frozen: PyTree,
+      batch: base.Batch,
+      key: jax.Array,
+      members: int = 1,
+  ) -> jax.Array:
+    """Returns [M, B, T_out, H, W, C]; all members of a regression agree."""
+    del frozen
+    forecast, _ = self._forecast(variables, batch["inputs"], False, key)
+    return jnp.broadcast_to(
+        forecast.astype(jnp.float32), (members, *forecast.shape)
+    )
+
+
+def example_weights(batch: base.Batch, targets: jax.Array) -> jax.Array:
+  """Weights that broadcast to the targets: 0 where missing or padding."""
+  weight = jnp.ones((1, 1, 1, 1, 1), jnp.float32)
+  if "mask" in batch:
+    weight = batch["mask"][:, -targets.shape[1] :].astype(jnp.float32)
+  if "valid" in batch:
+    rows = batch["valid"].astype(jnp.float32)
+    weight = weight * rows[:, None, None, None, None]
+  return weight

@@ -1,0 +1,188 @@
+"""Where every array lives: the mesh, and shardings from abstract shapes.
+
+Mesh axes: `data` splits the batch; `fsdp` splits the batch as well, and the
+parameters, moments and averages; `space` splits the H axis of gridded arrays.
+One device is the mesh (1, 1, 1), not another path.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+
+from stjax import config as config_lib
+
+PyTree = Any
+AXES = ("data", "fsdp", "space")
+BATCH_AXES = ("data", "fsdp")
+# Arrays of a batch that stay on the host: int64 times do not fit a device
+# without x64, and no network reads them.
+HOST_ONLY = ("time",)
+# Splitting smaller arrays costs more in messages than it saves in memory.
+_MIN_SPLIT_SIZE = 1024
+
+
+def make_mesh(
+    sizes: Mapping[str, int], devices: list[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+  """Makes the device mesh.
+
+  Args:
+    sizes: devices along data, fsdp and space; one may be -1: all the rest.
+    devices: the devices to use; all by default.
+
+  Raises:
+    ConfigError: if the sizes do not multiply to the number of devices.
+  """
+  devices = list(jax.devices()) if devices is None else devices
+  config_lib.check_options("mesh", sizes, AXES)
+  shape = [int(sizes[axis]) for axis in AXES]
+  fixed = math.prod(size for size in shape if size > 0)
+  wrong = [s for s in shape if s == 0 or s < -1] or shape.count(-1) > 1
+  if not wrong and -1 in shape and len(devices) % fixed == 0:
+    shape[shape.index(-1)] = len(devices) // fixed
+  if wrong or math.prod(shape) != len(devices):
+    raise config_lib.ConfigError(
+        f"mesh={dict(zip(AXES, shape, strict=True))} does not use the"
+        f" {len(devices)} devices there are: mesh.data * mesh.fsdp *"
+        " mesh.space must equal that number, and at most one of them may be"
+        " -1 (the rest)."
+    )
+  return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
+
+
+def check_batch(
+    mesh: jax.sharding.Mesh,
+    key: str,
+    batch_size: int,
+    accumulation_steps: int = 1,
+    height: int = 1,
+) -> None:
+  """Raises ConfigError if a batch does not split evenly over the mesh.
+
+  Args:
+    mesh: the device mesh.
+    key: config key of the batch size, for the message.
+    batch_size: examples over all devices.
+    accumulation_steps: parts the batch is cut into first.
+    height: size of the H axis.
+  """
+  parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation_steps
+  if batch_size % parts:
+    raise config_lib.ConfigError(
+        f"{key}={batch_size} is not divisible by mesh.data * mesh.fsdp *"
+        f" accumulation_steps = {mesh.shape['data']} * {mesh.shape['fsdp']} *"
+        f" {accumulation_steps} = {parts}."
+    )
+  if height % mesh.shape["space"]:
+    raise config_lib.ConfigError(
+        f"The grid's H = {height} rows do not split over mesh.space ="
+        f" {mesh.shape['space']} devices; choose a divisor of {height}."
+    )
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """The sharding of an array that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def state_shardings(abstract: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+  """Shardings for parameters, moments and averages alike, from their shapes.
+
+  Each array is split over `fsdp` along its largest axis that divides; small
+  ones and those without such an axis are replicated.
+
+  Args:
+    abstract: tree of shapes (of `jax.eval_shape`).
+    mesh: the device mesh.
+  """
+  size = mesh.shape["fsdp"]
+
+  def one(leaf):
+    if size > 1 and math.prod(leaf.shape) >= _MIN_SPLIT_SIZE:
+      for axis in sorted(range(leaf.ndim), key=lambda a: -leaf.shape[a]):
+        if leaf.shape[axis] % size == 0:
+          return NamedSharding(
+              mesh, PartitionSpec(*(None,) * axis, "fsdp")
+          )
+    return replicated(mesh)
+
+  return jax.tree.map(one, abstract)
+
+
+def batch_shardings(
+    shapes: Mapping[str, tuple[int, ...]],
+    mesh: jax.sharding.Mesh,
+    leading: int = 0,
+) -> dict[str, NamedSharding]:
+  """Shardings of a batch: rows over data and fsdp, H over space.
+
+  Args:
+    shapes: global shape of each array, [B, ...] or [B, T, H, W, C].
+    mesh: the device mesh.
+    leading: number of unsplit axes before the batch axis (members).
+  """
+
+  def one(shape):
+    spec = [None] * leading + [BATCH_AXES]
+    if len(shape) - leading == 5:
+      spec += [None, "space"]
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return {name: one(shape) for name, shape in shapes.items()}
+
+
+def put_batch(
+    batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+) -> dict[str, jax.Array]:
+  """Moves this process's rows of a batch to the devices as global arrays."""
+  batch = {k: v for k, v in batch.items() if k not in HOST_ONLY}
+  processes = _row_groups(mesh)
+  shapes = {k: (len(v) * processes, *v.shape[1:]) for k, v in batch.items()}
+  shardings = batch_shardings(shapes, mesh)
+  return {
+      name: jax.make_array_from_process_local_data(
+          shardings[name], _local_rows(array, mesh), shapes[name]
+      )
+      for name, array in batch.items()
+  }
+
+
+def _local_rows(array: np.ndarray, mesh: jax.sharding.Mesh) -> np.ndarray:
+  """Cuts H down to this process's part, where space spans processes."""
+  rows = process_space(mesh)
+  if array.ndim != 5 or rows == (0, 1):
+    return array
+  part, parts = rows
+  return np.split(array, parts, axis=2)[part]
+
+
+def _coordinates(mesh: jax.sharding.Mesh) -> np.ndarray:
+  """Mesh positions [n, 3] of this process's devices."""
+  owners = np.vectorize(lambda d: d.process_index)(mesh.devices)
+  return np.argwhere(owners == jax.process_index())
+
+
+def process_rows(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+  """This process's part of every batch: (part, number of parts).
+
+  Processes that share rows of the batch and differ along `space` get the same
+  part.
+  """
+  places = _coordinates(mesh)
+  rows = np.unique(places[:, 0] * mesh.shape["fsdp"] + places[:, 1])
+  total = mesh.shape["data"] * mesh.shape["fsdp"]
+  return int(rows[0]) // len(rows), total // len(rows)
+
+
+def process_space(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+  """This process's part of the H axis: (part, number of parts)."""
+  bands = np.unique(_coordinates(mesh)[:, 2])
+  return int(bands[0]) // len(bands), mesh.shape["space"] // len(bands)
+
+
+def _row_groups(mesh: jax.sharding.Mesh) -> int:
+  return process_rows(mesh)[1]

@@ -1,0 +1,65 @@
+"""Small runs, and comparing trees; for tests."""
+
+import jax
+import ml_collections
+import numpy as np
+
+from configs import simvp_boiling
+
+# Big enough to hold every kind of layer, small enough to compile in seconds.
+TINY = {
+    "num_epochs": 2.0,
+    "global_batch_size": 8,
+    "model.spatial_features": 4,
+    "model.temporal_features": 8,
+    "model.spatial_depth": 2,
+    "model.temporal_depth": 2,
+    "model.mlp_ratio": 2.0,
+    "data.num_samples": 20,
+    "data.num_frames": 8,
+    "data.image_size": 16,
+    "data.history": 3,
+    "data.horizon": 3,
+    "data.stride": 10,
+    "evaluation.batch_size": 8,
+    "evaluation.figures": 1,
+    "forecast.batch_size": 8,
+    "log.every_steps": 1,
+}
+
+
+def tiny_config(**changes) -> ml_collections.ConfigDict:
+  """The boiling config, shrunk; keys with dots written with two underscores."""
+  config = simvp_boiling.get_config("default")
+  config.update_from_flattened_dict(TINY)
+  config.update_from_flattened_dict(
+      {k.replace("__", "."): v for k, v in changes.items()}
+  )
+  return config
+
+
+def tiny_flags(**changes) -> list[str]:
+  """The same as command-line flags."""
+  values = TINY | {k.replace("__", "."): v for k, v in changes.items()}
+  return ["--config=configs/simvp_boiling.py"] + [
+      f"--config.{k}={v}" for k, v in values.items()
+  ]
+
+
+def trees_equal(a, b) -> bool:
+  """Whether two trees hold the same bits."""
+  same = jax.tree.map(
+      lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)),
+      _raw(a),
+      _raw(b),
+  )
+  return jax.tree.all(same)
+
+
+def _raw(tree):
+  def raw(x):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.random.key_data(x)
+    return x
+
+  return jax.tree.map(raw, tree)

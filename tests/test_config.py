@@ -1,0 +1,93 @@
+import json
+
+from small_runs import tiny_config
+import pytest
+
+from stjax import config as config_lib
+
+
+def test_a_complete_config_is_accepted():
+  config_lib.validate(tiny_config())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precision": "float23"}, ["float23", "float32"]),
+        ({"global_batch_size": 0}, ["global_batch_size=0"]),
+        ({"accumulation_steps": 3}, ["accumulation_steps=3", "8"]),
+        ({"ema_decay": 1.0}, ["ema_decay"]),
+        ({"num_epochs": 0.0}, ["num_epochs", "num_steps"]),
+        ({"data__history": 0}, ["data.history=0"]),
+        ({"checkpoint__best_mode": "lowest"}, ["best_mode", "min"]),
+    ],
+)
+def test_impossible_values_are_refused_by_key(changes, words):
+  with pytest.raises(config_lib.ConfigError) as error:
+    config_lib.validate(tiny_config(**changes))
+  for word in words:
+    assert word in str(error.value)
+
+
+def test_a_missing_section_is_named():
+  config = tiny_config()
+  del config["mesh"]
+  with pytest.raises(config_lib.ConfigError, match="'mesh'"):
+    config_lib.validate(config)
+
+
+def test_a_work_directory_keeps_to_one_config(tmp_path):
+  config_lib.claim_workdir(tiny_config(), tmp_path)
+  config_lib.claim_workdir(tiny_config(), tmp_path)
+  with pytest.raises(config_lib.ConfigError) as error:
+    config_lib.claim_workdir(
+        tiny_config(optimizer__learning_rate=0.5), tmp_path
+    )
+  message = str(error.value)
+  assert "optimizer.learning_rate: 0.001 in the work directory, 0.5" in message
+  assert "--workdir" in message
+
+
+def test_what_does_not_change_the_training_may_change(tmp_path):
+  config_lib.claim_workdir(tiny_config(), tmp_path)
+  config_lib.claim_workdir(
+      tiny_config(
+          mesh__data=1, forecast__members=3, evaluation__split="validation"
+      ),
+      tmp_path,
+  )
+  saved = json.loads((tmp_path / "config.json").read_text())
+  assert saved["forecast"]["members"] == 3
+
+
+def test_data_may_move_but_not_be_others(tmp_path):
+  def of(path):
+    config = tiny_config()
+    config.data.path = path
+    return config
+
+  config_lib.claim_workdir(of("/old/radar.nc"), tmp_path)
+  config_lib.claim_workdir(of("/new/radar.nc"), tmp_path)
+  with pytest.raises(config_lib.ConfigError, match="data.path"):
+    config_lib.claim_workdir(of("/new/other.nc"), tmp_path)
+
+
+def test_a_damaged_config_file_is_named(tmp_path):
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(config_lib.ConfigError, match="config.json"):
+    config_lib.claim_workdir(tiny_config(), tmp_path)
+
+
+def test_near_names_come_first():
+  assert "'adam'" in config_lib.near("adma", ["adam", "sgd"])
+  with pytest.raises(config_lib.ConfigError, match="did you mean 'adam'"):
+    config_lib.pick("optimizer.name", "adma", {"adam": 1, "sgd": 2})
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / "a.json"
+  config_lib.write_json(path, {"x": 1})
+  with pytest.raises(TypeError):
+    config_lib.write_json(path, {"x": object()})
+  assert json.loads(path.read_text()) == {"x": 1}
+  assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

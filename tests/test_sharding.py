@@ -1,0 +1,65 @@
+import jax
+from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stjax import config as config_lib
+from stjax import sharding
+
+
+def test_minus_one_takes_the_rest_of_the_devices():
+  mesh = sharding.make_mesh({"data": -1, "fsdp": 2, "space": 1})
+  assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "space": 1}
+
+
+@pytest.mark.parametrize(
+    "sizes", [(3, 1, 1), (-1, -1, 1), (8, 2, 1), (0, 1, 1), (-1, 3, 1)]
+)
+def test_a_mesh_that_does_not_fit_is_refused(sizes):
+  with pytest.raises(config_lib.ConfigError, match="8 devices"):
+    sharding.make_mesh(dict(zip(sharding.AXES, sizes, strict=True)))
+
+
+def test_batches_that_do_not_split_are_refused():
+  mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "space": 2})
+  sharding.check_batch(mesh, "global_batch_size", 8, 2, height=6)
+  with pytest.raises(config_lib.ConfigError, match="global_batch_size=6"):
+    sharding.check_batch(mesh, "global_batch_size", 6)
+  with pytest.raises(config_lib.ConfigError, match="accumulation_steps"):
+    sharding.check_batch(mesh, "global_batch_size", 12, 2)
+  with pytest.raises(config_lib.ConfigError, match="H = 5"):
+    sharding.check_batch(mesh, "global_batch_size", 8, height=5)
+
+
+def test_large_arrays_split_along_their_largest_divisible_axis():
+  mesh = sharding.make_mesh({"data": 2, "fsdp": 4, "space": 1})
+  shapes = {
+      "kernel": jax.ShapeDtypeStruct((3, 3, 32, 64), jnp.float32),
+      "odd": jax.ShapeDtypeStruct((33, 35), jnp.float32),
+      "small": jax.ShapeDtypeStruct((64,), jnp.float32),
+  }
+  specs = jax.tree.map(
+      lambda s: s.spec, sharding.state_shardings(shapes, mesh)
+  )
+  assert specs == {
+      "kernel": P(None, None, None, "fsdp"), "odd": P(), "small": P()
+  }
+
+
+def test_a_batch_is_split_over_rows_and_over_space():
+  mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "space": 2})
+  batch = {
+      "inputs": np.arange(4 * 2 * 6 * 5, dtype=np.float32).reshape(
+          4, 2, 6, 5, 1
+      ),
+      "index": np.arange(4, dtype=np.int32),
+      "time": np.zeros((4, 2), np.int64),
+  }
+  put = sharding.put_batch(batch, mesh)
+  assert sorted(put) == ["index", "inputs"]
+  assert put["inputs"].sharding.spec == P(("data", "fsdp"), None, "space")
+  assert {s.data.shape for s in put["inputs"].addressable_shards} == {
+      (1, 2, 3, 5, 1)
+  }
+  np.testing.assert_array_equal(put["inputs"], batch["inputs"])
