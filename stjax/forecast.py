@@ -1,0 +1,241 @@
+"""Labelled forecasts: a checkpoint and initial conditions -> a Zarr store."""
+
+from collections.abc import Callable
+import functools
+import pathlib
+import shutil
+from typing import Any
+
+from absl import logging
+import input_pipeline
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+import zarr
+
+from stjax import initialise
+from stjax import run as run_lib
+from stjax import sharding as sharding_lib
+from stjax.methods import base
+from stjax.models import layers
+
+PyTree = Any
+# Folded into the run's key, so that forecasts do not repeat training's draws.
+FORECAST_STREAM = 1
+
+
+def forecast_key(seed: int) -> jax.Array:
+  """The base key of all forecasts of a run."""
+  return jax.random.fold_in(jax.random.key(seed), FORECAST_STREAM)
+
+
+def compile_forecast(
+    run: run_lib.Run, batch_size: int, members: int, horizon: int
+) -> Callable[..., jax.Array]:
+  """Compiles (variables, batch, key) -> forecast in physical units.
+
+  Args:
+    run: the run.
+    batch_size: examples over all devices.
+    members: ensemble members M.
+    horizon: frames T_out; more than the trained ones are fed back.
+
+  Returns:
+    A function to [M, B, T_out, H, W, C].
+  """
+  frames = run.example_shape["targets"][0]
+  batch = run.abstract_batch(batch_size, frames)
+  shapes = {k: v.shape for k, v in batch.items()}
+  out = (members, batch_size, horizon, *run.example_shape["inputs"][1:])
+  sharding = sharding_lib.batch_shardings({"forecast": out}, run.mesh, 1)
+
+  def function(variables, batch, key):
+    forecast = base.rollout(
+        run.method, variables, {}, batch, key, members, horizon
+    )
+    return input_pipeline.inverse(run.statistics, forecast, xp=jnp)
+
+  with layers.convolution_mesh(run.mesh):
+    return (
+        jax.jit(
+            function,
+            in_shardings=(
+                None,
+                sharding_lib.batch_shardings(shapes, run.mesh),
+                sharding_lib.replicated(run.mesh),
+            ),
+            out_shardings=sharding["forecast"],
+        )
+        .lower(
+            run.abstract_variables,
+            batch,
+            jax.eval_shape(functools.partial(forecast_key, 0)),
+        )
+        .compile()
+    )
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+  """Brings a global array to every host."""
+  if array.is_fully_addressable:
+    return np.asarray(array)
+  return multihost_utils.process_allgather(array, tiled=True)
+
+
+class ForecastStore:
+  """A Zarr store that forecasts are written into, batch by batch.
+
+  It is written beside its place and moved there when it is complete, so that
+  a crash never leaves half a store under the final name.
+
+  Args:
+    path: where the store goes, ending in .zarr.
+    coordinates: variables, attributes, lead times and grid; see
+      `input_pipeline.Split`.
+    labels: names and times of the examples, on dimension "sample".
+    members: ensemble members M.
+    attributes: of the whole store.
+  """
+
+  def __init__(
+      self,
+      path: pathlib.Path,
+      coordinates: xr.Dataset,
+      labels: xr.Dataset,
+      members: int,
+      attributes: dict[str, str],
+  ):
+    self._path = path
+    self._draft = path.with_name(f".{path.name}.draft")
+    if self._draft.exists():
+      shutil.rmtree(self._draft)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lead = coordinates.sizes["lead_time"]
+    space = list(coordinates.attrs["spatial_dims"])
+    samples = labels.sizes["sample"]
+    # One series, every start once: the natural axis is the initial time.
+    times = labels.get("init_time")
+    by_time = times is not None and len(np.unique(times)) == samples
+    axis = "init_time" if by_time else "sample"
+    if by_time:
+      labels = labels.swap_dims(sample="init_time").set_coords("init_time")
+    labels = labels.set_coords(list(labels.data_vars))
+    base_set = xr.Dataset(
+        coords=dict(coordinates.coords)
+        | dict(labels.coords)
+        | {"member": ("member", np.arange(members))},
+        attrs={k: v for k, v in coordinates.attrs.items()} | attributes,
+    )
+    base_set.to_zarr(self._draft, mode="w", consolidated=False)
+    self._group = zarr.open_group(self._draft, mode="a")
+    self._names = list(coordinates.data_vars)
+    dims = ("member", axis, "lead_time", *space)
+    grid = tuple(coordinates.sizes[d] for d in space)
+    for name in self._names:
+      array = self._group.create_array(
+          name,
+          shape=(members, samples, lead, *grid),
+          chunks=(1, 1, lead, *grid),
+          dtype="float32",
+          fill_value=float("nan"),
+          dimension_names=dims,
+      )
+      extra = " ".join(
+          str(c)
+          for c in (*coordinates.coords, *labels.coords)
+          if c not in dims
+      )
+      array.attrs.update(_plain(coordinates[name].attrs))
+      if extra:
+        array.attrs["coordinates"] = extra
+
+  def write(self, first: int, forecast: np.ndarray) -> None:
+    """Writes examples `first`, `first + 1`, ...
+
+    Args:
+      first: number of the first example.
+      forecast: [M, B, T_out, H, W, C] in physical units.
+    """
+    rows = slice(first, first + forecast.shape[1])
+    for channel, name in enumerate(self._names):
+      self._group[name][:, rows] = forecast[..., channel]
+
+  def close(self) -> None:
+    """Completes the store and moves it to its place."""
+    zarr.consolidate_metadata(self._draft)
+    if self._path.exists():
+      shutil.rmtree(self._path)
+    self._draft.rename(self._path)
+
+
+def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
+  return {
+      k: v.tolist() if isinstance(v, np.generic | np.ndarray) else v
+      for k, v in attributes.items()
+  }
+
+
+def forecast(run: run_lib.Run) -> pathlib.Path:
+  """Makes forecasts of a split and leaves them as a labelled store.
+
+  Args:
+    run: the run; `config.forecast` says which split, checkpoint, horizon and
+      how many members.
+
+  Returns:
+    The path of the store: variables on (member, init_time or sample,
+    lead_time, spatial dims) in physical units.
+
+  Raises:
+    ConfigError: no checkpoint.
+    DataError: the split has no window of this length.
+  """
+  options = run.config.forecast
+  horizon = options.horizon or run.config.data.horizon
+  variables = initialise.load_variables(run, run.workdir, options.checkpoint)
+  data = run.split(
+      options.split,
+      options.batch_size,
+      horizon=max(horizon, run.config.data.horizon),
+  )
+  function = compile_forecast(
+      run, options.batch_size, options.members, horizon
+  )
+  path = run.workdir / "forecast" / f"{options.split}.zarr"
+  store = None
+  if jax.process_index() == 0:
+    store = ForecastStore(
+        path,
+        data.coordinates.isel(lead_time=slice(horizon)),
+        data.labels.isel(lead_time=slice(horizon))
+        if "lead_time" in data.labels.dims
+        else data.labels,
+        options.members,
+        {
+            "Conventions": "CF-1.10",
+            "source": f"stjax, {run.config.model.name}",
+            "normalisation": run.statistics.kind,
+        },
+    )
+  key = forecast_key(run.config.seed)
+  frames = run.example_shape["targets"][0]
+  first = 0
+  for batch in data.batches:
+    batch = sharding_lib.put_batch(run.trim(batch, frames), run.mesh)
+    fields = fetch(function(variables, batch, key))
+    count = min(options.batch_size, data.num_examples - first)
+    if store is not None:
+      store.write(first, fields[:, :count])
+    first += count
+  if store is not None:
+    store.close()
+  logging.info(
+      "%d forecasts of %d frames, %d member(s): %s",
+      data.num_examples,
+      horizon,
+      options.members,
+      path,
+  )
+  return path

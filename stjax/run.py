@@ -1,0 +1,366 @@
+"""A run: what a config and a work directory together stand for.
+
+Training, evaluation and forecasting all start here, so that they see the same
+data, the same network and the same mesh.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from typing import Any
+
+from absl import logging
+from clu import parameter_overview
+import input_pipeline
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import xarray as xr
+
+from stjax import checkpoint as checkpoint_lib
+from stjax import config as config_lib
+from stjax import methods
+from stjax import models
+from stjax import optim
+from stjax import sharding as sharding_lib
+from stjax import state as state_lib
+from stjax import step as step_lib
+from stjax.methods import base
+from stjax.models import layers
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Everything that is fixed before the first batch is read.
+
+  Attributes:
+    config: the resolved config.
+    workdir: where the run keeps all it makes.
+    mesh: the device mesh.
+    method: what is trained.
+    statistics: normalisation of the training split.
+    coordinates: template of the forecast's labels.
+    example_shape: shapes of one example's arrays, without the batch axis.
+    num_examples: examples in the training split.
+    num_steps: optimiser steps of the whole run.
+  """
+
+  config: ml_collections.ConfigDict
+  workdir: pathlib.Path
+  mesh: jax.sharding.Mesh
+  method: base.Method
+  statistics: input_pipeline.Statistics
+  coordinates: xr.Dataset
+  example_shape: dict[str, tuple[int, ...]]
+  num_examples: int
+  num_steps: int
+
+  @property
+  def masked(self) -> bool:
+    """Whether batches carry a mask of observed points."""
+    data = input_pipeline.options.resolve(self.config.data.to_dict())
+    return data["missing"] == "mask"
+
+  @property
+  def steps_per_epoch(self) -> float:
+    """Optimiser steps in one pass over the training split; a fraction."""
+    return self.num_examples / self.config.global_batch_size
+
+  def every(self, options: ml_collections.ConfigDict, step: int) -> bool:
+    """Whether something due every so many steps or epochs is due at `step`.
+
+    Args:
+      options: has every_steps and every_epochs; the steps win if positive,
+        and a period of 0 means never but at the end.
+      step: the number of steps made.
+    """
+    if step >= self.num_steps:
+      return True
+    if options.every_steps > 0:
+      return step % options.every_steps == 0
+    if options.every_epochs <= 0:
+      return False
+    period = options.every_epochs * self.steps_per_epoch
+    # The first step at which another whole period has passed.
+    return math.floor(step / period + 1e-9) > math.floor(
+        (step - 1) / period + 1e-9
+    )
+
+  def split(
+      self,
+      name: str,
+      batch_size: int,
+      *,
+      train: bool = False,
+      start: int = 0,
+      horizon: int = 0,
+  ) -> input_pipeline.Split:
+    """Opens a split of the data; see `input_pipeline.build`."""
+    return _open(
+        self.config,
+        self.workdir,
+        self.mesh,
+        name,
+        batch_size,
+        train=train,
+        start=start,
+        statistics=self.statistics,
+        horizon=horizon,
+    )
+
+  def checkpoints(self) -> checkpoint_lib.Checkpoints:
+    """Opens the work directory's checkpoints."""
+    options = self.config.checkpoint
+    return checkpoint_lib.Checkpoints(
+        self.workdir / "checkpoints",
+        metric=options.best_metric,
+        mode=options.best_mode,
+        keep_latest=options.keep_latest,
+        keep_best=options.keep_best,
+    )
+
+  def optimizer(self) -> optim.Optimizer:
+    """Builds the optimiser with its schedule over the whole run."""
+    return optim.build(
+        self.config.optimizer, self.num_steps, self.steps_per_epoch
+    )
+
+  def example_batch(self) -> dict[str, np.ndarray]:
+    """A batch of one example of zeros, for shapes."""
+    return {
+        name: np.zeros((1, *shape), np.float32)
+        for name, shape in self.example_shape.items()
+    }
+
+  def init_state(self, key: jax.Array) -> state_lib.TrainState:
+    """The state before the first step; pure, to be jitted or abstracted."""
+    init_key, run_key = jax.random.split(key)
+    variables = self.method.init(init_key, self.example_batch())
+    transformation = self.optimizer().transformation
+    return state_lib.create(
+        run_key, variables, transformation, self.config.ema_decay
+    )
+
+  @functools.cached_property
+  def abstract_state(self) -> state_lib.TrainState:
+    """Shapes, types and shardings of the whole state."""
+    with layers.convolution_mesh(self.mesh):
+      abstract = jax.eval_shape(
+          self.init_state, jax.random.key(self.config.seed)
+      )
+    shardings = sharding_lib.state_shardings(abstract, self.mesh)
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+        abstract,
+        shardings,
+    )
+
+  @property
+  def abstract_variables(self) -> dict[str, PyTree]:
+    """Shapes, types and shardings of the variables."""
+    return self.abstract_state.variables()
+
+  @staticmethod
+  def trim(
+      batch: dict[str, np.ndarray], horizon: int
+  ) -> dict[str, np.ndarray]:
+    """Cuts a batch of longer targets down to a horizon."""
+    cut = batch["targets"].shape[1] - horizon
+    if cut <= 0:
+      return batch
+    batch = batch | {"targets": batch["targets"][:, :horizon]}
+    for name in ("mask", "time"):
+      if name in batch:
+        batch[name] = batch[name][:, :-cut]
+    return batch
+
+  def fresh_state(self) -> state_lib.TrainState:
+    """Makes the first state directly on its devices."""
+    shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
+    init = jax.jit(self.init_state, out_shardings=shardings)
+    with layers.convolution_mesh(self.mesh):
+      return init(jax.random.key(self.config.seed))
+
+  def compile_train_step(self) -> jax.stages.Compiled:
+    """Compiles (state, batch, frozen) -> (state, scalars) once."""
+    optimizer = self.optimizer()
+    function = functools.partial(
+        step_lib.train_step,
+        method=self.method,
+        transformation=optimizer.transformation,
+        learning_rate=optimizer.learning_rate,
+        accumulation_steps=self.config.accumulation_steps,
+        ema_decay=self.config.ema_decay,
+    )
+    batch = self.abstract_batch(self.config.global_batch_size)
+    shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
+    with layers.convolution_mesh(self.mesh):
+      step = jax.jit(
+          function,
+          in_shardings=(
+              shardings,
+              {name: a.sharding for name, a in batch.items()},
+              sharding_lib.replicated(self.mesh),
+          ),
+          out_shardings=(shardings, sharding_lib.replicated(self.mesh)),
+          donate_argnums=0,
+      )
+      return step.lower(self.abstract_state, batch, {}).compile()
+
+  def abstract_batch(
+      self, batch_size: int, horizon: int = 0
+  ) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of a global batch as the step receives it."""
+    history = self.example_shape["inputs"][0]
+    frames = horizon or self.example_shape["targets"][0]
+    grid = self.example_shape["inputs"][1:]
+    shapes = {
+        "inputs": ((history, *grid), jnp.float32),
+        "targets": ((frames, *grid), jnp.float32),
+        "index": ((), jnp.int32),
+        "valid": ((), jnp.bool_),
+    }
+    if self.masked:
+      shapes["mask"] = ((history + frames, *grid), jnp.bool_)
+    full = {k: (batch_size, *shape) for k, (shape, _) in shapes.items()}
+    shardings = sharding_lib.batch_shardings(full, self.mesh)
+    return {
+        k: jax.ShapeDtypeStruct(full[k], dtype, sharding=shardings[k])
+        for k, (_, dtype) in shapes.items()
+    }
+
+  def describe(self) -> str:
+    """The parameter table and the mesh, for people."""
+    variables = {
+        "params": self.abstract_state.params,
+        **self.abstract_state.collections,
+    }
+    table = parameter_overview.get_parameter_overview(
+        variables, include_stats=False
+    )
+    mesh = ", ".join(f"{k}={v}" for k, v in self.mesh.shape.items())
+    device = self.mesh.devices.flat[0]
+    return (
+        f"{table}\nMesh: {mesh} on {self.mesh.size} x {device.device_kind}"
+        f" ({device.platform}), {jax.process_count()} process(es)"
+    )
+
+
+def _open(
+    config, workdir, mesh, name, batch_size, *, horizon=0, **options
+) -> input_pipeline.Split:
+  part, parts = sharding_lib.process_rows(mesh)
+  data = config.data.to_dict()
+  if horizon:
+    data["horizon"] = horizon
+  return input_pipeline.build(
+      data,
+      name,
+      batch_size=batch_size,
+      seed=config.seed,
+      process_index=part,
+      process_count=parts,
+      cache_dir=workdir / "data",
+      **options,
+  )
+
+
+def _load_statistics(path: pathlib.Path) -> input_pipeline.Statistics | None:
+  if not path.exists():
+    return None
+  try:
+    return input_pipeline.Statistics.from_json(path.read_text())
+  except (ValueError, KeyError, TypeError) as error:
+    raise config_lib.ConfigError(
+        f"{path} cannot be read ({error}). Delete it to have it computed"
+        " again from the training split."
+    ) from error
+
+
+def build(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    devices: list[jax.Device] | None = None,
+) -> Run:
+  """Builds a run, and leaves its config and labels in the work directory.
+
+  Args:
+    config: the config; every key that `configs/base.py` has.
+    workdir: the work directory; made if missing.
+    devices: the devices to use; all by default.
+
+  Raises:
+    ConfigError: the config cannot be run here.
+    DataError: the data do not fit the config.
+  """
+  config_lib.validate(config)
+  workdir = pathlib.Path(workdir).absolute()
+  mesh = sharding_lib.make_mesh(config.mesh, devices)
+  dtype = jnp.dtype(config.precision)
+  network = models.build(
+      config.model.name,
+      dtype=dtype,
+      **config_lib.without(config.model, "name"),
+  )
+  method = methods.build(
+      config.method.name,
+      network,
+      horizon=config.data.horizon,
+      **config_lib.without(config.method, "name"),
+  )
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    config_lib.claim_workdir(config, workdir)
+  statistics_path = workdir / "statistics.json"
+  train = _open(
+      config,
+      workdir,
+      mesh,
+      "train",
+      config.global_batch_size,
+      statistics=_load_statistics(statistics_path),
+  )
+  height = train.example_shape["inputs"][1]
+  check = functools.partial(sharding_lib.check_batch, mesh)
+  check(
+      "global_batch_size",
+      config.global_batch_size,
+      config.accumulation_steps,
+      height,
+  )
+  check("evaluation.batch_size", config.evaluation.batch_size)
+  check("forecast.batch_size", config.forecast.batch_size)
+  num_steps = config.num_steps
+  if num_steps <= 0:
+    num_steps = math.ceil(
+        config.num_epochs * train.num_examples / config.global_batch_size
+    )
+  run = Run(
+      config=config,
+      workdir=workdir,
+      mesh=mesh,
+      method=method,
+      statistics=train.statistics,
+      coordinates=train.coordinates,
+      example_shape=dict(train.example_shape),
+      num_examples=train.num_examples,
+      num_steps=num_steps,
+  )
+  try:
+    _ = run.abstract_state
+  except ValueError as error:
+    raise config_lib.ConfigError(
+        f"The network does not fit the data (inputs"
+        f" {run.example_shape['inputs']}, targets"
+        f" {run.example_shape['targets']}, axes T, H, W, C): {error}"
+    ) from error
+  if jax.process_index() == 0:
+    if not statistics_path.exists():
+      statistics_path.write_text(run.statistics.to_json())
+    run.coordinates.to_netcdf(workdir / "coordinates.nc", engine="h5netcdf")
+  logging.info("Work directory: %s", workdir)
+  return run

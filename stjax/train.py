@@ -1,0 +1,246 @@
+"""The training loop: batch -> step -> (log, evaluate, checkpoint, stop).
+
+It never asks which method runs. The host reads the scalars of step N - 1
+after it has sent off step N, so that the devices never wait for it.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import math
+import signal
+import time
+
+from absl import logging
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from stjax import checkpoint as checkpoint_lib
+from stjax import config as config_lib
+from stjax import evaluate
+from stjax import initialise
+from stjax import progress as progress_lib
+from stjax import run as run_lib
+from stjax import sharding as sharding_lib
+from stjax import state as state_lib
+from stjax import writers
+
+
+class Diverged(RuntimeError):
+  """The loss or the update stopped being finite."""
+
+
+class _StopRequest:
+  """Whether the machine has asked this job to stop."""
+
+  def __init__(self):
+    self.asked = False
+
+  def _ask(self, number, frame):
+    del frame
+    self.asked = True
+    logging.warning(
+        "%s: saving and stopping after this step.",
+        signal.Signals(number).name,
+    )
+
+  @contextlib.contextmanager
+  def listening(self) -> Iterator["_StopRequest"]:
+    """Listens for SIGTERM and SIGINT while the context is open."""
+    old = {}
+    # With several processes jax's own service hears SIGTERM and makes all
+    # of them agree on the step; SIGINT reaches every process by itself.
+    if jax.process_count() == 1:
+      for number in (signal.SIGTERM, signal.SIGINT):
+        old[number] = signal.signal(number, self._ask)
+    try:
+      yield self
+    finally:
+      for number, handler in old.items():
+        signal.signal(number, handler)
+
+  def reached(self, step: int) -> bool:
+    """Whether to stop after `step`; the same answer in every process."""
+    if jax.process_count() > 1:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self.asked
+
+
+def _check_finite(
+    scalars: dict[str, np.ndarray], step: int, saved: int | None
+) -> None:
+  bad = [
+      name
+      for name in ("loss", "gradient_norm", "update_norm")
+      if not math.isfinite(scalars[name])
+  ]
+  if bad:
+    values = ", ".join(f"{name} = {scalars[name]}" for name in bad)
+    kept = "none was saved yet" if saved is None else f"step {saved} is kept"
+    raise Diverged(
+        f"Training diverged at step {step}: {values}. The last good"
+        f" checkpoint: {kept}. Lower optimizer.learning_rate, set"
+        " optimizer.clip_norm, or look for extreme values in the data."
+    )
+
+
+def train(run: run_lib.Run) -> bool:
+  """Trains until the last step, from wherever the work directory stands.
+
+  Args:
+    run: the run.
+
+  Returns:
+    True if the last step was reached; False if the machine asked to stop and
+    everything was saved.
+
+  Raises:
+    Diverged: a loss or an update was not finite; the last good checkpoint is
+      kept.
+    ConfigError: the work directory's checkpoint does not fit.
+  """
+  config = run.config
+  checkpoints = run.checkpoints()
+  saved = checkpoints.latest_step
+  if saved is None:
+    state = initialise.first_state(run)
+    position = checkpoint_lib.Position(batches=0)
+  else:
+    state, position = checkpoints.restore(saved, run.abstract_state)
+  step = int(state.step)
+  if step >= run.num_steps:
+    logging.info("Step %d of %d: nothing left to train.", step, run.num_steps)
+    checkpoints.close()
+    return True
+
+  if jax.process_index() == 0:
+    logging.info("\n%s", run.describe())
+  writer = writers.create(run.workdir / "logs", first_step=step + 1)
+  if step == 0:
+    writer.write_hparams(_flat(config_lib.plain(config)))
+  start = time.monotonic()
+  train_step = run.compile_train_step()
+  logging.info("Compiled the train step in %.1f s", time.monotonic() - start)
+  evaluator = evaluate.Evaluator(run, config.evaluation.batch_size)
+  data = run.split(
+      "train",
+      config.global_batch_size,
+      train=True,
+      start=position.batches,
+  )
+  progress = progress_lib.Progress(
+      total_steps=run.num_steps,
+      items_per_step=config.global_batch_size,
+      first_step=step,
+  )
+  batches = iter(data.batches)
+  best = position.best
+  pending = None
+  finished = True
+
+  def settle():
+    """Reads and checks the scalars of the step before."""
+    nonlocal pending
+    if pending is None:
+      return
+    number, scalars = pending
+    pending = None
+    scalars = jax.device_get(scalars)
+    _check_finite(scalars, number, checkpoints.latest_step)
+    if number % config.log.every_steps == 0 or number == run.num_steps:
+      values = {f"train/{k}": float(v) for k, v in scalars.items()}
+      values["epoch"] = number / run.steps_per_epoch
+      writer.write_scalars(number, values)
+
+  with _StopRequest().listening() as request:
+    try:
+      while step < run.num_steps:
+        with progress.waiting():
+          batch = next(batches)
+        state, scalars = train_step(
+            state, sharding_lib.put_batch(batch, run.mesh), {}
+        )
+        step += 1
+        settle()
+        pending = step, scalars
+        rates = progress.update(step)
+        if rates is not None:
+          writer.write_scalars(step, rates)
+        stop = request.reached(step)
+        scores = None
+        if run.every(config.evaluation, step):
+          settle()
+          with progress.paused():
+            scores = _validate(run, evaluator, state, writer, step)
+            best = checkpoint_lib.better(
+                scores[config.checkpoint.best_metric],
+                best,
+                config.checkpoint.best_mode,
+            )
+        if stop or scores or run.every(config.checkpoint, step):
+          settle()
+          with progress.paused():
+            checkpoints.save(
+                step,
+                state,
+                checkpoint_lib.Position(batches=step, best=best),
+                scores,
+                wait=stop,
+            )
+        every = config.log.histograms_every_steps
+        if every and step % every == 0:
+          writer.write_histograms(step, _histograms(state))
+        if stop and step < run.num_steps:
+          finished = False
+          logging.warning(
+              "Stopped at step %d of %d and saved it; the same command goes"
+              " on from there.",
+              step,
+              run.num_steps,
+          )
+          break
+    finally:
+      checkpoints.close()
+      writer.flush()
+      writer.close()
+  return finished
+
+
+def _validate(run, evaluator, state, writer, step) -> dict[str, float]:
+  """Scores the validation split and logs them."""
+  variables = state.variables(averaged=run.config.ema_decay > 0)
+  data = run.split("validation", run.config.evaluation.batch_size)
+  scores = evaluator.summary(evaluator.score(variables, data))
+  metric = run.config.checkpoint.best_metric
+  if metric not in scores:
+    raise config_lib.ConfigError(
+        f"checkpoint.best_metric={metric!r} is not a validation score:"
+        f" {config_lib.near(metric, scores)}."
+    )
+  writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
+  shown = ", ".join(f"{k} {v:.6g}" for k, v in list(scores.items())[:6])
+  epoch = step / run.steps_per_epoch
+  logging.info("Epoch %.4g, step %d: validation %s", epoch, step, shown)
+  return scores
+
+
+def _flat(config: dict, prefix: str = "") -> dict[str, float | str]:
+  flat = {}
+  for key, value in config.items():
+    name = f"{prefix}.{key}" if prefix else key
+    if isinstance(value, dict):
+      flat |= _flat(value, name)
+    else:
+      flat[name] = value if isinstance(value, bool | int | float) else str(value)
+  return flat
+
+
+def _histograms(state: state_lib.TrainState) -> dict[str, np.ndarray]:
+  leaves = jax.tree.leaves_with_path(state.params)
+  return {
+      "/".join(str(getattr(k, "key", k)) for k in path): np.asarray(
+          jax.device_get(leaf)
+      )
+      for path, leaf in leaves
+      if leaf.is_fully_addressable
+  }
