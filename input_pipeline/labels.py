@@ -1,0 +1,77 @@
+"""What makes a forecast labelled: coordinates, units, names and times."""
+import numpy as np
+import xarray as xr
+
+from input_pipeline import windows
+from input_pipeline.stores import base
+
+
+def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
+  """The template of a forecast.
+
+  Args:
+    store: the data.
+    horizon: frames of the forecast.
+
+  Returns:
+    0-d NaN variables, one a channel, with their attributes; coordinate
+    lead_time [horizon] (timedelta64[ns], or 1, 2, ... steps without a time
+    axis) and the store's spatial coordinates and attributes.
+  """
+  steps = np.arange(1, horizon + 1)
+  axes = [store.times(i) for i in range(store.num_sequences)]
+  step = store.step
+  attrs = {"long_name": "time since the last frame of the history"}
+  if step is None and not any(axis is None for axis in axes):
+    seconds = windows.common_step(axes)
+    if seconds is not None:
+      step = np.timedelta64(seconds, "s")
+      if any(len(set(np.diff(axis))) > 1 for axis in axes):
+        attrs["comment"] = ("steps are not all equal (calendar months, gaps): "
+                            "multiples of the most common one; exact times are "
+                            "in valid_time")
+  lead_time = steps if step is None else steps * step.astype("timedelta64[ns]")
+  if step is None:
+    attrs["long_name"] = "frames since the last frame of the history"
+  template = xr.Dataset(
+      {variable.name: ((), np.float32(np.nan), dict(variable.attrs))
+       for variable in store.variables},
+      coords={"lead_time": ("lead_time", lead_time, attrs)})
+  space = store.space
+  template = template.assign_coords(space.coords)
+  template.attrs = dict(space.attrs)
+  return template
+
+
+def labels(store: base.Store, cut: windows.Windows, history: int) -> xr.Dataset:
+  """Names and times of the windows.
+
+  Args:
+    store: the data.
+    cut: the windows of one split.
+    history: frames given.
+
+  Returns:
+    On dimension "sample": sample_id (unique), start (first frame number) and,
+    with a time axis, init_time (of the last history frame) and valid_time
+    [sample, lead_time] as datetime64[ns].
+  """
+  sequence, start = cut.sequence, cut.start
+  names = {i: store.sample_id(i) for i in np.unique(sequence).tolist()}
+  several = len(names) < len(sequence)
+  ids = [f"{names[i]}/{frame:05d}" if several else names[i]
+         for i, frame in zip(sequence.tolist(), start.tolist(), strict=True)]
+  result = xr.Dataset({
+      "sample_id": ("sample", np.array(ids, dtype=str)),
+      "start": ("sample", start, {"long_name": "first frame of the history"})})
+  if store.times(0) is not None:
+    # The last frame of the history and those after it.
+    seconds = np.empty((len(start), cut.length - history + 1), np.int64)
+    offsets = np.arange(history - 1, cut.length)
+    for i in names:
+      mine = sequence == i
+      seconds[mine] = store.times(i)[start[mine][:, None] + offsets]
+    dates = seconds.astype("datetime64[s]").astype("datetime64[ns]")
+    result["init_time"] = ("sample", dates[:, 0])
+    result["valid_time"] = (("sample", "lead_time"), dates[:, 1:])
+  return result

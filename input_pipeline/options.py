@@ -1,0 +1,116 @@
+"""The keys of a data config: what is accepted, and the defaults."""
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from input_pipeline import errors, stores
+
+# Keys of every data config besides the store's own. A value that is a dict is
+# itself checked key by key.
+COMMON = {
+    "store": "",
+    "history": 10,  # Frames given.
+    "horizon": 10,  # Frames to forecast.
+    "stride": 1,  # Frames between the starts of neighbouring windows.
+    "normalise": "standard",  # "none", "standard" or "range".
+    "transform": "identity",  # "identity" or "log1p", before normalising.
+    "missing": "error",  # "error", or "mask": missing is 0 and masked.
+    "split": {
+        "by": "auto",  # "auto", "time", "sample" or "event".
+        "fractions": (0.7, 0.15, 0.15),  # Train, validation, test.
+        "seed": 0,  # Of the random split by sample or event.
+        "boundaries": (),  # First dates of validation and test, by time.
+    },
+    "cache": "auto",  # "auto", "memory", "disk" or "none".
+    "memory_limit_gib": 2.0,  # "auto" keeps less than this in memory.
+    "loader": {
+        "threads": 1,  # Batches made at the same time, in each process.
+        "prefetch": 4,  # Batches made ahead.
+        "workers": 0,  # Worker processes; 0 reads in this process.
+    },
+}
+# Constructor parameters that build() fills in itself.
+_GIVEN = ("self", "cache_dir")
+
+
+def store_defaults(name: str) -> dict[str, Any]:
+  """The keys of one store and their defaults: its constructor's parameters."""
+  parameters = inspect.signature(stores.load(name)).parameters.values()
+  return {p.name: None if p.default is p.empty else p.default
+          for p in parameters if p.name not in _GIVEN}
+
+
+def defaults(store: str) -> dict[str, Any]:
+  """Every accepted key of a data config with its default.
+
+  Args:
+    store: a name of STORES.
+
+  Returns:
+    A new nested dict: the common keys and those of the store.
+
+  Raises:
+    DataError: if there is no such store.
+  """
+  common = {key: dict(value) if isinstance(value, dict) else value
+            for key, value in COMMON.items()}
+  return {**common, "store": store, **store_defaults(store)}
+
+
+def resolve(data_config: Mapping[str, Any]) -> dict[str, Any]:
+  """A data config of plain values, checked and filled up with defaults.
+
+  Args:
+    data_config: a dict or ConfigDict; only "store" is required.
+
+  Returns:
+    A nested dict with exactly the keys of `defaults`.
+
+  Raises:
+    DataError: for an unknown store or key, listing near names.
+  """
+  given = _plain(data_config)
+  if not given.get("store"):
+    raise errors.DataError(
+        "data.store is not set; expected one of "
+        f"{', '.join(sorted(stores.STORES))}.")
+  resolved = defaults(given["store"])
+  for key, value in given.items():
+    if key not in resolved:
+      raise errors.unknown(
+          f"key data.{key} for store {given['store']!r}", key, resolved)
+    if key in COMMON and isinstance(COMMON[key], dict):
+      if not isinstance(value, dict):
+        raise errors.DataError(
+            f"data.{key}={value!r}; expected a dict with the keys "
+            f"{', '.join(COMMON[key])}.")
+      for inner in value:
+        if inner not in COMMON[key]:
+          raise errors.unknown(f"key data.{key}.{inner}", inner, COMMON[key])
+      resolved[key].update(value)
+    else:
+      resolved[key] = value
+  return resolved
+
+
+def store_options(resolved: Mapping[str, Any]) -> dict[str, Any]:
+  """The part of a resolved config that goes to the store's constructor."""
+  return {key: resolved[key] for key in store_defaults(resolved["store"])}
+
+
+def digest(*parts: Any) -> str:
+  """A short name for plain values; other values get another name."""
+  text = json.dumps(parts, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+  if hasattr(value, "to_dict"):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    return {str(key): _plain(inner) for key, inner in value.items()}
+  if isinstance(value, (list, tuple)):
+    return tuple(_plain(inner) for inner in value)
+  return value

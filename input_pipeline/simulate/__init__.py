@@ -1,0 +1,1 @@
+"""Data that are made on the spot, from a seed, by a known rule."""

@@ -1,0 +1,26 @@
+"""The stores by name; a store is imported when it is first asked for."""
+import importlib
+
+from input_pipeline import errors
+from input_pipeline.stores import base
+
+# data.store -> "module:Class".
+STORES = {
+    "array": "input_pipeline.stores.array:ArrayStore",
+    "boiling": "input_pipeline.stores.boiling:BoilingStore",
+    "folders": "input_pipeline.stores.folders:FoldersStore",
+    "tfds": "input_pipeline.stores.tfds:TfdsStore",
+    "xarray": "input_pipeline.stores.xarray:XarrayStore",
+}
+
+
+def load(name: str) -> type[base.Store]:
+  """The class of a store.
+
+  Raises:
+    DataError: if there is no store of that name.
+  """
+  if name not in STORES:
+    raise errors.unknown("store (data.store)", name, STORES)
+  module, _, attribute = STORES[name].partition(":")
+  return getattr(importlib.import_module(module), attribute)

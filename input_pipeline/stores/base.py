@@ -1,0 +1,124 @@
+"""What every store gives the pipeline: labelled sequences of frames."""
+import abc
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from input_pipeline import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+  """One channel: its name and its attributes (units, long_name ...)."""
+  name: str
+  attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Store(abc.ABC):
+  """Sequences of frames [T, H, W, C] with a common grid and channels.
+
+  A store is made as `Class(**options)` from the keys of its data config (and
+  `cache_dir`, when its constructor has that parameter). The parameters of the
+  constructor ARE the accepted keys, and their defaults the default values.
+
+  A store must survive pickling and open its files lazily, once per process:
+  it is sent to worker processes. `read` may be called by several threads.
+  """
+
+  @property
+  @abc.abstractmethod
+  def variables(self) -> tuple[Variable, ...]:
+    """The channels, in the order of the last axis of `read`."""
+
+  @property
+  @abc.abstractmethod
+  def num_sequences(self) -> int:
+    """How many independent sequences there are."""
+
+  @property
+  @abc.abstractmethod
+  def space(self) -> xr.Dataset:
+    """Spatial coordinates; attrs["spatial_dims"] = [H name, W name].
+
+    The dataset must give the sizes of both dimensions, so each has at least
+    an index coordinate.
+    """
+
+  @abc.abstractmethod
+  def length(self, sequence: int) -> int:
+    """The number of frames of a sequence."""
+
+  @abc.abstractmethod
+  def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
+    """Frames start..stop-1: float32 [T, H, W, C], NaN where missing.
+
+    The caller does not write into the result, which may be a view.
+    """
+
+  def times(self, sequence: int) -> np.ndarray | None:
+    """int64 [L] seconds since 1970, or None without a time axis."""
+    del sequence
+    return None
+
+  def sample_id(self, sequence: int) -> str:
+    """The name of a sequence, unique in the store."""
+    return str(sequence)
+
+  def event(self, sequence: int) -> str:
+    """The event a sequence belongs to; events are never split."""
+    return self.sample_id(sequence)
+
+  def split_label(self, sequence: int) -> str | None:
+    """The split that the data themselves give a sequence, or None."""
+    del sequence
+    return None
+
+  def location(self, sequence: int) -> str:
+    """Where a sequence comes from, for error messages."""
+    return f"sequence {self.sample_id(sequence)!r}"
+
+  @property
+  def step(self) -> np.timedelta64 | None:
+    """Time between frames when there is no time axis, or None."""
+    return None
+
+  @property
+  def files(self) -> tuple[str, ...]:
+    """The files read; prepared copies are renewed when they change."""
+    return ()
+
+
+def existing_path(path: str) -> str:
+  """The absolute path of a file or folder that must be there.
+
+  Raises:
+    DataError: naming the absolute path and data.path.
+  """
+  if not path:
+    raise errors.DataError(
+        "data.path is empty; expected the path of the data.")
+  absolute = os.path.abspath(os.path.expanduser(path))
+  if not os.path.exists(absolute):
+    raise errors.DataError(
+        f"There is no file or folder {absolute} (data.path={path!r}). "
+        "Change data.path.")
+  return absolute
+
+
+def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
+  """Names from a tuple or, as typed on a command line, "a, b"."""
+  if isinstance(names, str):
+    names = names.split(",")
+  return tuple(name.strip() for name in names if name.strip())
+
+
+def index_space(height: int, width: int) -> xr.Dataset:
+  """`Store.space` of a grid without coordinates: row and column numbers."""
+  return xr.Dataset(
+      coords={"y": ("y", np.arange(height), {"long_name": "row"}),
+              "x": ("x", np.arange(width), {"long_name": "column"})},
+      attrs={"spatial_dims": ["y", "x"]})

@@ -1,0 +1,1 @@
+"""The boiling plate as a tensorflow-datasets builder."""

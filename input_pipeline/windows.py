@@ -1,0 +1,233 @@
+"""History/horizon windows over sequences, and their splits.
+
+A window is `history + horizon` frames in a row. It never crosses a gap in
+time, the end of a sequence or the border of a split, so no frame is seen by
+two splits.
+"""
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from input_pipeline import errors
+from input_pipeline.stores import base
+
+SPLITS = ("train", "validation", "test")
+RULES = ("auto", "time", "sample", "event")
+# A step counts as regular within this share of the usual step: calendar
+# months (28 to 31 days) and years are regular, a lost frame is not.
+_TOLERANCE = 0.2
+_LABELS = {"train": "train", "training": "train", "val": "validation",
+           "valid": "validation", "validation": "validation", "test": "test",
+           "testing": "test"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Windows:
+  """The windows of one split.
+
+  Attributes:
+    sequence: int32 [N], the sequence of each window.
+    start: int32 [N], its first frame.
+    length: frames in a window (history + horizon).
+  """
+  sequence: np.ndarray
+  start: np.ndarray
+  length: int
+
+  def __len__(self) -> int:
+    return len(self.start)
+
+  def frames(self) -> list[tuple[int, int, int]]:
+    """Distinct frames, as disjoint runs (sequence, start, stop)."""
+    runs = []
+    for sequence, start in sorted(zip(self.sequence.tolist(),
+                                      self.start.tolist(), strict=True)):
+      stop = start + self.length
+      if runs and runs[-1][0] == sequence and start <= runs[-1][2]:
+        runs[-1][2] = max(stop, runs[-1][2])
+      else:
+        runs.append([sequence, start, stop])
+    return [tuple(run) for run in runs]
+
+
+def common_step(times: Sequence[np.ndarray]) -> int | None:
+  """The most common difference of the time axes, in seconds."""
+  differences = np.concatenate([np.diff(axis) for axis in times])
+  if not differences.size:
+    return None
+  values, counts = np.unique(differences, return_counts=True)
+  return int(values[counts.argmax()])
+
+
+def segments(times: np.ndarray, step: int) -> list[tuple[int, int]]:
+  """Runs [start, stop) of frames that are one step apart."""
+  irregular = np.abs(np.diff(times) - step) > _TOLERANCE * abs(step)
+  edges = [0, *(np.flatnonzero(irregular) + 1).tolist(), len(times)]
+  return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def make(
+    store: base.Store,
+    split: str,
+    *,
+    history: int,
+    horizon: int,
+    stride: int = 1,
+    by: str = "auto",
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    boundaries: Sequence[str | int] = (),
+) -> Windows:
+  """The windows of one split of a store.
+
+  Args:
+    store: the sequences.
+    split: "train", "validation" or "test".
+    history: frames given.
+    horizon: frames to forecast.
+    stride: frames between the starts of neighbouring windows.
+    by: "time" cuts the common time axis; "sample" deals out sequences and
+      "event" groups of them, by the labels of the data if there are any, else
+      at random by `seed`; "auto" is "sample" for several sequences, else
+      "time".
+    fractions: shares of train, validation and test.
+    seed: of the permutation that deals out sequences or events.
+    boundaries: for "time", two dates (or frame numbers without a time axis):
+      the first validation frame and the first test frame; () means by
+      fractions.
+
+  Returns:
+    Windows ordered by sequence and start.
+
+  Raises:
+    DataError: for settings out of range, or a split without a window.
+  """
+  if split not in SPLITS:
+    raise errors.unknown("split", split, SPLITS)
+  if by not in RULES:
+    raise errors.unknown("split rule (data.split.by)", by, RULES)
+  for key, value, least in (
+      ("history", history, 1), ("horizon", horizon, 1), ("stride", stride, 1),
+      ("split.seed", seed, 0)):
+    if not isinstance(value, int) or value < least:
+      raise errors.DataError(
+          f"data.{key}={value!r}; expected a whole number of at least {least}.")
+  numbers = all(isinstance(share, (int, float)) for share in fractions)
+  if (len(fractions) != 3 or not numbers or min(fractions) < 0
+      or not 0 < sum(fractions) <= 1 + 1e-6):
+    raise errors.DataError(
+        f"data.split.fractions={tuple(fractions)}; expected three shares for "
+        "train, validation and test, each at least 0, with a sum of at most 1.")
+  if by == "auto":
+    by = "sample" if store.num_sequences > 1 and not boundaries else "time"
+  if boundaries and by != "time":
+    raise errors.DataError(
+        f"data.split.boundaries={tuple(boundaries)} needs data.split.by='time',"
+        f" but it is {by!r}.")
+  axes = _time_axes(store)
+  step = common_step(axes) if axes else None
+  if by == "time":
+    ranges = _ranges_by_time(store, axes, split, fractions, boundaries)
+  else:
+    ranges = _ranges_by_sequence(store, split, by, fractions, seed)
+  if not ranges:
+    raise errors.DataError(
+        f"The {split} split gets none of the {store.num_sequences} sequences "
+        f"(data.split.by={by!r}). Change data.split.fractions, or the split "
+        "labels in the data (data.split_variable).")
+  length, longest = history + horizon, 0
+  sequences, starts = [], []
+  for sequence, (low, high) in ranges.items():
+    runs = segments(axes[sequence], step) if step else [(low, high)]
+    for run_start, run_stop in runs:
+      first, stop = max(low, run_start), min(high, run_stop)
+      longest = max(longest, stop - first)
+      found = np.arange(first, stop - length + 1, stride)
+      sequences.append(np.full(len(found), sequence, np.int32))
+      starts.append(found.astype(np.int32))
+  if not sum(map(len, starts)):
+    raise errors.DataError(
+        f"Too few frames for a window: the {split} split has {len(ranges)} "
+        f"sequences with at most {longest} frames in a row, but data.history="
+        f"{history} and data.horizon={horizon} need {length}. Make them "
+        "smaller, or give the split more data with data.split.fractions or "
+        "data.split.boundaries.")
+  return Windows(np.concatenate(sequences), np.concatenate(starts), length)
+
+
+def _time_axes(store: base.Store) -> list[np.ndarray]:
+  """The time axis of every sequence; [] when there is none."""
+  axes = [store.times(i) for i in range(store.num_sequences)]
+  if any(axis is None for axis in axes):
+    return []
+  for sequence, axis in enumerate(axes):
+    if (np.diff(axis) <= 0).any():
+      frame = int(np.flatnonzero(np.diff(axis) <= 0)[0])
+      raise errors.DataError(
+          f"{store.location(sequence)}: time does not increase after frame "
+          f"{frame}. Expected a sorted time axis without repeats; change "
+          "data.path or data.select.")
+  return axes
+
+
+def _ranges_by_time(store, axes, split, fractions, boundaries):
+  """{sequence: (first, stop)} of a split of the time axis."""
+  if not axes:  # Every sequence is cut at the same frame numbers.
+    axes = [np.arange(store.length(i)) for i in range(store.num_sequences)]
+    dated = False
+  else:
+    dated = True
+  if boundaries:
+    edges = [-np.inf, *_edges(boundaries, dated), np.inf]
+  else:
+    # Sequences of the same hour must fall into the same split.
+    moments = np.unique(np.concatenate(axes))
+    edges = [-np.inf]
+    for share in np.cumsum(fractions):
+      cut = round(len(moments) * float(share))
+      edges.append(moments[cut] if cut < len(moments) else np.inf)
+  index = SPLITS.index(split)
+  return {sequence: (int(np.searchsorted(axis, edges[index])),
+                     int(np.searchsorted(axis, edges[index + 1])))
+          for sequence, axis in enumerate(axes)}
+
+
+def _edges(boundaries, dated: bool) -> list[int]:
+  try:
+    if dated:
+      edges = [int(np.datetime64(str(b), "s").astype(np.int64))
+               for b in boundaries]
+    else:
+      edges = [int(b) for b in boundaries]
+  except ValueError:
+    edges = []
+  if len(edges) != 2 or edges[0] > edges[1]:
+    kind = "dates like '2017-01-01'" if dated else "frame numbers"
+    raise errors.DataError(
+        f"data.split.boundaries={tuple(boundaries)}; expected two {kind} in "
+        "order: the first frame of validation and of test.")
+  return edges
+
+
+def _ranges_by_sequence(store, split, by, fractions, seed):
+  """{sequence: (0, length)} of the sequences of a split."""
+  labels = [store.split_label(i) for i in range(store.num_sequences)]
+  if any(label is not None for label in labels):
+    for label in labels:
+      if str(label).lower() not in _LABELS:
+        raise errors.unknown("split label in the data (data.split_variable)",
+                             label, _LABELS)
+    chosen = [i for i, label in enumerate(labels)
+              if _LABELS[str(label).lower()] == split]
+  else:
+    groups = [store.event(i) if by == "event" else i
+              for i in range(store.num_sequences)]
+    distinct = list(dict.fromkeys(groups))
+    order = np.random.RandomState(seed).permutation(len(distinct))
+    cuts = [0, *(round(len(order) * float(share))
+                 for share in np.cumsum(fractions))]
+    index = SPLITS.index(split)
+    mine = {distinct[i] for i in order[cuts[index]:cuts[index + 1]]}
+    chosen = [i for i, group in enumerate(groups) if group in mine]
+  return {i: (0, store.length(i)) for i in chosen}

@@ -1,0 +1,77 @@
+"""Metrics: named conventions of scores, as totals that add.
+
+    metrics = stjax.metrics.build(("openstl", "physical"), data_range=1.0)
+    update = jax.jit(functools.partial(stjax.metrics.evaluate, metrics))
+    scores = stjax.metrics.Accumulator(metrics)
+    for forecast, observation, weight in batches:  # Physical units.
+      scores.add(update(forecast, observation, weight))
+    scores.compute()["openstl"]["mse"].overall
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from stjax import config
+from stjax.metrics.base import (
+  Accumulator,
+  Metric,
+  MetricError,
+  Score,
+  evaluate,
+  merge,
+  point_weights,
+  scalars,
+)
+from stjax.metrics.conventions import OpenSTL, Physical
+
+METRICS: dict[str, type] = {"physical": Physical, "openstl": OpenSTL}
+
+__all__ = (
+    "METRICS",
+    "Accumulator",
+    "Metric",
+    "MetricError",
+    "OpenSTL",
+    "Physical",
+    "Score",
+    "build",
+    "evaluate",
+    "merge",
+    "point_weights",
+    "scalars",
+)
+
+
+def build(conventions: Sequence[str], **options: Any) -> dict[str, Metric]:
+  """Builds metrics by name.
+
+  Args:
+    conventions: names out of `METRICS`.
+    **options: plain values for those conventions that have such an option:
+      data_range and area_weights (physical), spatial_norm and channel_names
+      (openstl).
+
+  Returns:
+    Metric by name, in the order given.
+
+  Raises:
+    ValueError: unknown name or option; the message lists near ones.
+  """
+  where = "evaluation.conventions"
+  if isinstance(conventions, str):
+    conventions = (conventions,)
+  fields = {
+      name: [f.name for f in dataclasses.fields(kind)]
+      for name, kind in METRICS.items()
+  }
+  config.check_options(
+      "metrics", options, {f for names in fields.values() for f in names}
+  )
+  metrics = {}
+  for name in conventions:
+    kind = config.pick(where, name, METRICS)
+    metrics[name] = kind(
+        **{key: options[key] for key in fields[name] if key in options}
+    )
+  return metrics

@@ -1,0 +1,210 @@
+"""What a metric is: totals that add, and scores computed from them.
+
+A metric turns a batch into totals under jit. Totals are sums, never means, so
+they add over batches, hosts and chunks; the scores are computed once, at the
+end, and are exact whatever the batch size and the number of devices. A point
+of weight 0 (missing, or the padding of a ragged last batch) counts for
+nothing, not even when it holds NaN.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# A flat dict of arrays that add. Axes [T, C], or [T] where a score mixes the
+# variables before anything is averaged.
+Totals = dict[str, Any]
+
+
+class MetricError(ValueError):
+  """A metric that cannot be built or applied; the message says why."""
+
+
+class Score(NamedTuple):
+  """One score, pooled in four ways. Float64; None where it has no such axis.
+
+  Attributes:
+    overall: [] over all lead times and variables.
+    by_lead: [T] for every lead time, over all variables.
+    by_variable: [C] for every variable, over all lead times.
+    by_lead_and_variable: [T, C].
+  """
+
+  overall: np.ndarray
+  by_lead: np.ndarray | None = None
+  by_variable: np.ndarray | None = None
+  by_lead_and_variable: np.ndarray | None = None
+
+
+class Metric(Protocol):
+  """A named set of scores, in physical units."""
+
+  def update(
+      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+  ) -> Totals:
+    """Returns the totals of one batch; runs under jit.
+
+    Args:
+      forecast: [M, B, T, H, W, C] ensemble of forecasts, physical units.
+      observation: [B, T, H, W, C] in the same units.
+      weight: [B, T, H, W, C], 0 where a point must not count.
+
+    Returns:
+      Float32 arrays that add over batches.
+    """
+
+  def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
+    """Returns the scores by name, from totals added in float64."""
+
+
+def evaluate(
+    metrics: Mapping[str, Metric],
+    forecast: jax.Array,
+    observation: jax.Array,
+    weight: jax.Array,
+) -> dict[str, Totals]:
+  """Returns the totals of every metric for one batch; runs under jit.
+
+  Args:
+    metrics: metric by name, as `stjax.metrics.build` returns them.
+    forecast: [M, B, T, H, W, C] ensemble of forecasts, physical units.
+    observation: [B, T, H, W, C] in the same units.
+    weight: [B, T, H, W, C], 0 where a point must not count; see
+      `point_weights`.
+
+  Raises:
+    MetricError: if the shapes do not fit.
+  """
+  if forecast.ndim != 6 or observation.ndim != 5:
+    raise MetricError(
+        "A forecast must be [M, B, T, H, W, C] and an observation "
+        f"[B, T, H, W, C]; got {forecast.shape} and {observation.shape}."
+    )
+  if forecast.shape[1:] != observation.shape:
+    raise MetricError(
+        f"The forecast {forecast.shape[1:]} (without its member axis) and the "
+        f"observation {observation.shape} differ in shape."
+    )
+  if weight.shape != observation.shape:
+    raise MetricError(
+        f"The weight {weight.shape} and the observation {observation.shape} "
+        "differ in shape."
+    )
+  return {
+      name: metric.update(forecast, observation, weight)
+      for name, metric in metrics.items()
+  }
+
+
+def merge(first: Any, second: Any) -> Any:
+  """Adds two trees of totals."""
+  return jax.tree.map(lambda a, b: a + b, first, second)
+
+
+def point_weights(
+    observation: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+  """Returns weights [B, T, H, W, C] in float32: 1 where a point counts.
+
+  Args:
+    observation: [B, T, H, W, C], for its shape alone.
+    mask: [B, T, H, W, C] True where observed, or None if everywhere.
+    valid: [B] False for the padding rows of a ragged last batch, or None.
+  """
+  weight = jnp.ones(observation.shape, jnp.float32)
+  if mask is not None:
+    weight *= mask.astype(jnp.float32)
+  if valid is not None:
+    weight *= valid.astype(jnp.float32)[:, None, None, None, None]
+  return weight
+
+
+class Accumulator:
+  """Adds the totals of many batches on the host, in float64.
+
+  The totals of one batch are float32 (relative error about 1e-7); adding
+  thousands of them in float32 would lose digits, hence the host. In a run of
+  several processes the totals must be replicated (the output sharding of the
+  jitted step); every process then holds the same sums.
+  """
+
+  def __init__(self, metrics: Mapping[str, Metric]):
+    self._metrics = dict(metrics)
+    self._totals: dict[str, Totals] | None = None
+
+  def add(self, totals: Mapping[str, Totals]) -> None:
+    """Adds what `evaluate` returned for one batch."""
+    self._add(
+        jax.tree.map(
+            lambda x: np.asarray(x, np.float64), jax.device_get(dict(totals))
+        )
+    )
+
+  def merge(self, other: "Accumulator") -> None:
+    """Adds everything that another accumulator of the same metrics holds."""
+    if other._totals is not None:
+      self._add(other._totals)
+
+  def _add(self, totals: dict[str, Totals]) -> None:
+    self._totals = totals if self._totals is None else merge(
+        self._totals, totals
+    )
+
+  def compute(self) -> dict[str, dict[str, Score]]:
+    """Returns the scores, by metric and score name.
+
+    Raises:
+      MetricError: if no batch was added.
+    """
+    if self._totals is None:
+      raise MetricError(
+          "No batch was scored: the split is empty. Check config.data and "
+          "config.evaluation.split."
+      )
+    return {
+        name: metric.compute(self._totals[name])
+        for name, metric in self._metrics.items()
+    }
+
+
+def scalars(
+    results: Mapping[str, Mapping[str, Score]], prefix: str = ""
+) -> dict[str, float]:
+  """Flattens results to {"<prefix><metric>/<score>": overall value}."""
+  return {
+      f"{prefix}{metric}/{name}": float(score.overall)
+      for metric, scores in results.items()
+      for name, score in scores.items()
+  }
+
+
+def pooled(
+    finish: Callable[..., np.ndarray], *totals: np.ndarray
+) -> Score:
+  """Pools totals over lead times and variables, then applies `finish`.
+
+  Pooling comes first: the rmse over all lead times is the root of the pooled
+  mean square, not the mean of the rmse of every lead time.
+
+  Args:
+    finish: function of arrays of one shape, elementwise (e.g. a ratio).
+    *totals: arrays [T, C], or [T] for scores without a variable axis.
+  """
+  with np.errstate(divide="ignore", invalid="ignore"):
+    if totals[0].ndim == 1:
+      return Score(
+          overall=np.asarray(finish(*(t.sum() for t in totals))),
+          by_lead=finish(*totals),
+      )
+    return Score(
+        overall=np.asarray(finish(*(t.sum() for t in totals))),
+        by_lead=finish(*(t.sum(1) for t in totals)),
+        by_variable=finish(*(t.sum(0) for t in totals)),
+        by_lead_and_variable=finish(*totals),
+    )

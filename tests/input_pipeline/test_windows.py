@@ -1,0 +1,205 @@
+"""Windows never cross gaps, sequences or split borders."""
+import numpy as np
+import pytest
+
+from input_pipeline import errors, windows
+from input_pipeline.stores import base
+
+HOUR = 3600
+
+
+class Sequences(base.Store):
+  """Sequences known by their times (or lengths), labels and events."""
+
+  def __init__(self, axes, labels=None, events=None):
+    self._axes = axes
+    self._labels = labels
+    self._events = events
+
+  variables = (base.Variable("x"),)
+  space = base.index_space(3, 2)
+
+  @property
+  def num_sequences(self):
+    return len(self._axes)
+
+  def length(self, sequence):
+    axis = self._axes[sequence]
+    return axis if isinstance(axis, int) else len(axis)
+
+  def times(self, sequence):
+    axis = self._axes[sequence]
+    return None if isinstance(axis, int) else np.asarray(axis, np.int64)
+
+  def split_label(self, sequence):
+    return self._labels[sequence] if self._labels else None
+
+  def event(self, sequence):
+    return self._events[sequence] if self._events else str(sequence)
+
+  def read(self, sequence, start, stop):
+    raise AssertionError("Windows are made without reading frames.")
+
+
+def make(store, split="train", *, history=2, horizon=1, **options):
+  return windows.make(store, split, history=history, horizon=horizon,
+                      **options)
+
+
+def seen(cut):
+  """The set of (sequence, frame) in any window."""
+  return {(int(s), int(a) + k) for s, a in zip(cut.sequence, cut.start,
+                                               strict=True)
+          for k in range(cut.length)}
+
+
+def test_one_sequence_gives_every_start_of_the_split():
+  cut = make(Sequences([20]), fractions=(0.5, 0.25, 0.25))
+  assert cut.start.tolist() == list(range(8))  # Frames 0-9, 3 at a time.
+  assert cut.length == 3
+
+
+def test_stride_leaves_out_starts():
+  cut = make(Sequences([20]), fractions=(0.5, 0.25, 0.25), stride=3)
+  assert cut.start.tolist() == [0, 3, 6]
+
+
+@pytest.mark.parametrize("options", [
+    {"by": "time"},
+    {"by": "time", "boundaries": ("1970-01-01T20", "1970-01-02T03")},
+    {"by": "sample", "seed": 5},
+    {"by": "event", "seed": 1, "fractions": (0.5, 0.25, 0.25)},
+])
+def test_splits_never_share_a_frame_and_windows_are_unique(options):
+  axes = [np.arange(31) * HOUR + k * 5 * HOUR for k in range(9)]
+  store = Sequences(axes, events=list("aabbccdde"))
+  cuts = {split: make(store, split, **options) for split in windows.SPLITS}
+  for one, other in (("train", "validation"), ("train", "test"),
+                     ("validation", "test")):
+    assert not seen(cuts[one]) & seen(cuts[other])
+  for cut in cuts.values():
+    pairs = list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
+    assert pairs == sorted(set(pairs))
+
+
+def test_splits_by_time_share_no_hour_even_between_sequences():
+  axes = [np.arange(31) * HOUR, np.arange(10, 41) * HOUR]
+  store = Sequences(axes)
+  hours = []
+  for split in windows.SPLITS:
+    cut = make(store, split, by="time")
+    hours.append({int(axes[s][frame]) for s, frame in seen(cut)})
+  assert max(hours[0]) < min(hours[1]) and max(hours[1]) < min(hours[2])
+  # 41 distinct hours, cut after 70 and 85 %.
+  assert max(hours[0]) == 28 * HOUR and min(hours[2]) == 35 * HOUR
+
+
+def test_boundaries_are_the_first_dates_of_validation_and_test():
+  store = Sequences([np.arange(72) * HOUR])
+  edges = ("1970-01-02", "1970-01-03")
+  spans = []
+  for split in windows.SPLITS:
+    frames = sorted(frame for _, frame in seen(
+        make(store, split, boundaries=edges)))
+    spans.append((frames[0], frames[-1]))
+  assert spans == [(0, 23), (24, 47), (48, 71)]
+
+
+def test_boundaries_are_frame_numbers_without_a_time_axis():
+  cut = make(Sequences([20]), "validation", boundaries=(8, 12))
+  assert cut.start.tolist() == [8, 9]
+
+
+def test_windows_never_cross_a_gap():
+  times = np.delete(np.arange(30), [7, 8, 20]) * HOUR
+  store = Sequences([times])
+  cut = make(store, fractions=(1.0, 0.0, 0.0))
+  for start in cut.start:
+    assert np.ptp(times[start:start + 3]) == 2 * HOUR
+  # Runs of 7, 11 and 9 frames hold 5, 9 and 7 windows of 3.
+  assert len(cut) == 5 + 9 + 7
+
+
+def test_calendar_months_are_no_gaps_but_a_lost_month_is():
+  months = np.arange("2001-01", "2004-01", dtype="datetime64[M]")
+  times = months.astype("datetime64[s]").astype(np.int64)
+  whole = (1.0, 0.0, 0.0)
+  assert len(make(Sequences([times]), fractions=whole)) == 34
+  lost = np.delete(times, 10)
+  assert len(make(Sequences([lost]), fractions=whole)) == 8 + 23
+
+
+def test_windows_never_cross_sequences():
+  cut = make(Sequences([4, 3, 2, 5], labels=["train"] * 4))
+  pairs = list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
+  assert pairs == [(0, 0), (0, 1), (1, 0), (3, 0), (3, 1), (3, 2)]
+
+
+def test_labels_of_the_data_decide_over_fractions():
+  store = Sequences([5] * 4, labels=["train", "val", "Test", "train"])
+  assert set(make(store).sequence) == {0, 3}
+  assert set(make(store, "validation").sequence) == {1}
+  assert set(make(store, "test").sequence) == {2}
+
+
+def test_samples_are_dealt_by_the_seeded_permutation():
+  store = Sequences([3] * 60)
+  order = np.random.RandomState(1).permutation(60)
+  for split, part in (("train", order[:42]), ("validation", order[42:51]),
+                      ("test", order[51:])):
+    assert set(make(store, split, seed=1).sequence) == set(part)
+  assert (set(make(store, seed=1).sequence)
+          != set(make(store, seed=2).sequence))
+
+
+def test_an_event_is_never_split():
+  events = [str(i // 4) for i in range(40)]
+  store = Sequences([3] * 40, events=events)
+  found = [{events[s] for s in make(store, split, by="event").sequence}
+           for split in windows.SPLITS]
+  assert sum(map(len, found)) == 10 and len(set.union(*found)) == 10
+
+
+def test_distinct_frames_of_overlapping_windows_come_once():
+  cut = windows.Windows(np.array([1, 0, 0, 0]), np.array([2, 0, 1, 6]), 3)
+  assert cut.frames() == [(0, 0, 4), (0, 6, 9), (1, 2, 5)]
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"history": 12, "horizon": 7},
+     ["at most 14 frames", "data.history=12", "data.horizon=7", "need 19",
+      "data.split.fractions"]),
+    ({"history": 0}, ["data.history=0"]),
+    ({"horizon": 2.5}, ["data.horizon=2.5"]),
+    ({"stride": 0}, ["data.stride=0"]),
+    ({"seed": -1}, ["data.split.seed=-1"]),
+    ({"fractions": (0.7, 0.7, 0.1)}, ["data.split.fractions"]),
+    ({"fractions": ("a", "b", "c")}, ["data.split.fractions"]),
+    ({"by": "tine"}, ["'tine'", "Did you mean 'time'", "data.split.by"]),
+    ({"by": "sample", "boundaries": (1, 2)}, ["data.split.boundaries"]),
+    ({"boundaries": (9, 3)}, ["data.split.boundaries", "frame numbers"]),
+    ({"boundaries": ("x", 3)}, ["data.split.boundaries", "frame numbers"]),
+    ({"split": "training"}, ["'training'", "Did you mean 'train'"]),
+])
+def test_unusable_settings_are_named(options, words):
+  with pytest.raises(errors.DataError) as caught:
+    make(Sequences([20]), **options)
+  for word in words:
+    assert word in str(caught.value)
+
+
+def test_a_split_without_a_sequence_is_named():
+  store = Sequences([5] * 4)
+  with pytest.raises(errors.DataError, match=(
+      "validation split gets none of the 4 .*data.split.fractions")):
+    make(store, "validation", fractions=(0.9, 0.05, 0.05))
+
+
+def test_a_time_axis_that_goes_back_is_named():
+  with pytest.raises(errors.DataError, match="after frame 2"):
+    make(Sequences([np.array([0, 1, 2, 2, 3]) * HOUR]))
+
+
+def test_an_unknown_split_label_is_named():
+  with pytest.raises(errors.DataError, match="'tset'.*'test'"):
+    make(Sequences([5, 5], labels=["train", "tset"]))
