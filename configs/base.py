@@ -18,7 +18,25 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.method = ml_collections.ConfigDict({"name": "regression"})
   c.model = ml_collections.ConfigDict({"name": "simvp"})
-  c.data = ml_collections.ConfigDict()
+  # The keys every store reads; a config adds those of its own store.
+  c.data = config_dict.create(
+      store="",
+      history=10,  # Frames given.
+      horizon=10,  # Frames to forecast.
+      stride=1,  # Frames between the starts of neighbouring windows.
+      normalise="standard",  # Or "range", "none".
+      transform="identity",  # Or "log1p", before normalising.
+      missing="error",  # Or "mask": missing points count for nothing.
+      split=config_dict.create(
+          by="auto",  # Or "time", "sample", "event".
+          fractions=(0.7, 0.15, 0.15),  # Train, validation, test.
+          seed=0,
+          boundaries=(),  # First dates of validation and test, by time.
+      ),
+      cache="auto",  # Or "memory", "disk", "none".
+      memory_limit_gib=2.0,  # auto keeps less than this in memory.
+      loader=config_dict.create(threads=1, prefetch=4, workers=0),
+  )
 
   c.optimizer = config_dict.create(
       name="adam",  # adam, adamw, sgd.

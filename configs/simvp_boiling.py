@@ -25,19 +25,16 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
       padding_mode="zeros",
       remat=False,
   )
-  c.data = config_dict.create(
-      store="boiling",
+  c.data.store = "boiling"
+  c.data.update(
       num_samples=100,
       num_frames=20,
       image_size=64,
       increment=10.0,
       simulation_seed=0,
-      history=10,
-      horizon=10,
       normalise="none",
-      missing="error",
-      split=config_dict.create(by="sample", fractions=(0.7, 0.15, 0.15), seed=1),
   )
+  c.data.split.update(by="sample", seed=1)
   c.optimizer.learning_rate = 1e-3
   c.optimizer.schedule.name = "one_cycle"
   c.evaluation.conventions = ("openstl", "physical")

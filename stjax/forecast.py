@@ -122,13 +122,16 @@ class ForecastStore:
     if by_time:
       labels = labels.swap_dims(sample="init_time").set_coords("init_time")
     labels = labels.set_coords(list(labels.data_vars))
-    base_set = xr.Dataset(
+    frame = xr.Dataset(
         coords=dict(coordinates.coords)
         | dict(labels.coords)
         | {"member": ("member", np.arange(members))},
-        attrs={k: v for k, v in coordinates.attrs.items()} | attributes,
+        attrs=dict(coordinates.attrs) | attributes,
     )
-    base_set.to_zarr(self._draft, mode="w", consolidated=False)
+    # Zarr has a stable type for strings of any length only.
+    texts = [n for n, c in frame.coords.items() if c.dtype.kind == "U"]
+    frame = frame.assign_coords({n: frame[n].astype(object) for n in texts})
+    frame.to_zarr(self._draft, mode="w", consolidated=False)
     self._group = zarr.open_group(self._draft, mode="a")
     self._names = list(coordinates.data_vars)
     dims = ("member", axis, "lead_time", *space)

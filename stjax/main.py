@@ -4,7 +4,9 @@ Trains, evaluates and forecasts; any leaf of the config is overridden by
 --config.a.b=value.
 """
 
+import logging as python_logging
 import os
+import pathlib
 import sys
 
 from absl import app
@@ -109,9 +111,25 @@ def _run(mode: str) -> None:
     _fail(error, status=1)
 
 
+def _is_ours(record: python_logging.LogRecord) -> bool:
+  """Libraries are heard only when they warn."""
+  if record.levelno >= python_logging.WARNING:
+    return True
+  return bool({"stjax", "input_pipeline"} & set(_folders(record.pathname)))
+
+
+def _folders(path: str) -> tuple[str, ...]:
+  return pathlib.PurePath(path).parts[-3:-1]
+
+
 def run() -> None:
   """The command's entry point."""
   logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.addFilter(_is_ours)
+  handler.setFormatter(
+      python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+  )
   app.run(main, flags_parser=_parse)
 
 

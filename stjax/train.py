@@ -136,17 +136,19 @@ def train(run: run_lib.Run) -> bool:
   batches = iter(data.batches)
   best = position.best
   pending = None
+  note = ""
   finished = True
 
   def settle():
     """Reads and checks the scalars of the step before."""
-    nonlocal pending
+    nonlocal pending, note
     if pending is None:
       return
     number, scalars = pending
     pending = None
     scalars = jax.device_get(scalars)
     _check_finite(scalars, number, checkpoints.latest_step)
+    note = f"loss {scalars['loss']:.5g}"
     if number % config.log.every_steps == 0 or number == run.num_steps:
       values = {f"train/{k}": float(v) for k, v in scalars.items()}
       values["epoch"] = number / run.steps_per_epoch
@@ -163,7 +165,7 @@ def train(run: run_lib.Run) -> bool:
         step += 1
         settle()
         pending = step, scalars
-        rates = progress.update(step)
+        rates = progress.update(step, note)
         if rates is not None:
           writer.write_scalars(step, rates)
         stop = request.reached(step)
@@ -218,9 +220,14 @@ def _validate(run, evaluator, state, writer, step) -> dict[str, float]:
         f" {config_lib.near(metric, scores)}."
     )
   writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
-  shown = ", ".join(f"{k} {v:.6g}" for k, v in list(scores.items())[:6])
+  names = ("mse", "mae", "rmse", "ssim", "psnr")
+  shown = "  ".join(
+      f"{k} {v:.5g}"
+      for k, v in scores.items()
+      if k == "loss" or k.split("/")[-1] in names
+  )
   epoch = step / run.steps_per_epoch
-  logging.info("Epoch %.4g, step %d: validation %s", epoch, step, shown)
+  logging.info("epoch %.4g, step %d, validation: %s", epoch, step, shown)
   return scores
 
 

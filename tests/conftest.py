@@ -1,12 +1,18 @@
 """Shared by all tests: eight fake devices, and small runs."""
 
 import os
+import tempfile
 
-# Before jax is imported anywhere.
+# Before jax is imported anywhere. Small programs that run for milliseconds
+# need no optimised code, but they all have to be compiled.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 "
-    + os.environ.get("XLA_FLAGS", "")
+    "--xla_force_host_platform_device_count=8"
+    " --xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 )
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="stjax_tests_")
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402

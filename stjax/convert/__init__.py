@@ -1,0 +1,115 @@
+"""Weights of torch networks here, and back.
+
+`to_stjax` and `to_torch` are inverses, bit for bit. Arrays are numpy arrays;
+`stjax.convert.files` reads and writes them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from stjax import models
+from stjax.convert import mapping, simvp
+from stjax.convert.mapping import ConvertError, NameMap
+from stjax.models.errors import unknown_name
+
+__all__ = ["FAMILIES", "ConvertError", "Family", "to_stjax", "to_torch"]
+
+
+class Family(NamedTuple):
+  """What the converter knows of a family of networks.
+
+  Attributes:
+    names: network -> its name map.
+    constants: (network, in_shape) -> torch names and values of the buffers
+      that follow from them.
+  """
+
+  names: Callable[[nn.Module], NameMap]
+  constants: Callable[[nn.Module, tuple[int, ...]], dict[str, np.ndarray]]
+
+
+# Families have the names of their networks in `stjax.models.MODELS`.
+FAMILIES: dict[str, Family] = {
+  "simvp": Family(simvp.name_map, simvp.constants),
+}
+
+
+def to_stjax(
+  family: str,
+  state_dict: Mapping[str, Any],
+  *,
+  in_shape: tuple[int, ...],
+  allow_unused: str | None = None,
+  **network_kwargs,
+) -> dict[str, Any]:
+  """Converts a torch state dict to the variables of a network.
+
+  Args:
+    family: key of `FAMILIES`.
+    state_dict: names and arrays; a checkpoint's "state_dict" nesting and the
+      prefixes "module.", "model." and "_orig_mod." are taken off.
+    in_shape: (T, H, W, C) of one input.
+    allow_unused: regular expression of torch names that may stay unused.
+    **network_kwargs: options of `stjax.models.build(family, ...)`.
+
+  Returns:
+    {"params": ..., "batch_stats": ...} of numpy arrays, float32; and "torch",
+    batch counters that only `to_torch` reads, where the state dict has them.
+
+  Raises:
+    ConvertError: names missing or unused, shapes that differ: all listed.
+    NetworkError: unknown family or options.
+  """
+  rules, network = _family(family, network_kwargs)
+  expected = jax.eval_shape(
+    lambda key: network.init(key, jnp.zeros((1, *in_shape)), False),
+    jax.random.key(0),
+  )
+  return mapping.to_variables(
+    rules.names(network),
+    expected,
+    state_dict,
+    constants=rules.constants(network, tuple(in_shape)),
+    allow_unused=allow_unused,
+  )
+
+
+def to_torch(
+  family: str,
+  variables: Mapping[str, Any],
+  *,
+  in_shape: tuple[int, ...],
+  **network_kwargs,
+) -> dict[str, np.ndarray]:
+  """Converts the variables of a network to a torch state dict.
+
+  Args:
+    family: key of `FAMILIES`.
+    variables: {collection: tree of arrays}; collections may be left out.
+    in_shape: (T, H, W, C) of one input.
+    **network_kwargs: options of `stjax.models.build(family, ...)`.
+
+  Returns:
+    Names and arrays as the original network's, constant buffers included.
+
+  Raises:
+    ConvertError: variables that no torch name belongs to.
+    NetworkError: unknown family or options.
+  """
+  rules, network = _family(family, network_kwargs)
+  return mapping.to_state_dict(
+    rules.names(network),
+    variables,
+    constants=rules.constants(network, tuple(in_shape)),
+  )
+
+
+def _family(name: str, options: Mapping[str, Any]) -> tuple[Family, nn.Module]:
+  if name not in FAMILIES:
+    raise unknown_name("family of weights", name, FAMILIES)
+  return FAMILIES[name], models.build(name, **options)

@@ -1,0 +1,129 @@
+"""Files of weights: .pth/.pt (by torch), .safetensors and .npz."""
+
+import os
+import pathlib
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from stjax.convert.mapping import ConvertError, strip_nesting
+
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """Reads a state dict.
+
+  Args:
+    path: a .pth, .pt or .ckpt file (needs torch; read in its weights-only
+      mode, so nothing in it is executed), .safetensors or .npz.
+
+  Returns:
+    Names and arrays, out of a checkpoint's "state_dict" if it has one.
+    bfloat16 comes as float32.
+
+  Raises:
+    ConvertError: no such file, a suffix that is not known, a file that holds
+      something else, or torch missing.
+  """
+  path = pathlib.Path(path)
+  suffix = _suffix(path)
+  if not path.is_file():
+    raise ConvertError(f"no file of weights at {path}")
+  if suffix == ".npz":
+    try:
+      with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+    except (ValueError, OSError) as error:
+      raise ConvertError(f"{path} is no archive of arrays: {error}") from error
+  if suffix == ".safetensors":
+    try:
+      return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+      raise ConvertError(f"{path} is no safetensors file: {error}") from error
+  return _read_torch(path)
+
+
+def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
+  """Writes a state dict; the file appears complete or not at all.
+
+  Args:
+    path: as for `read`; an existing file is replaced.
+    state_dict: names and arrays.
+
+  Raises:
+    ConvertError: a suffix that is not known, or torch missing.
+  """
+  path = pathlib.Path(path)
+  suffix = _suffix(path)
+  arrays = {
+    key: np.array(value, order="C") for key, value in state_dict.items()
+  }
+  if suffix == ".npz":
+    _replace(path, lambda name: np.savez(name, **arrays))
+  elif suffix == ".safetensors":
+    _replace(path, lambda name: safetensors.numpy.save_file(arrays, name))
+  else:
+    torch = _torch(path)
+    tensors = {
+      key: torch.from_numpy(value) for key, value in arrays.items()
+    }
+    _replace(path, lambda name: torch.save(tensors, name))
+
+
+def _suffix(path: pathlib.Path) -> str:
+  if path.suffix not in SUFFIXES:
+    raise ConvertError(
+      f"{path} ends in {path.suffix!r}; expected one of {', '.join(SUFFIXES)}"
+    )
+  return path.suffix
+
+
+def _torch(path: pathlib.Path):
+  try:
+    import torch
+  except ImportError as error:
+    raise ConvertError(
+      f"{path} needs torch: install stjax[torch], or use .safetensors or .npz"
+    ) from error
+  return torch
+
+
+def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+  torch = _torch(path)
+  try:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+  except Exception as error:  # torch raises pickle's, zip's and its own.
+    raise ConvertError(
+      f"torch cannot read {path} in its weights-only mode: {error}"
+    ) from error
+  if not isinstance(content, Mapping):
+    raise ConvertError(
+      f"{path} holds a {type(content).__name__}; expected a state dict"
+    )
+
+  def array(value):
+    value = value.detach()
+    if value.dtype == torch.bfloat16:
+      value = value.float()
+    return value.numpy()
+
+  return {
+    key: array(value)
+    for key, value in strip_nesting(content).items()
+    if isinstance(value, torch.Tensor)
+  }
+
+
+def _replace(path: pathlib.Path, save: Callable[[pathlib.Path], None]) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+  try:
+    save(temporary)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)

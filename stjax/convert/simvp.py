@@ -1,0 +1,264 @@
+"""Names of SimVP's weights, in simvp_minimal and OpenSTL alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from stjax.convert.layout import CHANNELS, LAYER, NORM, PARAMETER
+from stjax.convert.mapping import ConvertError, Entry, NameMap
+from stjax.models.simvp import SimVP
+from stjax.models.translators.attention import (
+  relative_position_index,
+  window_and_shift,
+)
+
+ENCODER = "enc.enc.{i}."
+DECODER = "dec.dec.{i}."
+BLOCK = "hid.enc.{i}.block."
+BLOCK_PATH = "translator/block_{i}/core/"
+
+FRAME = (
+  Entry(ENCODER + "conv.conv", "encoder/layer_{i}/conv", LAYER),
+  Entry(ENCODER + "conv.norm", "encoder/layer_{i}/norm", NORM),
+  Entry(DECODER + "conv.conv", "decoder/layer_{i}/conv", LAYER),
+  Entry(DECODER + "conv.conv.0", "decoder/layer_{i}/upsample", LAYER),
+  Entry(DECODER + "conv.norm", "decoder/layer_{i}/norm", NORM),
+  Entry("dec.readout", "decoder/readout", LAYER),
+)
+
+# Names inside a block; a line is (torch, here, layout).
+NORMS = (
+  ("norm1", "norm_1", NORM),
+  ("norm2", "norm_2", NORM),
+)
+MLP = (
+  ("mlp.fc1", "mlp/expand", LAYER),
+  ("mlp.fc2", "mlp/project", LAYER),
+)
+LAYER_SCALES = (
+  ("layer_scale_1", "scale_1", PARAMETER),
+  ("layer_scale_2", "scale_2", PARAMETER),
+)
+GATE = (
+  ("attn.spatial_gating_unit.conv0", "mixer/gate/context/near", LAYER),
+  ("attn.spatial_gating_unit.conv_spatial", "mixer/gate/context/far", LAYER),
+  ("attn.spatial_gating_unit.conv1", "mixer/gate/context/pointwise", LAYER),
+)
+GATED = (
+  *NORMS,
+  *MLP,
+  *LAYER_SCALES,
+  ("mlp.dwconv.dwconv", "mlp/depthwise", LAYER),
+  ("attn.proj_1", "mixer/expand", LAYER),
+  ("attn.proj_2", "mixer/project", LAYER),
+  *GATE,
+)
+ATTENTION = (
+  ("attn.qkv", "mixer/attention/qkv", LAYER),
+  ("attn.proj", "mixer/attention/project", LAYER),
+)
+
+BLOCKS = {
+  "convmixer": (
+    ("conv_dw", "depthwise", LAYER),
+    ("norm_1", "norm_1", NORM),
+    ("conv_pw", "pointwise", LAYER),
+    ("norm_2", "norm_2", NORM),
+  ),
+  "convnext": (
+    ("gamma", "scale", PARAMETER),
+    ("conv_dw", "depthwise", LAYER),
+    ("norm", "norm", NORM),
+    *MLP,
+  ),
+  "gsta": GATED,
+  "hornet": (
+    *NORMS,
+    ("gamma1", "scale_1", PARAMETER),
+    ("gamma2", "scale_2", PARAMETER),
+    ("gnconv.proj_in", "mixer/expand", LAYER),
+    ("gnconv.dwconv", "mixer/depthwise", LAYER),
+    ("gnconv.pws.{j}", "mixer/order_{j}", LAYER),
+    ("gnconv.proj_out", "mixer/project", LAYER),
+    ("pwconv1", "mlp/expand", LAYER),
+    ("pwconv2", "mlp/project", LAYER),
+  ),
+  "mlpmixer": (
+    *NORMS,
+    ("mlp_tokens.fc1", "mixer/tokens/expand", LAYER),
+    ("mlp_tokens.fc2", "mixer/tokens/project", LAYER),
+    ("mlp_channels.fc1", "mlp/expand", LAYER),
+    ("mlp_channels.fc2", "mlp/project", LAYER),
+  ),
+  "moganet": (
+    *NORMS,
+    *MLP,
+    ("layer_scale_1", "scale_1", CHANNELS),
+    ("layer_scale_2", "scale_2", CHANNELS),
+    ("attn.sigma", "mixer/sigma", CHANNELS),
+    ("attn.proj_1", "mixer/expand", LAYER),
+    ("attn.gate", "mixer/gate", LAYER),
+    ("attn.value.DW_conv0", "mixer/value/near", LAYER),
+    ("attn.value.DW_conv1", "mixer/value/middle", LAYER),
+    ("attn.value.DW_conv2", "mixer/value/wide", LAYER),
+    ("attn.value.PW_conv", "mixer/value/pointwise", LAYER),
+    ("attn.proj_2", "mixer/project", LAYER),
+    ("mlp.dwconv", "mlp/depthwise", LAYER),
+    ("mlp.sigma", "mlp/refine/sigma", CHANNELS),
+    ("mlp.decompose", "mlp/refine/decompose", LAYER),
+  ),
+  "poolformer": (*NORMS, *MLP, *LAYER_SCALES),
+  "swin": (
+    *NORMS,
+    *MLP,
+    *ATTENTION,
+    ("attn.relative_position_bias_table", "mixer/position_bias", PARAMETER),
+  ),
+  "tau": (
+    *GATED,
+    ("attn.spatial_gating_unit.fc.0", "mixer/gate/squeeze", LAYER),
+    ("attn.spatial_gating_unit.fc.2", "mixer/gate/excite", LAYER),
+  ),
+  "uniformer": (
+    *NORMS,
+    *MLP,
+    ("pos_embed", "position", LAYER),
+    ("conv1", "mixer/expand", LAYER),
+    ("attn", "mixer/depthwise", LAYER),
+    ("conv2", "mixer/project", LAYER),
+    *ATTENTION,
+    ("gamma_1", "scale_1", PARAMETER),
+    ("gamma_2", "scale_2", PARAMETER),
+  ),
+  "van": GATED,
+  "vit": (*NORMS, *MLP, *ATTENTION),
+}
+
+INCEPTION = tuple(
+  Entry(f"hid.{torch}.{{i}}.{name}", f"translator/{side}_{{i}}/{path}", layout)
+  for torch, side in (("enc", "down"), ("dec", "up"))
+  for name, path, layout in (
+    ("conv1", "reduce", LAYER),
+    ("layers.{j}.conv", "conv_{j}", LAYER),
+    ("layers.{j}.norm", "norm_{j}", NORM),
+  )
+)
+
+# What OpenSTL calls a translator otherwise.
+ALIASES = {"mlp": "mlpmixer", "moga": "moganet"}
+
+
+def name_map(network: SimVP) -> NameMap:
+  """The names of a SimVP with a given translator."""
+  if network.translator == "incepu":
+    return NameMap((*FRAME, *INCEPTION))
+  blocks = (
+    Entry(BLOCK + torch, BLOCK_PATH + path, layout)
+    for torch, path, layout in BLOCKS[network.translator]
+  )
+  resize = Entry(
+    "hid.enc.{i}.reduction", "translator/block_{i}/resize", LAYER
+  )
+  return NameMap((*FRAME, *blocks, resize))
+
+
+def constants(
+  network: SimVP, in_shape: tuple[int, int, int, int]
+) -> dict[str, np.ndarray]:
+  """Buffers of the torch network that follow from options and grid.
+
+  Args:
+    network: the network.
+    in_shape: (T, H, W, C) of one input.
+  """
+  if network.translator != "swin":
+    return {}
+  factor = 2 ** (network.spatial_depth // 2)
+  h, w = in_shape[1] // factor, in_shape[2] // factor
+  return {
+    BLOCK.format(i=i) + name: value
+    for i in range(network.temporal_depth)
+    for name, value in swin_constants(h, w, i % 2 == 1).items()
+  }
+
+
+def swin_constants(h: int, w: int, shifted: bool) -> dict[str, np.ndarray]:
+  """Swin's index of position biases and its (unused) attention mask.
+
+  Args:
+    h: rows of the latent grid.
+    w: columns of the latent grid.
+    shifted: whether the block shifts its windows.
+  """
+  window, shift = window_and_shift(h, w, shifted)
+  index = relative_position_index(window)
+  result = {"attn.relative_position_index": index.astype(np.int64)}
+  if shift:
+    # Pixels that meet by wrapping around belong to other regions.
+    def region(n):
+      return np.digitize(np.arange(n), [n - window, n - shift])
+
+    regions = 3 * region(h)[:, None] + region(w)[None]
+    regions = regions.reshape(h // window, window, w // window, window)
+    regions = regions.swapaxes(1, 2).reshape(-1, window**2)
+    apart = regions[:, None] != regions[:, :, None]
+    result["attn_mask"] = np.where(apart, np.float32(-100), np.float32(0))
+  return result
+
+
+def original_options(
+  in_shape: tuple[int, int, int, int],
+  hid_S: int = 16,
+  hid_T: int = 256,
+  N_S: int = 4,
+  N_T: int = 4,
+  model_type: str | None = "gsta",
+  mlp_ratio: float = 8.0,
+  drop: float = 0.0,
+  drop_path: float = 0.0,
+  spatio_kernel_enc: int = 3,
+  spatio_kernel_dec: int = 3,
+  C_out: int | None = None,
+) -> Mapping[str, Any]:
+  """Translates the original constructor's arguments.
+
+  Args:
+    in_shape: (T, C, H, W), as the original.
+    hid_S: channels of encoder and decoder.
+    hid_T: width of the translator.
+    N_S: layers of encoder and decoder; an odd number builds one fewer.
+    N_T: blocks of the translator.
+    model_type: the translator in OpenSTL's names; None is "gsta".
+    mlp_ratio: hidden width of the MLPs over the width.
+    drop: dropout rate.
+    drop_path: stochastic depth rate of the last block.
+    spatio_kernel_enc: kernel size of the encoder.
+    spatio_kernel_dec: kernel size of the decoder.
+    C_out: channels of the result; None means those of the input.
+
+  Returns:
+    Options of `stjax.models.build("simvp", ...)`, and in_shape (T, H, W, C).
+
+  Raises:
+    ConvertError: an in_shape without four sizes.
+  """
+  if len(in_shape) != 4:
+    raise ConvertError(f"in_shape is {in_shape}; expected (T, C, H, W)")
+  t, c, h, w = in_shape
+  translator = (model_type or "gsta").lower()
+  return {
+    "in_shape": (t, h, w, c),
+    "out_channels": C_out,
+    "spatial_features": hid_S,
+    "temporal_features": hid_T,
+    "spatial_depth": N_S // 2 * 2,
+    "temporal_depth": N_T,
+    "translator": ALIASES.get(translator, translator),
+    "mlp_ratio": mlp_ratio,
+    "dropout": drop,
+    "drop_path": drop_path,
+    "legacy_drop_path": True,
+    "encoder_kernel": spatio_kernel_enc,
+    "decoder_kernel": spatio_kernel_dec,
+  }

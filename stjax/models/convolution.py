@@ -1,0 +1,447 @@
+"""Two-dimensional convolution, channels last, fast on CPU, GPU and TPU.
+
+XLA's CPU backend runs depthwise and grouped convolutions through a slow
+generic loop, and every convolution gradient that stands inside `lax.scan`
+leaves its fast path. On CPU in float32 `conv2d` therefore writes these
+out: depthwise convolutions as shifted multiply-adds, kernel gradients as loops
+over rows or images with an accumulator that stays in cache, grouped
+convolutions as one dense convolution per group. Everywhere else it is
+`lax.conv_general_dilated`; the choice falls when the program is lowered.
+
+`conv2d` has a hand-written reverse-mode derivative, hence no forward mode.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from stjax.models.errors import NetworkError, unknown_name
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_BATCH_AXES = ("data", "fsdp")
+_SPACE_AXIS = "space"
+# More groups than this make more code than the slow loop costs.
+_MAX_SPLIT_GROUPS = 64
+_PADDING_MODES = ("zeros", "circular")
+
+# Part of the key of jit's caches, so that no trace is reused for another mesh.
+_mesh = jax.make_user_context(None)
+
+
+def convolution_mesh(
+  mesh: jax.sharding.Mesh | None,
+) -> contextlib.AbstractContextManager[None]:
+  """Tells the convolutions traced inside over which mesh arrays are split.
+
+  The mesh axes "data" and "fsdp" split the batch, "space" splits H. With H
+  split, or a batch that the devices do not divide, convolutions are left to
+  XLA's partitioner; with the batch split, their loops over it run on each
+  device's own rows. Enter it inside the jitted function, or around every call.
+
+  Args:
+    mesh: device mesh, or None for unsplit arrays.
+  """
+  return _mesh(mesh)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+  """What is known about a convolution while tracing."""
+
+  stride: Pair
+  pads: Pads
+  dilation: Pair
+  groups: int
+  wrap: bool
+  kind: str  # "dense", "depthwise", "grouped" or "ordinary".
+  mesh: jax.sharding.Mesh | None
+
+
+def conv2d(
+  x: jax.Array,
+  kernel: jax.Array,
+  stride: int | Sequence[int] = 1,
+  padding: int | Sequence[int] | Sequence[Sequence[int]] | None = None,
+  dilation: int | Sequence[int] = 1,
+  groups: int = 1,
+  padding_mode: str = "zeros",
+) -> jax.Array:
+  """Cross-correlates `x` with `kernel` over H and W.
+
+  Args:
+    x: [N, H, W, C_in].
+    kernel: [kh, kw, C_in / groups, C_out]; cast to the dtype of `x`, its
+      gradient comes back in its own dtype.
+    stride: one number or (H, W).
+    padding: one number, (H, W) or ((top, bottom), (left, right)); None is
+      dilation * (k - 1) // 2, which keeps the size at stride 1 and odd k.
+    dilation: one number or (H, W).
+    groups: number of channel groups; C_in groups make it depthwise.
+    padding_mode: "zeros", or "circular" for a torus.
+
+  Returns:
+    [N, H_out, W_out, C_out] in the dtype of `x`.
+
+  Raises:
+    NetworkError: if shapes and options do not fit together.
+  """
+  if x.ndim != 4 or kernel.ndim != 4:
+    raise NetworkError(
+      "conv2d takes x [N, H, W, C] and kernel [kh, kw, C / groups, C_out]; got "
+      f"shapes {x.shape} and {kernel.shape}"
+    )
+  stride, dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
+  size = kernel.shape[:2]
+  pads = _pads(padding, size, dilation)
+  if padding_mode not in _PADDING_MODES:
+    raise unknown_name("padding_mode", padding_mode, _PADDING_MODES)
+  if x.shape[-1] != kernel.shape[2] * groups or kernel.shape[3] % groups:
+    raise NetworkError(
+      f"{x.shape[-1]} input channels and {groups} groups do not fit a kernel "
+      f"of shape {kernel.shape}: both channel counts must be multiples of "
+      "groups and C_in = groups * kernel.shape[2]"
+    )
+  wrap = padding_mode == "circular" and any(map(any, pads))
+  keeps_size = stride == (1, 1) and all(
+    sum(p) == d * (k - 1) for p, d, k in zip(pads, dilation, size, strict=True)
+  )
+  if wrap and not keeps_size:
+    # The derivative of this pad is left to JAX; the rest sees no padding.
+    x, pads, wrap = _pad(x, pads, True), ((0, 0), (0, 0)), False
+  if size == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
+    return _pointwise(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
+  mesh = _mesh.value
+  kind = _kind(x, kernel, stride, groups, mesh)
+  spec = _Spec(stride, pads, dilation, groups, wrap, kind, mesh)
+  return _convolution(x, kernel, spec)
+
+
+def _pair(value: int | Sequence[int], name: str) -> Pair:
+  pair = (value, value) if isinstance(value, int) else tuple(value)
+  if len(pair) != 2 or min(pair) < 1:
+    raise NetworkError(
+      f"{name} is {value!r}; expected a number >= 1 or two of them (H, W)"
+    )
+  return pair
+
+
+def _pads(padding, size: Pair, dilation: Pair) -> Pads:
+  if padding is None:
+    padding = tuple(
+      d * (k - 1) // 2 for k, d in zip(size, dilation, strict=True)
+    )
+  if isinstance(padding, int):
+    padding = (padding, padding)
+  pads = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
+  if len(pads) != 2 or any(len(p) != 2 or min(p) < 0 for p in pads):
+    raise NetworkError(
+      f"padding is {padding!r}; expected a number >= 0, (H, W) or "
+      "((top, bottom), (left, right))"
+    )
+  return pads
+
+
+def _kind(x, kernel, stride: Pair, groups: int, mesh) -> str:
+  """Chooses the formulation that runs on CPU."""
+  if x.dtype != jnp.float32:
+    return "ordinary"
+  if mesh is not None and mesh.size > 1:
+    # Shifted slices along a split H would turn into one exchange per tap.
+    shards = _batch_shards(mesh)
+    if mesh.shape.get(_SPACE_AXIS, 1) > 1 or x.shape[0] % shards:
+      return "ordinary"
+  if groups == 1:
+    return "dense"
+  if groups == x.shape[-1] == kernel.shape[-1]:
+    return "depthwise" if stride == (1, 1) else "ordinary"
+  return "grouped" if groups <= _MAX_SPLIT_GROUPS else "ordinary"
+
+
+def _batch_shards(mesh: jax.sharding.Mesh) -> int:
+  return math.prod(mesh.shape.get(axis, 1) for axis in _BATCH_AXES)
+
+
+@jax.custom_vjp
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return x @ kernel.astype(x.dtype)
+
+
+def _pointwise_backward(residuals, g):
+  x, kernel = residuals
+  # A bfloat16 product would round the sum over all pixels once more.
+  kernel_gradient = jnp.einsum(
+    "...i,...o->io", x, g, preferred_element_type=jnp.float32
+  )
+  return g @ kernel.astype(g.dtype).T, kernel_gradient.astype(kernel.dtype)
+
+
+_pointwise.defvjp(lambda x, w: (_pointwise(x, w), (x, w)), _pointwise_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolution(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
+  ordinary = functools.partial(_ordinary, spec=spec)
+  if spec.kind == "ordinary":
+    return ordinary(x, kernel)
+  return lax.platform_dependent(
+    x, kernel, cpu=functools.partial(_forward, spec=spec), default=ordinary
+  )
+
+
+def _convolution_forward(x, kernel, spec: _Spec):
+  return _convolution(x, kernel, spec), (x, kernel)
+
+
+def _convolution_backward(spec: _Spec, residuals, g):
+  ordinary = functools.partial(_ordinary_backward, spec=spec)
+  if spec.kind == "ordinary":
+    return ordinary(*residuals, g)
+  written_out = functools.partial(_backward, spec=spec)
+  return lax.platform_dependent(
+    *residuals, g, cpu=written_out, default=ordinary
+  )
+
+
+_convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def _ordinary(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
+  pads = spec.pads
+  if spec.wrap:
+    x, pads = _pad(x, pads, True), ((0, 0), (0, 0))
+  return lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    spec.stride,
+    pads,
+    rhs_dilation=spec.dilation,
+    dimension_numbers=_DIMENSIONS,
+    feature_group_count=spec.groups,
+  )
+
+
+def _ordinary_backward(x, kernel, g, spec: _Spec):
+  _, transpose = jax.vjp(lambda x, w: _ordinary(x, w, spec), x, kernel)
+  return transpose(g)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
+  """The convolution as CPUs like it."""
+  if spec.kind == "depthwise":
+    return _shifted_sum(_pad(x, spec.pads, spec.wrap), kernel, spec.dilation)
+  if spec.kind == "grouped":
+    parts = [_ordinary(*part) for part in _split(spec, x, kernel)]
+    return jnp.concatenate(parts, -1)
+  return _ordinary(x, kernel, spec)
+
+
+def _backward(x, kernel, g, spec: _Spec):
+  """Gradients with respect to `x` and `kernel` as CPUs like them."""
+  if spec.kind == "grouped":
+    parts = [
+      _backward(x_part, kernel_part, g_part, dense)
+      for (x_part, kernel_part, dense), g_part in zip(
+        _split(spec, x, kernel), jnp.split(g, spec.groups, -1), strict=True
+      )
+    ]
+    return tuple(
+      jnp.concatenate(arrays, -1) for arrays in zip(*parts, strict=True)
+    )
+  kernel = kernel.astype(x.dtype)
+  if spec.kind == "depthwise":
+    reach = [
+      d * (k - 1) for d, k in zip(spec.dilation, kernel.shape[:2], strict=True)
+    ]
+    pads = tuple(
+      (r - low, n + low - m)
+      for r, (low, _), n, m in zip(
+        reach, spec.pads, x.shape[1:3], g.shape[1:3], strict=True
+      )
+    )
+    x_gradient = _shifted_sum(
+      _pad(g, pads, spec.wrap), kernel[::-1, ::-1], spec.dilation
+    )
+    gradient = _depthwise_kernel_gradient
+  else:
+    x_gradient = _dense_input_gradient(g, kernel, x.shape[1:3], spec)
+    gradient = _dense_kernel_gradient
+  padded = _pad(x, spec.pads, spec.wrap)
+  gradient = functools.partial(gradient, size=kernel.shape[:2], spec=spec)
+  return x_gradient, _over_local_batch(gradient, spec.mesh)(padded, g)
+
+
+def _split(spec: _Spec, x, kernel):
+  dense = dataclasses.replace(spec, groups=1, kind="dense")
+  return [
+    (x_part, kernel_part, dense)
+    for x_part, kernel_part in zip(
+      jnp.split(x, spec.groups, -1),
+      jnp.split(kernel, spec.groups, -1),
+      strict=True,
+    )
+  ]
+
+
+def _over_local_batch(gradient, mesh: jax.sharding.Mesh | None):
+  """Sums `gradient` over the devices, each looping over its own batch rows.
+
+  XLA's partitioner cannot split a loop over the batch: it would gather it.
+  """
+  if mesh is None or _batch_shards(mesh) == 1:
+    return gradient
+  axes = tuple(axis for axis in _BATCH_AXES if axis in mesh.axis_names)
+  rows = jax.sharding.PartitionSpec(axes)
+  return jax.shard_map(
+    lambda padded, g: lax.psum(gradient(padded, g), axes),
+    mesh=mesh,
+    in_specs=(rows, rows),
+    out_specs=jax.sharding.PartitionSpec(),
+    check_vma=False,
+  )
+
+
+def _pad(x: jax.Array, pads: Pads, wrap: bool) -> jax.Array:
+  """Pads H and W; pads may be negative (cut off) where they are zeros."""
+  if wrap:
+    return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
+  config = [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)]
+  return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _shifted_sum(padded, kernel, dilation: Pair) -> jax.Array:
+  """Depthwise convolution without padding: one multiply-add per tap."""
+  (kh, kw), (dh, dw) = kernel.shape[:2], dilation
+  h = padded.shape[1] - dh * (kh - 1)
+  w = padded.shape[2] - dw * (kw - 1)
+  return sum(
+    padded[:, i * dh : i * dh + h, j * dw : j * dw + w] * kernel[i, j, 0]
+    for i in range(kh)
+    for j in range(kw)
+  )
+
+
+def _depthwise_kernel_gradient(padded, g, size: Pair, spec: _Spec):
+  """Kernel gradient [kh, kw, 1, C], row by row with a small accumulator."""
+  (kh, kw), (dh, dw) = size, spec.dilation
+  span_h, span_w = dh * (kh - 1) + 1, dw * (kw - 1) + 1
+  n, h, w, c = g.shape
+  # Narrower blocks lose the vectorised loop (10x), wider ones compile longer.
+  columns = 16
+  blocks = -(-w // columns)
+  wider = ((0, 0), (0, 0), (0, blocks * columns - w), (0, 0))
+  padded, g = jnp.pad(padded, wider), jnp.pad(g, wider)
+  parts = _channel_parts(c)
+  width = c // parts
+
+  def one_part(part):
+    def row(t, total):
+      block, t = t % blocks, t // blocks
+      at = (t // h, t % h, block * columns, part * width)
+      g_row = lax.dynamic_slice(g, at, (1, 1, columns, width))[0, 0]
+      shape = (1, span_h, columns + span_w - 1, width)
+      x_rows = lax.dynamic_slice(padded, at, shape)[0, ::dh]
+      return total + sum(
+        x_rows[:, i : i + span_w : dw] * g_row[i] for i in range(columns)
+      )
+
+    zeros = jnp.zeros((kh, kw, width), jnp.float32)
+    return lax.fori_loop(0, n * h * blocks, row, zeros)
+
+  return jnp.concatenate([one_part(p) for p in range(parts)], -1)[:, :, None]
+
+
+def _channel_parts(channels: int, most: int = 256) -> int:
+  """At least two independent loops, which XLA runs on different threads."""
+  least = max(2, -(-channels // most))
+  candidates = range(least, 2 * (channels // most) + 3)
+  return next((n for n in candidates if channels % n == 0), 1)
+
+
+def _dense_kernel_gradient(padded, g, size: Pair, spec: _Spec):
+  """Kernel gradient [kh, kw, C_in, C_out], one product per image and tap."""
+  (n, h, w, c_out), c_in = g.shape, padded.shape[-1]
+  (sh, sw), (dh, dw) = spec.stride, spec.dilation
+
+  def image(index, total):
+    g_pixels = g[index].reshape(-1, c_out)
+    taps = [
+      padded[
+        index, i : i + sh * (h - 1) + 1 : sh, j : j + sw * (w - 1) + 1 : sw
+      ]
+      for i in range(0, dh * size[0], dh)
+      for j in range(0, dw * size[1], dw)
+    ]
+    return total + jnp.stack(
+      [tap.reshape(-1, c_in).T @ g_pixels for tap in taps]
+    )
+
+  def part(start, stop):
+    zeros = jnp.zeros((size[0] * size[1], c_in, c_out), jnp.float32)
+    return lax.fori_loop(start, stop, image, zeros)
+
+  total = part(0, n // 2) + part(n // 2, n)
+  return total.reshape(*size, c_in, c_out)
+
+
+def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
+  size = kernel.shape[:2]
+  if (
+    spec.stride == (2, 2)
+    and size == (3, 3)
+    and spec.dilation == (1, 1)
+    and spec.pads == ((1, 1), (1, 1))
+    and shape[0] % 2 == shape[1] % 2 == 0
+  ):
+    return _sub_pixel_input_gradient(g, kernel)
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+  plain = dataclasses.replace(
+    spec, stride=(1, 1), pads=((0, 0), (0, 0)), wrap=False
+  )
+  reach = [d * (k - 1) for d, k in zip(spec.dilation, size, strict=True)]
+  if spec.wrap:
+    pads = tuple(
+      (r - low, low) for r, (low, _) in zip(reach, spec.pads, strict=True)
+    )
+    return _ordinary(_pad(g, pads, True), flipped, plain)
+  pads = tuple(
+    (r - low, n + low - s * (m - 1) - 1)
+    for r, (low, _), n, m, s in zip(
+      reach, spec.pads, shape, g.shape[1:3], spec.stride, strict=True
+    )
+  )
+  if spec.stride == (1, 1) and min(map(min, pads)) >= 0:
+    return _ordinary(g, flipped, dataclasses.replace(plain, pads=pads))
+  config = [(*p, s - 1) for p, s in zip(pads, spec.stride, strict=True)]
+  spread = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+  return _ordinary(spread, flipped, plain)
+
+
+def _sub_pixel_input_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Input gradient of a 3x3 convolution of stride 2 and padding 1.
+
+  One 2x2 convolution yields the four phases of the result, so no product is
+  spent on the zeros that a stride puts between the pixels of `g`.
+  """
+  n, h, w, c_out = g.shape
+  c_in = kernel.shape[2]
+  taps = jnp.zeros((2, 2, 3), kernel.dtype)  # [shift, phase, tap]
+  taps = taps.at[(0, 0, 1), (0, 1, 1), (1, 2, 0)].set(1)
+  phases = jnp.einsum("api,bqj,ijco->abopqc", taps, taps, kernel)
+  y = lax.conv_general_dilated(
+    g,
+    phases.reshape(2, 2, c_out, 4 * c_in),
+    (1, 1),
+    [(0, 1), (0, 1)],
+    dimension_numbers=_DIMENSIONS,
+  )
+  y = y.reshape(n, h, w, 2, 2, c_in).transpose(0, 1, 3, 2, 4, 5)
+  return y.reshape(n, 2 * h, 2 * w, c_in)

@@ -1,0 +1,277 @@
+"""SimVP: convolutional encoder, translator over the folded time, decoder.
+
+Gao et al. 2022, "SimVP: Simpler yet Better Video Prediction", and Tan et al.
+2022, "SimVP: Towards Simple yet Powerful Spatiotemporal Predictive Learning"
+(gSTA and the other translators).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from stjax.models.errors import NetworkError, unknown_name
+from stjax.models.layers import (
+  Conv,
+  GroupNorm,
+  pixel_shuffle,
+  truncated_normal,
+)
+from stjax.models.translators import TRANSLATORS
+
+PADDING_MODES = ("zeros", "circular")
+
+
+class SampledConv(nn.Module):
+  """Convolution that may halve or double the grid, GroupNorm(2), SiLU.
+
+  Attributes:
+    features: output channels, even.
+    kernel_size: of the convolution.
+    sampling: "same", "down" (stride 2) or "up" (four times the channels, then
+      a pixel shuffle).
+    padding_mode: "zeros" or "circular".
+    dtype: compute dtype.
+  """
+
+  features: int
+  kernel_size: int = 3
+  sampling: str = "same"
+  padding_mode: str = "zeros"
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    stride = 2 if self.sampling == "down" else 1
+    options = dict(
+      kernel_size=self.kernel_size,
+      stride=stride,
+      padding=(self.kernel_size - stride + 1) // 2,
+      padding_mode=self.padding_mode,
+      dtype=self.dtype,
+      kernel_init=truncated_normal(0.02),
+      bias_init=nn.initializers.zeros,
+    )
+    if self.sampling == "up":
+      self.upsample = Conv(4 * self.features, **options)
+    else:
+      self.conv = Conv(self.features, **options)
+    self.norm = GroupNorm(2)
+
+  def convolve(self, x: jax.Array) -> jax.Array:
+    """The convolution alone: [N, H, W, C] -> [N, H', W', features]."""
+    if self.sampling == "up":
+      return pixel_shuffle(self.upsample(x), 2)
+    return self.conv(x)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [N, H, W, C] to [N, H', W', features]."""
+    return nn.silu(self.norm(self.convolve(x)))
+
+
+def sampling_pattern(depth: int) -> list[bool]:
+  """Which encoder layers halve the grid; the decoder doubles in reverse."""
+  return [layer % 2 == 1 for layer in range(depth)]
+
+
+class Encoder(nn.Module):
+  """Halves the grid in every second layer.
+
+  Attributes:
+    features: channels of every layer.
+    depth: number of layers, even.
+    kernel_size: of every layer.
+    padding_mode: "zeros" or "circular".
+    dtype: compute dtype.
+  """
+
+  features: int
+  depth: int
+  kernel_size: int = 3
+  padding_mode: str = "zeros"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maps [N, H, W, C] to the latent [N, h, w, S] and skip [N, H, W, S]."""
+    skip = None
+    for i, down in enumerate(sampling_pattern(self.depth)):
+      x = SampledConv(
+        self.features,
+        self.kernel_size,
+        "down" if down else "same",
+        self.padding_mode,
+        self.dtype,
+        name=f"layer_{i}",
+      )(x)
+      skip = x if skip is None else skip
+    return x, skip
+
+
+class Decoder(nn.Module):
+  """Doubles the grid as often as the encoder halved it, adds the skip.
+
+  Attributes:
+    features: channels of every layer.
+    out_channels: channels of the result.
+    depth: number of layers, even.
+    kernel_size: of every layer.
+    padding_mode: "zeros" or "circular".
+    dtype: compute dtype.
+  """
+
+  features: int
+  out_channels: int
+  depth: int
+  kernel_size: int = 3
+  padding_mode: str = "zeros"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, skip: jax.Array) -> jax.Array:
+    """Maps [N, h, w, S] and the skip [N, H, W, S] to [N, H, W, C_out]."""
+    pattern = sampling_pattern(self.depth)[::-1]
+    for i, up in enumerate(pattern):
+      if i == self.depth - 1:
+        x = x + skip
+      x = SampledConv(
+        self.features,
+        self.kernel_size,
+        "up" if up else "same",
+        self.padding_mode,
+        self.dtype,
+        name=f"layer_{i}",
+      )(x)
+    return Conv(self.out_channels, 1, dtype=self.dtype, name="readout")(x)
+
+
+class SimVP(nn.Module):
+  """Forecasts as many frames as it is shown.
+
+  Attributes:
+    out_channels: channels of the forecast; None means those of the input.
+    spatial_features: channels of encoder and decoder (hid_S), even.
+    temporal_features: width inside the translator (hid_T).
+    spatial_depth: layers of encoder and of decoder (N_S), even; every second
+      one halves the grid.
+    temporal_depth: blocks of the translator (N_T), at least 2.
+    mlp_ratio: hidden width of a block's MLP over its width.
+    dropout: rate inside the MLPs, where the translator has it.
+    drop_path: stochastic depth rate of the last block; the first has 0.
+    encoder_kernel: kernel size of the encoder.
+    decoder_kernel: kernel size of the decoder.
+    translator: key of `TRANSLATORS`.
+    padding_mode: "zeros", or "circular" for fields that wrap around.
+    legacy_drop_path: stochastic depth as OpenSTL's, whose rates begin at .01
+      (so it is not off at drop_path=0).
+    remat: recompute the translator's blocks in the backward pass.
+    dtype: compute dtype; parameters and the result stay float32.
+  """
+
+  out_channels: int | None = None
+  spatial_features: int = 64
+  temporal_features: int = 512
+  spatial_depth: int = 4
+  temporal_depth: int = 8
+  mlp_ratio: float = 8.0
+  dropout: float = 0.0
+  drop_path: float = 0.0
+  encoder_kernel: int = 3
+  decoder_kernel: int = 3
+  translator: str = "gsta"
+  padding_mode: str = "zeros"
+  legacy_drop_path: bool = False
+  remat: bool = False
+  dtype: str | jnp.dtype = "float32"
+
+  def __post_init__(self):
+    if self.translator not in TRANSLATORS:
+      raise unknown_name(
+        "translator (model.translator)", self.translator, TRANSLATORS
+      )
+    if self.spatial_depth < 2 or self.spatial_depth % 2:
+      raise NetworkError(
+        f"model.spatial_depth is {self.spatial_depth}; expected an even "
+        "number, at least 2 (OpenSTL builds N_S - 1 layers for an odd N_S: "
+        "give that number for its weights)"
+      )
+    if self.temporal_depth < 2:
+      raise NetworkError(
+        f"model.temporal_depth is {self.temporal_depth}; expected at least 2"
+      )
+    if self.mlp_ratio <= 1:
+      raise NetworkError(
+        f"model.mlp_ratio is {self.mlp_ratio}; expected more than 1"
+      )
+    if self.spatial_features < 2 or self.spatial_features % 2:
+      raise NetworkError(
+        f"model.spatial_features is {self.spatial_features}; expected a "
+        "multiple of 2 (two groups of normalised channels)"
+      )
+    for option in ("dropout", "drop_path"):
+      if not 0 <= getattr(self, option) < 1:
+        raise NetworkError(
+          f"model.{option} is {getattr(self, option)}; expected 0 <= "
+          f"{option} < 1"
+        )
+    if self.padding_mode not in PADDING_MODES:
+      raise unknown_name(
+        "padding (model.padding_mode)", self.padding_mode, PADDING_MODES
+      )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Forecasts the frames that follow.
+
+    Args:
+      x: [B, T, H, W, C] history, normalised; H and W are multiples of
+        2 ** (spatial_depth / 2).
+      train: use dropout, stochastic depth (random stream "dropout") and the
+        batch's own statistics.
+
+    Returns:
+      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
+
+    Raises:
+      NetworkError: a shape that the network cannot take.
+    """
+    if x.ndim != 5:
+      raise NetworkError(
+        f"the input has shape {x.shape}; expected [B, T, H, W, C]"
+      )
+    b, t, h, w, c = x.shape
+    factor = 2 ** (self.spatial_depth // 2)
+    if h % factor or w % factor:
+      raise NetworkError(
+        f"the grid is {h} x {w}; expected multiples of {factor} = "
+        f"2 ** (model.spatial_depth / 2): change model.spatial_depth (now "
+        f"{self.spatial_depth}), or crop or pad the data"
+      )
+    dtype = jnp.dtype(self.dtype)
+    shared = dict(padding_mode=self.padding_mode, dtype=dtype)
+    latent, skip = Encoder(
+      self.spatial_features,
+      self.spatial_depth,
+      self.encoder_kernel,
+      **shared,
+      name="encoder",
+    )(x.astype(dtype).reshape(b * t, h, w, c))
+    latent = TRANSLATORS[self.translator](
+      features=self.temporal_features,
+      depth=self.temporal_depth,
+      mlp_ratio=self.mlp_ratio,
+      dropout=self.dropout,
+      drop_path=self.drop_path,
+      legacy_drop_path=self.legacy_drop_path,
+      remat=self.remat,
+      **shared,
+      name="translator",
+    )(latent.reshape(b, t, *latent.shape[1:]), train)
+    y = Decoder(
+      self.spatial_features,
+      self.out_channels or c,
+      self.spatial_depth,
+      self.decoder_kernel,
+      **shared,
+      name="decoder",
+    )(latent.reshape(b * t, *latent.shape[2:]), skip)
+    return y.reshape(b, t, h, w, -1).astype(jnp.float32)
