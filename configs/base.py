@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
       normalise="standard",  # Or "range", "none".
       transform="identity",  # Or "log1p", before normalising.
       missing="error",  # Or "mask": missing points count for nothing.
+      augment=(),  # flip_h, flip_w, transpose, roll_h, roll_w: training only.
       split=config_dict.create(
           by="auto",  # Or "time", "sample", "event".
           fractions=(0.7, 0.15, 0.15),  # Train, validation, test.
@@ -48,15 +49,16 @@ def get_config() -> ml_collections.ConfigDict:
       eps=1e-8,
       momentum=0.0,  # sgd only.
       schedule=config_dict.create(
-          name="constant",  # one_cycle, cosine, step, multistep, tanh.
+          name="constant",  # Or the names in stjax/optim.py.
           per="step",  # Or "epoch": constant within each epoch.
           warmup=0.0,  # Steps (or epochs) of linear warm-up.
           warmup_learning_rate=0.0,
-          final_learning_rate=0.0,  # cosine and tanh end here.
+          final_learning_rate=0.0,  # cosine, exponential, tanh end here.
           decay_every=0.0,  # step: every so many steps (or epochs).
           decay_rate=0.1,  # step and multistep.
           milestones=(),  # multistep.
           power=1.0,  # cosine: k of t^k / T^k.
+          hold=0.0,  # exponential: share of the run before it falls.
           pct_start=0.3,  # one_cycle: share of the rise.
           div_factor=25.0,  # one_cycle: peak / first rate.
           final_div_factor=1e4,  # one_cycle: first / last rate.
@@ -79,6 +81,8 @@ def get_config() -> ml_collections.ConfigDict:
       every_steps=0,  # If positive: instead of every_epochs.
       batch_size=8,
       split="test",  # Scored at the end, and by --mode=evaluate.
+      history=0,  # Frames given when scoring; 0: as trained.
+      horizon=0,  # Frames scored; 0: as trained. More are fed back.
       checkpoint="best",  # Or "latest".
       conventions=("physical",),  # Named sets of scores; see docs/metrics.md.
       data_range=0.0,  # Of PSNR and SSIM; 0: as observed in training.
@@ -89,7 +93,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.forecast = config_dict.create(
       split="test",  # Where the initial conditions are taken from.
       checkpoint="best",
-      horizon=0,  # Lead times; 0: as trained. Longer ones feed back.
+      history=0,  # Frames before each forecast; 0: as trained.
+      horizon=0,  # Lead times; 0: as trained. More are fed back.
       members=1,
       batch_size=8,
   )

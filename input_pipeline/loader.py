@@ -11,6 +11,7 @@ import xarray as xr
 from absl import flags
 
 from input_pipeline import (
+    augment,
     cache,
     errors,
     labels,
@@ -105,13 +106,16 @@ def build(
   space = source.space
   height, width = (space.sizes[dim] for dim in space.attrs["spatial_dims"])
   frame = (height, width, len(source.variables))
+  operations = tuple(resolved["augment"])
+  augment.check(operations, height, width)
   indices, num_batches = _batch_indices(
       len(mine), batch_size, seed if train else None, start)
   rows = batch_size // process_count
   batches = indices.map(_Read(
       source, mine, resolved["history"], statistics,
       resolved["missing"] == "mask", frame,
-      slice(process_index * rows, (process_index + 1) * rows)))
+      slice(process_index * rows, (process_index + 1) * rows),
+      operations if train else (), seed))
   return Split(
       batches=_prefetched(batches, **resolved["loader"]),
       num_examples=len(mine),
@@ -126,7 +130,9 @@ def build(
 class _Read:
   """Reads this process's rows of a batch of window numbers."""
 
-  def __init__(self, store, cut, history, statistics, mask, frame, rows):
+  def __init__(
+      self, store, cut, history, statistics, mask, frame, rows, operations,
+      seed):
     self._store = store
     self._windows = cut
     self._history = history
@@ -134,10 +140,12 @@ class _Read:
     self._mask = mask
     self._frame = frame
     self._rows = rows
+    self._operations = operations
+    self._seed = seed
     self._timed = store.times(0) is not None
 
-  def __call__(self, batch: tuple[np.ndarray, np.ndarray]):
-    index, valid = (part[self._rows] for part in batch)
+  def __call__(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]):
+    index, valid, position = (part[self._rows] for part in batch)
     cut, history, size = self._windows, self._history, len(index)
     inputs = np.empty((size, history, *self._frame), np.float32)
     targets = np.empty((size, cut.length - history, *self._frame), np.float32)
@@ -145,6 +153,9 @@ class _Read:
     for row, window in enumerate(index):
       sequence, start = int(cut.sequence[window]), int(cut.start[window])
       frames = self._store.read(sequence, start, start + cut.length)
+      if self._operations:
+        frames = augment.apply(
+            frames, self._operations, self._seed, int(position[row]))
       inputs[row], targets[row] = frames[:history], frames[history:]
       if self._timed:
         time[row] = self._store.times(sequence)[start:start + cut.length]
@@ -184,16 +195,16 @@ def _not_finite(store, sequence, start, finite) -> errors.DataError:
 
 
 class _InOrder:
-  """Window numbers of a batch of one pass, and which rows are valid."""
+  """Window numbers of a batch of one pass, valid rows, places in it."""
 
   def __init__(self, num_examples: int, batch_size: int):
     self._num_examples = num_examples
     self._batch_size = batch_size
 
-  def __call__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+  def __call__(self, batch: int) -> tuple[np.ndarray, ...]:
     index = batch * self._batch_size + np.arange(self._batch_size)
     valid = index < self._num_examples
-    return np.minimum(index, self._num_examples - 1), valid
+    return np.minimum(index, self._num_examples - 1), valid, index
 
 
 class _Shuffled:
@@ -210,13 +221,13 @@ class _Shuffled:
     self._seed = seed
     self._latest = {}
 
-  def __call__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+  def __call__(self, batch: int) -> tuple[np.ndarray, ...]:
     position = batch * self._batch_size + np.arange(self._batch_size)
     epoch, place = np.divmod(position, self._num_examples)
     index = np.empty(self._batch_size, np.int64)
     for number in range(int(epoch[0]), int(epoch[-1]) + 1):
       index[epoch == number] = self._permutation(number)[place[epoch == number]]
-    return index, np.ones(self._batch_size, bool)
+    return index, np.ones(self._batch_size, bool), position
 
   def _permutation(self, epoch: int) -> np.ndarray:
     found = self._latest.get(epoch)
@@ -230,7 +241,7 @@ class _Shuffled:
 
 
 def _batch_indices(num_examples, batch_size, seed, start):
-  """Data set of (window numbers [batch], valid [batch]); batches a pass."""
+  """Data set of (window numbers, valid, position) [batch]; batches a pass."""
   num_batches = -(-num_examples // batch_size)
   if seed is None:
     numbers = grain.MapDataset.range(min(start, num_batches), num_batches)

@@ -17,6 +17,7 @@ COMMON = {
     "normalise": "standard",  # "none", "standard" or "range".
     "transform": "identity",  # "identity" or "log1p", before normalising.
     "missing": "error",  # "error", or "mask": missing is 0 and masked.
+    "augment": (),  # Random symmetries in training; see augment.py.
     "split": {
         "by": "auto",  # "auto", "time", "sample" or "event".
         "fractions": (0.7, 0.15, 0.15),  # Train, validation, test.

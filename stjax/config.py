@@ -137,6 +137,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if key not in config.data:
       raise ConfigError(f"The config has no key data.{key}.")
     _positive(f"data.{key}", config.data[key])
+  for section in ("evaluation", "forecast"):
+    for key in ("history", "horizon"):
+      value, trained = config[section][key], config.data[key]
+      needed = trained if (section, key) != ("forecast", "horizon") else 1
+      if value and value < needed:
+        raise ConfigError(
+            f"{section}.{key}={value} must be 0 (as trained) or at least"
+            f" {needed} (data.{key}={trained})."
+        )
   _positive("evaluation.batch_size", config.evaluation.batch_size)
   _positive("forecast.batch_size", config.forecast.batch_size)
   _positive("forecast.members", config.forecast.members)

@@ -38,7 +38,8 @@ class Scores:
   """What came out of one pass over a split.
 
   Attributes:
-    loss: the method's loss, the exact mean over the split.
+    loss: the method's loss on the trained horizon, the exact mean over the
+      split.
     results: source ("forecast", "persistence", ...) -> convention -> score.
   """
 
@@ -130,7 +131,9 @@ class Evaluator:
         area_weights=area_weights(options.area_weights, run.coordinates),
     )
     with layers.convolution_mesh(run.mesh):
-      batch = run.abstract_batch(batch_size)
+      batch = run.abstract_batch(
+          batch_size, options.history, options.horizon
+      )
       key = jax.eval_shape(lambda: forecast_lib.forecast_key(0))
       rows = batch["targets"].shape
       self._function = (
@@ -153,10 +156,11 @@ class Evaluator:
   def _score_batch(self, variables, batch, key):
     """Totals of one batch, and its (mean) forecast in physical units."""
     method, horizon = self._run.method, batch["targets"].shape[1]
-    loss, outputs = method.loss(variables, {}, batch, key, train=False)
+    trained = self._run.as_trained(batch)
+    loss, outputs = method.loss(variables, {}, trained, key, train=False)
     weight = jnp.asarray(outputs.weight, jnp.float32)
     members = base.rollout(
-        method, variables, {}, batch, key, self._members, horizon
+        method, variables, {}, trained, key, self._members, horizon
     )
     sources = {FORECAST: members}
     if "persistence" in self._baselines:
@@ -261,6 +265,17 @@ def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:
   return tuple(float(v) for v in np.maximum(high - low, 1e-12))
 
 
+def open_split(run: run_lib.Run, name: str) -> input_pipeline.Split:
+  """Opens a split in order, with the windows that are scored."""
+  options = run.config.evaluation
+  return run.split(
+      name,
+      options.batch_size,
+      history=options.history,
+      horizon=options.horizon,
+  )
+
+
 def lead_mean(run: run_lib.Run) -> np.ndarray:
   """Mean of the training targets by lead time and variable, normalised.
 
@@ -269,12 +284,16 @@ def lead_mean(run: run_lib.Run) -> np.ndarray:
   Returns:
     [T_out, C].
   """
-  path = run.workdir / "data" / "lead_mean.npy"
+  options = run.config.evaluation
+  name = f"lead_mean_{options.history}_{options.horizon}.npy"
+  path = run.workdir / "data" / name
   if path.exists():
     return np.load(path)
-  options = run.config.evaluation
-  data = run.split("train", options.batch_size)
-  shape = (run.example_shape["targets"][0], run.example_shape["targets"][-1])
+  data = open_split(run, "train")
+  shape = (
+      data.example_shape["targets"][0],
+      data.example_shape["targets"][-1],
+  )
 
   @jax.jit
   def totals(batch):
@@ -316,7 +335,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   for name in options.baselines:
     config_lib.pick("evaluation.baselines", name, dict.fromkeys(BASELINES))
   variables = initialise.load_variables(run, run.workdir, options.checkpoint)
-  data = run.split(options.split, options.batch_size)
+  data = open_split(run, options.split)
   evaluator = Evaluator(
       run,
       options.batch_size,
@@ -332,7 +351,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   names = list(run.coordinates.data_vars)
   labels = {
       "variables": names,
-      "lead_times": run.coordinates.lead_time.values,
+      "lead_times": data.coordinates.lead_time.values,
   }
   about = {
       "units": {
@@ -377,7 +396,7 @@ def _origin(coordinates: xr.Dataset) -> str:
 def _draw(run, data, keep, scores, folder: pathlib.Path) -> None:
   """Pictures and animations of the kept examples, and score curves."""
   folder.mkdir(parents=True, exist_ok=True)
-  coordinates = run.coordinates
+  coordinates = data.coordinates
   leads = tables.lead_labels(coordinates.lead_time.values)
   for number, fields in keep.items():
     label = str(data.labels.sample_id.values[number])

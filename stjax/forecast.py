@@ -45,8 +45,7 @@ def compile_forecast(
   Returns:
     A function to [M, B, T_out, H, W, C].
   """
-  frames = run.example_shape["targets"][0]
-  batch = run.abstract_batch(batch_size, frames)
+  batch = run.abstract_batch(batch_size)
   shapes = {k: v.shape for k, v in batch.items()}
   out = (members, batch_size, horizon, *run.example_shape["inputs"][1:])
   sharding = sharding_lib.batch_shardings({"forecast": out}, run.mesh, 1)
@@ -201,6 +200,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   data = run.split(
       options.split,
       options.batch_size,
+      history=options.history,
       horizon=max(horizon, run.config.data.horizon),
   )
   function = compile_forecast(
@@ -223,10 +223,9 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
         },
     )
   key = forecast_key(run.config.seed)
-  frames = run.example_shape["targets"][0]
   first = 0
   for batch in data.batches:
-    batch = sharding_lib.put_batch(run.trim(batch, frames), run.mesh)
+    batch = sharding_lib.put_batch(run.as_trained(batch), run.mesh)
     fields = fetch(function(variables, batch, key))
     count = min(options.batch_size, data.num_examples - first)
     if store is not None:

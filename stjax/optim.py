@@ -64,6 +64,7 @@ def learning_rate(
     pct_start: float = 0.3,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
+    hold: float = 0.0,
 ) -> Schedule:
   """Returns the learning rate as a function of the count of steps or epochs.
 
@@ -73,6 +74,7 @@ def learning_rate(
                 pct_start T - 1 (PyTorch's OneCycleLR, two phases)
     cosine      f + (p - f)/2 (1 + cos(pi t^k / T^k)), then f
     tanh        f + (p - f)/2 (1 - tanh(-7 (1 - t/T) + 3 t/T)), then f
+    exponential p until hold T, then p (f/p)^((t - hold T) / (T - hold T))
     step        p rate^floor(t / decay_every)
     multistep   p rate^(number of milestones <= t + 1)
   Except for one_cycle, a warm-up takes the first counts: linear from
@@ -84,7 +86,7 @@ def learning_rate(
     total: number of counts (steps or epochs) of the whole run.
     warmup: counts of the warm-up; 0 for none.
     warmup_learning_rate: the rate of count 0 under warm-up.
-    final_learning_rate: where cosine and tanh end.
+    final_learning_rate: where cosine, tanh and exponential end.
     decay_every: counts between two steps down.
     decay_rate: factor of each step down.
     milestones: counts of the steps down.
@@ -92,13 +94,22 @@ def learning_rate(
     pct_start: share of the run in which one_cycle rises.
     div_factor: peak over one_cycle's first rate.
     final_div_factor: one_cycle's first over its last rate.
+    hold: share of the run before exponential falls, in [0, 1).
 
   Raises:
     ConfigError: unknown name, or a value the schedule cannot use.
 
   Source: Smith & Topin 2018 (one-cycle); Loshchilov & Hutter 2017 (cosine).
   """
-  names = ("constant", "one_cycle", "cosine", "tanh", "step", "multistep")
+  names = (
+      "constant",
+      "cosine",
+      "exponential",
+      "multistep",
+      "one_cycle",
+      "step",
+      "tanh",
+  )
   config_lib.pick(
       "optimizer.schedule.name", name, dict.fromkeys(names, True)
   )
@@ -123,6 +134,20 @@ def learning_rate(
       return jnp.where(count < total, rate, final_learning_rate)
 
     top = schedule(warmup)
+  elif name == "exponential":
+    if final_learning_rate <= 0 or not 0 <= hold < 1:
+      raise config_lib.ConfigError(
+          "The schedule 'exponential' needs"
+          f" optimizer.schedule.final_learning_rate={final_learning_rate}"
+          f" above 0 and optimizer.schedule.hold={hold} in [0, 1)."
+      )
+    schedule = optax.exponential_decay(
+        peak,
+        transition_steps=max(total * (1 - hold), 1),
+        decay_rate=final_learning_rate / peak,
+        transition_begin=round(total * hold),
+        end_value=final_learning_rate,
+    )
   elif name == "step":
     if decay_every <= 0:
       raise config_lib.ConfigError(

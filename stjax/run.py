@@ -97,9 +97,13 @@ class Run:
       *,
       train: bool = False,
       start: int = 0,
+      history: int = 0,
       horizon: int = 0,
   ) -> input_pipeline.Split:
-    """Opens a split of the data; see `input_pipeline.build`."""
+    """Opens a split of the data; see `input_pipeline.build`.
+
+    A history or horizon other than 0 is used instead of the trained one.
+    """
     return _open(
         self.config,
         self.workdir,
@@ -109,6 +113,7 @@ class Run:
         train=train,
         start=start,
         statistics=self.statistics,
+        history=history,
         horizon=horizon,
     )
 
@@ -164,18 +169,20 @@ class Run:
     """Shapes, types and shardings of the variables."""
     return self.abstract_state.variables()
 
-  @staticmethod
-  def trim(
-      batch: dict[str, np.ndarray], horizon: int
-  ) -> dict[str, np.ndarray]:
-    """Cuts a batch of longer targets down to a horizon."""
-    cut = batch["targets"].shape[1] - horizon
-    if cut <= 0:
-      return batch
-    batch = batch | {"targets": batch["targets"][:, :horizon]}
+  def as_trained(
+      self, batch: dict[str, jax.Array | np.ndarray]
+  ) -> dict[str, jax.Array | np.ndarray]:
+    """Cuts a batch of longer windows down to the trained one around now."""
+    early = batch["inputs"].shape[1] - self.example_shape["inputs"][0]
+    late = batch["targets"].shape[1] - self.example_shape["targets"][0]
+    last = -late if late > 0 else None
+    batch = batch | {
+        "inputs": batch["inputs"][:, max(early, 0) :],
+        "targets": batch["targets"][:, :last],
+    }
     for name in ("mask", "time"):
       if name in batch:
-        batch[name] = batch[name][:, :-cut]
+        batch[name] = batch[name][:, max(early, 0) : last]
     return batch
 
   def fresh_state(self) -> state_lib.TrainState:
@@ -219,10 +226,10 @@ class Run:
       return step.lower(self.abstract_state, batch, {}).compile()
 
   def abstract_batch(
-      self, batch_size: int, horizon: int = 0
+      self, batch_size: int, history: int = 0, horizon: int = 0
   ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a global batch as the step receives it."""
-    history = self.example_shape["inputs"][0]
+    history = history or self.example_shape["inputs"][0]
     frames = horizon or self.example_shape["targets"][0]
     grid = self.example_shape["inputs"][1:]
     shapes = {
@@ -258,12 +265,12 @@ class Run:
 
 
 def _open(
-    config, workdir, mesh, name, batch_size, *, horizon=0, **options
+    config, workdir, mesh, name, batch_size, *, history=0, horizon=0, **options
 ) -> input_pipeline.Split:
   part, parts = sharding_lib.process_rows(mesh)
   data = config.data.to_dict()
-  if horizon:
-    data["horizon"] = horizon
+  data["history"] = history or data["history"]
+  data["horizon"] = horizon or data["horizon"]
   return input_pipeline.build(
       data,
       name,

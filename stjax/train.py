@@ -211,7 +211,7 @@ def train(run: run_lib.Run) -> bool:
 def _validate(run, evaluator, state, writer, step) -> dict[str, float]:
   """Scores the validation split and logs them."""
   variables = state.variables(averaged=run.config.ema_decay > 0)
-  data = run.split("validation", run.config.evaluation.batch_size)
+  data = evaluate.open_split(run, "validation")
   scores = evaluator.summary(evaluator.score(variables, data))
   metric = run.config.checkpoint.best_metric
   if metric not in scores:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -244,6 +245,8 @@ def _pairs(a, b, path=""):
     for i, (x, y) in enumerate(zip(a, b, strict=True)):
       yield from _pairs(x, y, f"{path}/{i}")
   elif a is not None:
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+      a, b = jax.random.key_data(a), jax.random.key_data(b)
     yield path, np.asarray(a), np.asarray(b)
 
 

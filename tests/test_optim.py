@@ -63,6 +63,14 @@ def test_steps_and_milestones_and_warmup():
   )
 
 
+def test_the_exponential_holds_and_then_falls_by_equal_factors():
+  np.testing.assert_allclose(
+      rates("exponential", 8, hold=0.5, final_learning_rate=1e-4),
+      [1, 1, 1, 1, 1, 1e-1, 1e-2, 1e-3],
+      rtol=1e-5,
+  )
+
+
 def test_a_rate_by_epoch_is_constant_within_the_epoch():
   optimizer = build(
       10, schedule__name="step", schedule__per="epoch",
@@ -114,6 +122,7 @@ def test_sgd_momentum_accumulates():
         ({"schedule__name": "one_cylce"}, "one_cycle"),
         ({"schedule__name": "step"}, "decay_every"),
         ({"schedule__name": "multistep"}, "milestones"),
+        ({"schedule__name": "exponential"}, "final_learning_rate"),
         ({"schedule__per": "day"}, "'step' or 'epoch'"),
         ({"learning_rate": 0.0}, "learning_rate"),
     ],

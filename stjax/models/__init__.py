@@ -12,6 +12,7 @@ from flax import linen as nn
 from stjax.models.errors import NetworkError, unknown_name
 from stjax.models.recurrent import ConvLSTM, PredRNN
 from stjax.models.simvp import SimVP
+from stjax.models.threshold import ThresholdRule
 
 __all__ = ["MODELS", "NetworkError", "build"]
 
@@ -19,6 +20,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "convlstm": ConvLSTM,
   "predrnn": PredRNN,
   "simvp": SimVP,
+  "threshold_rule": ThresholdRule,
 }
 
 

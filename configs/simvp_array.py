@@ -1,0 +1,34 @@
+"""SimVP on one .npy or .npz array.
+
+Run:    python -m stjax.main --config=configs/simvp_array.py \\
+          --config.data.path=FILE.npz --config.data.key=frames \\
+          --config.data.layout=NTHW --workdir=runs/array
+"""
+
+import ml_collections
+
+from configs import base
+from configs import simvp
+
+
+def get_config() -> ml_collections.ConfigDict:
+  c = base.get_config()
+  c.num_epochs = 20.0
+  c.global_batch_size = 8
+  c.model = simvp.network()
+  c.data.store = "array"
+  c.data.missing = "mask"
+  c.data.update(
+      path="",
+      key="",  # The array's name in an .npz of several.
+      layout="",  # Its axes, of N (samples), T, H, W, C: "THW", "NTHWC", ...
+      variables=(),  # Names of the channels.
+      units=(),
+      step="",  # Time between frames, such as "5 min"; "": none.
+      first_time="",
+      missing_value=ml_collections.config_dict.placeholder(float),
+  )
+  c.optimizer.learning_rate = 1e-3
+  c.optimizer.clip_norm = 1.0
+  c.optimizer.schedule.name = "one_cycle"
+  return c

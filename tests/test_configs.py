@@ -1,0 +1,61 @@
+"""Every config file is complete, accepted, and says what its data need."""
+
+import importlib
+import pathlib
+
+import input_pipeline
+from input_pipeline import options
+import ml_collections
+import pytest
+
+from stjax import config as config_lib
+from stjax import models
+
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+SHARED = {"__init__", "base", "simvp"}
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in SHARED)
+
+
+def variants(name):
+  return getattr(importlib.import_module(f"configs.{name}"), "VARIANTS", [None])
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [(n, v) for n in NAMES for v in variants(n)]
+)
+def test_a_config_is_complete_and_its_keys_are_known(name, variant):
+  module = importlib.import_module(f"configs.{name}")
+  config = module.get_config(*([variant] if variant else []))
+  config_lib.validate(config)
+  data = config.data.to_dict()
+  assert set(data) == set(input_pipeline.defaults(data["store"]))
+  models.build(**config_lib.without(config.model))
+  assert "Run:" in module.__doc__
+
+
+def test_the_base_config_has_the_pipelines_keys_and_defaults():
+  data = importlib.import_module("configs.base").get_config().data.to_dict()
+  assert data == options.COMMON
+
+
+def test_an_unknown_variant_lists_the_known_ones():
+  module = importlib.import_module("configs.simvp_boiling")
+  with pytest.raises(ValueError, match="full"):
+    module.get_config("fulll")
+
+
+def test_configs_hold_plain_values():
+  def check(value):
+    if isinstance(value, dict):
+      for inner in value.values():
+        check(inner)
+    elif isinstance(value, list | tuple):
+      for inner in value:
+        check(inner)
+    else:
+      assert value is None or isinstance(value, bool | int | float | str)
+
+  for name in NAMES:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert isinstance(config, ml_collections.ConfigDict)
+    check(config.to_dict())
