@@ -29,11 +29,9 @@ class Position:
   Attributes:
     batches: number of training batches consumed; the data are a function of
       this number, so it holds on any number of processes and workers.
-    best: best value so far of the metric that chooses checkpoints, or None.
   """
 
   batches: int
-  best: float | None = None
 
 
 def _is_better(new: float, old: float | None, mode: str) -> bool:
@@ -262,8 +260,3 @@ class Checkpoints:
     """Finishes writing and lets go of the directory."""
     self._manager.wait_until_finished()
     self._manager.close()
-
-
-def better(new: float, old: float | None, mode: str) -> float | None:
-  """The better of a new and an old score; None only if there is none."""
-  return new if _is_better(new, old, mode) else old

@@ -5,6 +5,7 @@ import functools
 import pathlib
 import shutil
 from typing import Any
+import warnings
 
 from absl import logging
 import input_pipeline
@@ -166,7 +167,10 @@ class ForecastStore:
 
   def close(self) -> None:
     """Completes the store and moves it to its place."""
-    zarr.consolidate_metadata(self._draft)
+    with warnings.catch_warnings():
+      # Not in the Zarr 3 specification yet, but what xarray looks for.
+      warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+      zarr.consolidate_metadata(self._draft)
     if self._path.exists():
       shutil.rmtree(self._path)
     self._draft.rename(self._path)

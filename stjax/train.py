@@ -134,7 +134,6 @@ def train(run: run_lib.Run) -> bool:
       first_step=step,
   )
   batches = iter(data.batches)
-  best = position.best
   pending = None
   note = ""
   finished = True
@@ -174,18 +173,13 @@ def train(run: run_lib.Run) -> bool:
           settle()
           with progress.paused():
             scores = _validate(run, evaluator, state, writer, step)
-            best = checkpoint_lib.better(
-                scores[config.checkpoint.best_metric],
-                best,
-                config.checkpoint.best_mode,
-            )
         if stop or scores or run.every(config.checkpoint, step):
           settle()
           with progress.paused():
             checkpoints.save(
                 step,
                 state,
-                checkpoint_lib.Position(batches=step, best=best),
+                checkpoint_lib.Position(batches=step),
                 scores,
                 wait=stop,
             )

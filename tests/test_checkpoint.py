@@ -39,7 +39,7 @@ def abstract(state, mesh_shape=(1, 1, 1)):
 
 
 def position(step):
-  return checkpoint.Position(batches=step, best=0.5)
+  return checkpoint.Position(batches=step)
 
 
 def test_a_state_comes_back_bit_for_bit_with_its_position(tmp_path):
@@ -49,7 +49,7 @@ def test_a_state_comes_back_bit_for_bit_with_its_position(tmp_path):
   found, where = store.restore(3, abstract(state))
   store.close()
   assert trees_equal(found, state)
-  assert where == checkpoint.Position(batches=3, best=0.5)
+  assert where == checkpoint.Position(batches=3)
 
 
 @pytest.mark.parametrize("saved", [(1, 8, 1), (2, 4, 1)])
@@ -179,4 +179,4 @@ def test_a_position_is_plain_json(tmp_path):
   store.save(1, make_state(), position(1), wait=True)
   store.close()
   content = json.loads((tmp_path / "1" / "position" / "metadata").read_text())
-  assert content == {"batches": 1, "best": 0.5}
+  assert content == {"batches": 1}

@@ -163,6 +163,9 @@ def test_another_config_in_the_same_directory_is_refused(finished, stjax):
         (tiny_flags(mesh__data=3), ["mesh", "1 devices"]),
         (tiny_flags(evaluation__conventions="opnstl"), ["opnstl", "openstl"]),
         (tiny_flags(checkpoint__best_metric="los"), ["los", "loss"]),
+        (["--config=configs/simvp_xarray.py"], ["data.path"]),
+        (["--config=configs/simvp_xarray.py", "--config.data.path=no.nc"],
+         ["no.nc", "data.path"]),
         (["--config=configs/nothing.py"], ["nothing.py"]),
         ([], ["--config is missing"]),
         (["--config=configs/simvp_boiling.py:fulll"], ["fulll", "full"]),
@@ -188,12 +191,10 @@ def arrays(workdir, step=None):
     return step, checkpointer.restore(folder / str(step) / "state")
 
 
-def scalars(workdir):
+def scalars(workdir, name="train/loss"):
   lines = (workdir / "logs/metrics.jsonl").read_text().splitlines()
   rows = [json.loads(line) for line in lines]
-  return [
-      (row["step"], row["train/loss"]) for row in rows if "train/loss" in row
-  ]
+  return [(row["step"], row[name]) for row in rows if name in row]
 
 
 def wait_for(condition, process, seconds=240):
@@ -232,7 +233,8 @@ def assert_same_run(workdir, reference):
       for path, a, b in _pairs(state, expected)
   }
   assert all(same.values()), [path for path, s in same.items() if not s]
-  assert scalars(workdir) == scalars(reference)
+  for name in ("train/loss", "train/learning_rate", "validation/loss"):
+    assert scalars(workdir, name) == scalars(reference, name)
 
 
 def _pairs(a, b, path=""):

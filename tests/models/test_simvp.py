@@ -7,7 +7,7 @@ import pytest
 
 from stjax import models
 from stjax.models.simvp import SimVP
-from stjax.models.translators import BLOCKS, TRANSLATORS
+from stjax.models.translators import TRANSLATORS
 from stjax.models.translators.metaformer import (
   drop_path_rates,
   fold_time,
@@ -39,6 +39,11 @@ SMALL = dict(
 )
 FRAMES, HEIGHT, WIDTH = 2, 8, 12
 
+# Each program runs once or twice: compiling it counts, not its speed.
+jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
 
 def inputs(seed=0, batch=2, shape=(FRAMES, HEIGHT, WIDTH, 1)):
   return jax.random.normal(jax.random.key(seed), (batch, *shape))
@@ -50,7 +55,7 @@ def build(**options):
 
 def lively(module, x):
   """Initial variables, with scales so large that every block counts."""
-  variables = jax.jit(module.init)(jax.random.key(1), x)
+  variables = jit(module.init)(jax.random.key(1), x)
 
   def enlarge(path, value):
     name = path[-1].key
@@ -118,7 +123,7 @@ def test_no_stochastic_depth_means_none():
   # With drop_path=0 a training pass is the same whatever the random key.
   module, x = build(), inputs()
   variables = lively(module, x)
-  run = jax.jit(
+  run = jit(
     lambda key: module.apply(
       variables, x, True, rngs={"dropout": key}, mutable=["batch_stats"]
     )[0]
@@ -131,7 +136,7 @@ def test_no_stochastic_depth_means_none():
 def test_stochastic_depth_and_dropout_change_training_passes_only():
   module, x = build(drop_path=0.9, dropout=0.5), inputs(batch=4)
   variables = lively(module, x)
-  train = jax.jit(
+  train = jit(
     lambda key: module.apply(
       variables, x, True, rngs={"dropout": key}, mutable=["batch_stats"]
     )[0]
@@ -155,21 +160,21 @@ def test_recomputing_blocks_changes_no_gradient(translator):
       )
       return jnp.mean(jnp.square(y))
 
-    gradients.append(jax.jit(jax.grad(loss))(variables["params"]))
+    gradients.append(jit(jax.grad(loss))(variables["params"]))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
     *gradients,
   )
 
 
-@pytest.mark.parametrize("translator", ["gsta", "uniformer", "moganet"])
+@pytest.mark.parametrize("translator", ["gsta", "uniformer"])
 def test_bfloat16_is_close_to_float32(translator):
   x = inputs()
   exact = build(translator=translator)
   variables = lively(exact, x)
   rough = build(translator=translator, dtype="bfloat16")
-  y = jax.jit(exact.apply)(variables, x)
-  z = jax.jit(rough.apply)(variables, x)
+  y = jit(exact.apply)(variables, x)
+  z = jit(rough.apply)(variables, x)
   assert z.dtype == jnp.float32
   error = jnp.abs(y - z).max() / jnp.abs(y).max()
   assert 0 < error < 0.05
@@ -178,13 +183,13 @@ def test_bfloat16_is_close_to_float32(translator):
 
 
 @pytest.mark.parametrize(
-  "translator", sorted(TRANSLATORS.keys() - {"mlpmixer", "swin"})
+  "translator", ["gsta", "incepu", "poolformer", "uniformer"]
 )
 def test_circular_padding_has_no_preferred_place(translator):
   # Rolling by multiples of the down-sampling factor (2) rolls the forecast.
   module, x = build(translator=translator, padding_mode="circular"), inputs()
   variables = lively(module, x)
-  forecast = jax.jit(lambda x: module.apply(variables, x))
+  forecast = jit(lambda x: module.apply(variables, x))
   rolled = forecast(jnp.roll(x, (2, -4), (2, 3)))
   np.testing.assert_allclose(
     rolled, jnp.roll(forecast(x), (2, -4), (2, 3)), rtol=1e-4, atol=1e-5
@@ -194,18 +199,16 @@ def test_circular_padding_has_no_preferred_place(translator):
 def test_zero_padding_has_a_preferred_place():
   module, x = build(), inputs()
   variables = lively(module, x)
-  forecast = jax.jit(lambda x: module.apply(variables, x))
+  forecast = jit(lambda x: module.apply(variables, x))
   rolled = forecast(jnp.roll(x, 2, 2))
   error = jnp.abs(rolled - jnp.roll(forecast(x), 2, 2)).max()
   assert error > 1e-3
 
 
-@pytest.mark.parametrize("translator", BLOCKS)
-def test_every_block_lets_far_pixels_or_frames_count(translator):
-  # The first frame's pixel influences the last frame's forecast.
-  module, x = build(translator=translator), inputs(batch=1)
+def test_the_first_frame_counts_for_the_last_forecast():
+  module, x = build(), inputs(batch=1)
   variables = lively(module, x)
-  last = jax.jit(lambda x: module.apply(variables, x)[0, -1])
+  last = jit(lambda x: module.apply(variables, x)[0, -1])
   change = last(x.at[0, 0, 3, 4].add(1.0)) - last(x)
   assert jnp.abs(change).max() > 1e-6
 
@@ -248,7 +251,6 @@ def test_an_unknown_network_lists_near_names():
   ("translator", "message"),
   [
     ("vit", "8 heads"),
-    ("uniformer", "8 heads"),
     ("hornet", "eighths"),
     ("moganet", "eighths"),
     ("incepu", "8 groups"),

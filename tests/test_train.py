@@ -1,0 +1,107 @@
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from small_runs import trees_equal
+from test_evaluate import RULE
+
+from configs import simvp_array
+from stjax import config as config_lib
+from stjax import run as run_lib
+from stjax import train
+
+
+def plates(folder, spoilt=None):
+  """Ten sequences whose last one is in the test split; it may be spoilt."""
+  folder.mkdir(parents=True, exist_ok=True)
+  data = np.random.RandomState(0).rand(10, 6, 4, 4).astype(np.float32)
+  if spoilt is not None:
+    order = np.random.RandomState(0).permutation(10)
+    data[order[8:]] = spoilt  # Validation has number 7, test 8 and 9.
+  np.save(folder / "plates.npy", data)
+  config = simvp_array.get_config()
+  config.model = type(config.model)(RULE)
+  config.data.update(
+      path=str(folder / "plates.npy"), layout="NTHW", history=2, horizon=2,
+      missing="error",
+  )
+  config.data.split.fractions = (0.7, 0.1, 0.2)
+  config.update_from_flattened_dict({
+      "num_epochs": 3.0,
+      "global_batch_size": 4,
+      "log.every_steps": 1,
+      "evaluation.batch_size": 4,
+  })
+  return config
+
+
+def build(folder, config):
+  return run_lib.build(config, folder / "run", devices=jax.devices()[:1])
+
+
+def trained(folder, spoilt=None, **changes):
+  config = plates(folder, spoilt)
+  config.update_from_flattened_dict(changes)
+  run = build(folder, config)
+  assert train.train(run)
+  checkpoints = run.checkpoints()
+  state, _ = checkpoints.restore(checkpoints.latest_step, run.abstract_state)
+  checkpoints.close()
+  lines = (run.workdir / "logs/metrics.jsonl").read_text().splitlines()
+  return state, [json.loads(line) for line in lines]
+
+
+def test_nothing_of_the_test_split_reaches_the_training(tmp_path):
+  plain, _ = trained(tmp_path / "a")
+  spoilt, _ = trained(tmp_path / "b", spoilt=1e6)
+  assert trees_equal(plain.params, spoilt.params)
+
+
+def test_the_logged_rate_is_the_one_that_was_used(tmp_path):
+  _, lines = trained(tmp_path)
+  rates = [x["train/learning_rate"] for x in lines if "train/loss" in x]
+  # One cycle from peak / 25 to peak / 25e4, and never a step beyond.
+  np.testing.assert_allclose(rates[0], 1e-3 / 25, rtol=1e-5)
+  np.testing.assert_allclose(rates[-1], 1e-3 / 25 / 1e4, rtol=1e-3)
+  assert max(rates) <= 1e-3 * (1 + 1e-6)
+
+
+def test_everything_a_log_needs_is_logged(tmp_path):
+  _, lines = trained(tmp_path)
+  found = {name for line in lines for name in line}
+  assert {
+      "train/loss",
+      "train/gradient_norm",
+      "train/update_norm",
+      "train/parameter_norm",
+      "validation/loss",
+      "validation/physical/rmse",
+      "progress/samples_per_second",
+      "progress/input_wait_share",
+  } <= found
+
+
+def test_an_unknown_best_metric_lists_the_scores(tmp_path):
+  config = plates(tmp_path)
+  config.checkpoint.best_metric = "physical/rsme"
+  with pytest.raises(config_lib.ConfigError, match="physical/rmse"):
+    train.train(build(tmp_path, config))
+
+
+def test_bfloat16_trains_near_float32_with_float32_parameters(tmp_path):
+  full, _ = trained(tmp_path / "a")
+  half, _ = trained(tmp_path / "b", precision="bfloat16")
+  leaves = zip(
+      jax.tree.leaves(full.params), jax.tree.leaves(half.params), strict=True
+  )
+  for a, b in leaves:
+    assert b.dtype == np.float32
+    np.testing.assert_allclose(a, b, atol=0.02)
+
+
+def test_the_network_of_a_run_is_a_flax_module(tmp_path):
+  run = build(tmp_path, plates(tmp_path))
+  assert isinstance(run.method.network, nn.Module)
+  assert "Total:" in run.describe() and "Mesh:" in run.describe()
