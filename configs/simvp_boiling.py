@@ -94,7 +94,12 @@ def _one_frame_rule(c: ml_collections.ConfigDict) -> None:
   for section in (c.evaluation, c.forecast):
     section.history = 10
     section.horizon = 10
+  c.optimizer.learning_rate = 3e-2
   c.optimizer.schedule.update(
-      name="exponential", hold=0.4, final_learning_rate=3e-5
+      name="multistep",
+      per="epoch",
+      milestones=tuple(float(epoch) for epoch in range(8, 20)),
+      decay_rate=0.5,
   )
+  c.checkpoint.best_metric = "physical/mse"  # After ten steps, not one.
   c.log.every_steps = 100
