@@ -1,4 +1,4 @@
-"""SimVP with the gSTA translator and its train step in torch, to compare with.
+"""SimVP and its train step in torch, to compare with.
 
 Written from the published description (Gao et al. 2022; Tan et al. 2022). The
 names in the state_dict are those of OpenSTL, so that published weights load.
@@ -10,14 +10,29 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks import torch_blocks
+
 
 class SampledConv(nn.Module):
   """3x3 convolution that may halve or double the grid, GroupNorm(2), SiLU."""
 
-  def __init__(self, c_in: int, c_out: int, sampling: str = "same"):
+  def __init__(
+    self,
+    c_in: int,
+    c_out: int,
+    padding_mode: str,
+    up: bool = False,
+    down: bool = False,
+  ):
     super().__init__()
-    up, stride = sampling == "up", 2 if sampling == "down" else 1
-    conv = nn.Conv2d(c_in, c_out * (4 if up else 1), 3, stride, padding=1)
+    conv = nn.Conv2d(
+      c_in,
+      c_out * (4 if up else 1),
+      3,
+      stride=2 if down else 1,
+      padding=1,
+      padding_mode=padding_mode,
+    )
     nn.init.trunc_normal_(conv.weight, std=0.02)
     nn.init.zeros_(conv.bias)
     layers = dict(
@@ -30,70 +45,12 @@ class SampledConv(nn.Module):
     return functional.silu(self.conv(x))
 
 
-class GatedAttention(nn.Module):
-  """1x1 convolution, GELU, large-kernel gate, 1x1 convolution, shortcut."""
+class ResizedBlock(nn.Module):
+  """A block, then a 1x1 convolution where the width changes."""
 
-  def __init__(self, width: int):
+  def __init__(self, block: nn.Module, c_in: int, c_out: int):
     super().__init__()
-    self.proj_1 = nn.Conv2d(width, width, 1)
-    layers = dict(
-      conv0=nn.Conv2d(width, width, 5, padding=2, groups=width),
-      conv_spatial=nn.Conv2d(
-        width, width, 7, padding=9, dilation=3, groups=width
-      ),
-      conv1=nn.Conv2d(width, 2 * width, 1),
-    )
-    self.spatial_gating_unit = nn.Sequential(collections.OrderedDict(layers))
-    self.proj_2 = nn.Conv2d(width, width, 1)
-
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    y = self.spatial_gating_unit(functional.gelu(self.proj_1(x)))
-    f, g = y.chunk(2, dim=1)
-    return self.proj_2(torch.sigmoid(g) * f) + x
-
-
-class Mlp(nn.Module):
-  """1x1 convolution, depthwise 3x3 convolution, GELU, 1x1 convolution."""
-
-  def __init__(self, width: int, hidden: int):
-    super().__init__()
-    self.fc1 = nn.Conv2d(width, hidden, 1)
-    depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-    self.dwconv = nn.ModuleDict({"dwconv": depthwise})
-    self.fc2 = nn.Conv2d(hidden, width, 1)
-
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    return self.fc2(functional.gelu(self.dwconv["dwconv"](self.fc1(x))))
-
-
-class Core(nn.Module):
-  """Two residual branches behind batch norms, with channel scales."""
-
-  def __init__(self, width: int, mlp_ratio: float):
-    super().__init__()
-    self.norm1 = nn.BatchNorm2d(width)
-    self.attn = GatedAttention(width)
-    self.norm2 = nn.BatchNorm2d(width)
-    self.mlp = Mlp(width, int(mlp_ratio * width))
-    self.layer_scale_1 = nn.Parameter(torch.full((width,), 1e-2))
-    self.layer_scale_2 = nn.Parameter(torch.full((width,), 1e-2))
-    for module in self.modules():
-      if isinstance(module, nn.Conv2d):
-        fan_out = module.weight[:, 0].numel() / module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-        nn.init.zeros_(module.bias)
-
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    x = x + self.layer_scale_1[:, None, None] * self.attn(self.norm1(x))
-    return x + self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x))
-
-
-class Block(nn.Module):
-  """A core, then a 1x1 convolution where the width changes."""
-
-  def __init__(self, c_in: int, c_out: int, mlp_ratio: float):
-    super().__init__()
-    self.block = Core(c_in, mlp_ratio)
+    self.block = block
     if c_in != c_out:
       self.reduction = nn.Conv2d(c_in, c_out, 1)
 
@@ -113,6 +70,8 @@ class SimVP(nn.Module):
     spatial_depth: layers of encoder and of decoder (N_S), even.
     temporal_depth: blocks of the translator (N_T).
     mlp_ratio: hidden width of a block's MLP over its width.
+    translator: key of `torch_blocks.BLOCKS`.
+    padding_mode: "zeros" or "circular".
   """
 
   def __init__(
@@ -124,25 +83,30 @@ class SimVP(nn.Module):
     spatial_depth: int = 4,
     temporal_depth: int = 8,
     mlp_ratio: float = 8.0,
+    translator: str = "gsta",
+    padding_mode: str = "zeros",
   ):
     super().__init__()
     s = spatial_features
     halves = [i % 2 == 1 for i in range(spatial_depth)]
     self.enc = nn.ModuleDict()
     self.enc["enc"] = nn.ModuleList(
-      SampledConv(s if i else channels, s, "down" if half else "same")
+      SampledConv(s if i else channels, s, padding_mode, down=half)
       for i, half in enumerate(halves)
     )
     inner = [temporal_features] * (temporal_depth - 1)
     widths = [frames * s, *inner, frames * s]
     self.hid = nn.ModuleDict()
-    self.hid["enc"] = nn.ModuleList(
-      Block(c_in, c_out, mlp_ratio)
-      for c_in, c_out in zip(widths, widths[1:], strict=False)
-    )
+    self.hid["enc"] = nn.ModuleList()
+    for i, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False)):
+      hidden = int(mlp_ratio * c_in)
+      block = torch_blocks.BLOCKS[translator](
+        i, c_in != c_out, c_in, hidden, padding_mode
+      )
+      self.hid["enc"].append(ResizedBlock(block, c_in, c_out))
     self.dec = nn.ModuleDict()
     self.dec["dec"] = nn.ModuleList(
-      SampledConv(s, s, "up" if half else "same") for half in halves[::-1]
+      SampledConv(s, s, padding_mode, up=half) for half in halves[::-1]
     )
     self.dec["readout"] = nn.Conv2d(s, channels, 1)
 
@@ -171,6 +135,7 @@ def train_step(
   inputs: torch.Tensor,
   targets: torch.Tensor,
   precision: torch.dtype = torch.float32,
+  clip_norm: float = 0.0,
 ) -> torch.Tensor:
   """One update by the mean squared error.
 
@@ -180,6 +145,7 @@ def train_step(
     inputs: [B, T, C, H, W].
     targets: the same shape.
     precision: torch.bfloat16 turns on autocast.
+    clip_norm: the gradients are scaled to this global norm; 0 leaves them.
 
   Returns:
     The loss before the update, on the device.
@@ -189,5 +155,7 @@ def train_step(
   with torch.autocast(inputs.device.type, precision, enabled=lower):
     loss = functional.mse_loss(network(inputs).float(), targets)
   loss.backward()
+  if clip_norm:
+    nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
   optimiser.step()
   return loss.detach()

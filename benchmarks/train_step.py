@@ -3,50 +3,63 @@
 Both run forward, backward and the Adam update on the same batch, in one
 process, in turns, so that other load on the machine meets both alike:
 
-  python -m benchmarks.train_step --variant=default --rounds=10
+  python -m benchmarks.train_step --translator=gsta --rounds=10
+  python -m benchmarks.train_step --translator=all --batch=8 --rounds=3
 
-On CPU each is held to the same number of cores. With a GPU torch also runs
-compiled, and both run in float32 and bfloat16.
+Network, batch and optimiser are those of configs/simvp_boiling.py. Torch runs
+the translators of benchmarks/torch_blocks.py, stjax all. On CPU each is held
+to the same cores. With a GPU torch also runs compiled, both run in float32 and
+bfloat16, and the ratio is to the faster torch.
 """
 
 import argparse
+import dataclasses
 import functools
 import os
 import statistics
 import time
 from collections.abc import Callable
 
-# Shapes and options that configs/simvp_boiling.py does not give itself.
-VARIANTS = {
-  "default": {},
-  "full": dict(
-    spatial_features=64,
-    temporal_features=512,
-    spatial_depth=4,
-    temporal_depth=8,
-    mlp_ratio=8.0,
-  ),
-}
 # Steps in a row of one contender before the next one's turn.
 STEPS_PER_TURN = 2
+WARM_UP = 3
+COLUMNS = (
+  "translator", "precision", "parameters", "GFLOP", "stjax ms", "torch ms",
+  "torch compiled ms", "ratio", "stjax processor ms", "torch processor ms",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+  """A program to be timed.
+
+  Attributes:
+    run: makes one step and waits for its loss.
+    parameters: their number.
+    flops: of a step; None if not known.
+  """
+
+  run: Callable[[], float]
+  parameters: int
+  flops: float | None = None
 
 
 def parse_arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--variant", choices=VARIANTS, default="default")
-  parser.add_argument("--batch", type=int, default=8)
+  parser.add_argument("--translator", default="gsta", help="a name, or all")
+  parser.add_argument("--variant", choices=("default", "full"),
+                      default="default", help="of configs/simvp_boiling.py")
+  parser.add_argument("--batch", type=int, default=0, help="0: the config's")
   parser.add_argument("--rounds", type=int, default=10)
   parser.add_argument("--threads", type=int, default=os.cpu_count())
+  parser.add_argument("--devices", type=int, default=1,
+                      help="virtual CPU devices that share stjax's batch")
   parser.add_argument(
-    "--devices",
-    type=int,
-    default=0,
-    help="virtual CPU devices for stjax; 0: as many as threads divide a batch",
-  )
-  parser.add_argument(
-    "--precision", choices=("float32", "bfloat16", "both"), default=None
+    "--precision",
+    choices=("float32", "bfloat16", "both"),
+    help="default: float32 on CPU, both on GPU",
   )
   return parser.parse_args()
 
@@ -60,28 +73,20 @@ def limit_cores(threads: int, devices: int) -> None:
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
-def network_options(variant: str) -> dict:
-  from configs import simvp_boiling
-
-  options = simvp_boiling.get_config().model.to_dict()
-  return options | VARIANTS[variant]
-
-
-def stjax_step(options: dict, inputs, targets, precision: str) -> Callable:
-  """A function that runs one step and waits for its loss."""
+def stjax_contender(config, inputs, targets, precision: str) -> Contender:
+  """The step that stjax compiles for this config."""
   import jax
   import numpy as np
 
-  from configs import base
   from stjax import methods, models, optim, sharding
   from stjax import state as state_lib
   from stjax import step as step_lib
   from stjax.models import layers
 
-  network = models.build(**options | {"dtype": precision})
+  network = models.build(**config.model.to_dict() | {"dtype": precision})
   method = methods.build("regression", network, horizon=targets.shape[1])
-  optimizer = optim.build(base.get_config().optimizer, 1000, 100.0)
-  mesh = sharding.make_mesh(dict(data=-1, fsdp=1, space=1))
+  optimizer = optim.build(config.optimizer, 1000, 100.0)
+  mesh = sharding.make_mesh(config.mesh)
   batch = sharding.put_batch(
     {
       "inputs": np.moveaxis(inputs, 2, -1),
@@ -91,7 +96,7 @@ def stjax_step(options: dict, inputs, targets, precision: str) -> Callable:
   )
 
   def create(key):
-    example = {"inputs": batch["inputs"]}
+    example = {"inputs": np.zeros((1, *batch["inputs"].shape[1:]), np.float32)}
     variables = method.init(key, example)
     return state_lib.create(key, variables, optimizer.transformation, 0.0)
 
@@ -120,13 +125,14 @@ def stjax_step(options: dict, inputs, targets, precision: str) -> Callable:
     state, scalars = compiled(state, batch, {})
     return float(scalars["loss"])
 
-  return run
+  parameters = sum(x.size for x in jax.tree.leaves(state.params))
+  return Contender(run, parameters, compiled.cost_analysis().get("flops"))
 
 
-def torch_step(
-  options: dict, inputs, targets, precision: str, threads: int, compiled: bool
-) -> Callable:
-  """A function that runs one step and waits for its loss."""
+def torch_contender(
+  config, inputs, targets, precision: str, threads: int, compiled: bool
+) -> Contender:
+  """The same step in torch."""
   import torch
 
   from benchmarks import torch_twin
@@ -140,82 +146,122 @@ def torch_step(
     "spatial_depth",
     "temporal_depth",
     "mlp_ratio",
+    "translator",
+    "padding_mode",
   )
-  network = torch_twin.SimVP(
-    inputs.shape[1], inputs.shape[2], **{name: options[name] for name in names}
-  ).to(device)
-  optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+  options = {name: config.model[name] for name in names}
+  network = torch_twin.SimVP(*inputs.shape[1:3], **options).to(device)
+  optimiser = torch.optim.Adam(
+    network.parameters(), lr=config.optimizer.learning_rate
+  )
+  parameters = sum(p.numel() for p in network.parameters())
   if compiled:
     network = torch.compile(network)
-  arrays = [torch.from_numpy(a).to(device) for a in (inputs, targets)]
-  return lambda: float(
-    torch_twin.train_step(
-      network, optimiser, *arrays, getattr(torch, precision)
-    )
+  step = functools.partial(
+    torch_twin.train_step,
+    network,
+    optimiser,
+    *(torch.from_numpy(a).to(device) for a in (inputs, targets)),
+    precision=getattr(torch, precision),
+    clip_norm=config.optimizer.clip_norm,
   )
+  return Contender(lambda: float(step()), parameters)
 
 
 def measure(
-  contenders: dict[str, Callable], rounds: int
+  contenders: dict[str, Contender], rounds: int
 ) -> dict[str, tuple[list[float], list[float]]]:
   """Wall and processor seconds of every step, the contenders in turns."""
   times = {name: ([], []) for name in contenders}
-  for run in contenders.values():
-    for _ in range(3):
-      run()
+  for contender in contenders.values():
+    for _ in range(WARM_UP):
+      contender.run()
   for _ in range(rounds):
-    for name, run in contenders.items():
+    for name, contender in contenders.items():
       for _ in range(STEPS_PER_TURN):
         wall, processor = time.perf_counter(), time.process_time()
-        run()
+        contender.run()
         times[name][0].append(time.perf_counter() - wall)
         times[name][1].append(time.process_time() - processor)
   return times
 
 
+def row(
+  translator: str, precision: str, contenders: dict[str, Contender], times
+) -> dict[str, str]:
+  """The cells of one line of the table, by column."""
+  ours = contenders["stjax"]
+  cells = {
+    "translator": translator,
+    "precision": precision,
+    "parameters": f"{ours.parameters:,}",
+  }
+  if ours.flops:
+    cells["GFLOP"] = f"{ours.flops / 1e9:.2f}"
+  medians = {}
+  for name, (wall, processor) in times.items():
+    medians[name] = statistics.median(wall)
+    cells[f"{name} ms"] = f"{1e3 * medians[name]:.1f} ({1e3 * min(wall):.1f})"
+    cells[f"{name} processor ms"] = f"{1e3 * statistics.median(processor):.0f}"
+  ours = medians.pop("stjax")
+  if medians:
+    cells["ratio"] = f"{ours / min(medians.values()):.2f}"
+  return cells
+
+
+def print_line(cells: list[str]) -> None:
+  print("| " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> None:
   arguments = parse_arguments()
-  threads = arguments.threads
-  devices = arguments.devices or threads
-  while arguments.batch % devices:
-    devices -= 1
-  limit_cores(threads, devices)
+  limit_cores(arguments.threads, arguments.devices)
   import jax
   import numpy as np
 
+  from benchmarks import torch_blocks
+  from configs import simvp_boiling
+  from stjax.models.translators import TRANSLATORS
+
+  config = simvp_boiling.get_config(arguments.variant)
+  batch = arguments.batch or config.global_batch_size
   gpu = jax.default_backend() == "gpu"
-  precision = arguments.precision or ("both" if gpu else "float32")
-  precisions = ("float32", "bfloat16") if precision == "both" else (precision,)
-  rng = np.random.default_rng(0)
-  shape = (arguments.batch, 10, 1, 64, 64)
-  inputs, targets = rng.standard_normal((2, *shape), np.float32)
-  options = network_options(arguments.variant)
-  print(
-    f"{arguments.variant}, batch {arguments.batch}, {threads} threads, "
-    f"{jax.device_count()} {jax.default_backend()} devices; ms per step, "
-    "median (least); ratio of the medians, stjax / torch"
+  precisions = [arguments.precision or ("both" if gpu else "float32")]
+  if precisions == ["both"]:
+    precisions = ["float32", "bfloat16"]
+  size = config.data.image_size if "image_size" in config.data else 64
+  shape = (batch, config.data.history, 1, size, size)
+  inputs, targets = np.random.default_rng(0).standard_normal(
+    (2, *shape), np.float32
   )
-  print(f"{'':34}{'wall':>17}{'processor':>17}{'ratio':>7}")
-  for precision in precisions:
-    contenders = {"stjax": stjax_step(options, inputs, targets, precision)}
-    for compiled in (False, True) if gpu else (False,):
-      name = "torch compiled" if compiled else "torch"
-      contenders[name] = torch_step(
-        options, inputs, targets, precision, threads, compiled
-      )
-    times = measure(contenders, arguments.rounds)
-    ours = statistics.median(times["stjax"][0])
-    for name, columns in times.items():
-      cells = [
-        f"{1e3 * statistics.median(c):9.1f} ({1e3 * min(c):.1f})"
-        for c in columns
-      ]
-      ratio = ours / statistics.median(columns[0])
-      print(
-        f"{name + ' ' + precision:34}"
-        + "".join(f"{cell:>17}" for cell in cells)
-        + f"{ratio:7.2f}"
-      )
+  print(
+    f"{arguments.variant}, batch {batch}, {arguments.threads} threads, "
+    f"{jax.device_count()} {jax.default_backend()} device(s), jax "
+    f"{jax.__version__}\nms: median (least) of {arguments.rounds} rounds of "
+    f"{STEPS_PER_TURN} steps; ratio: of the medians, stjax / torch"
+  )
+  columns = [c for c in COLUMNS if gpu or c != "torch compiled ms"]
+  print_line(columns)
+  print_line(["---"] * len(columns))
+  translators = [arguments.translator]
+  if translators == ["all"]:
+    translators = sorted(TRANSLATORS)
+  for translator in translators:
+    config.model.translator = translator
+    for precision in precisions:
+      contenders = {
+        "stjax": stjax_contender(config, inputs, targets, precision)
+      }
+      if translator in torch_blocks.BLOCKS:
+        for compiled in (False, True) if gpu else (False,):
+          contenders["torch compiled" if compiled else "torch"] = (
+            torch_contender(
+              config, inputs, targets, precision, arguments.threads, compiled
+            )
+          )
+      times = measure(contenders, arguments.rounds)
+      cells = row(translator, precision, contenders, times)
+      print_line([cells.get(column, "") for column in columns])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,21 @@
-"""SimVP on the boiling plate."""
+"""SimVP on the boiling plate, 10 frames to 10.
+
+Run:    python -m stjax.main --config=configs/simvp_boiling.py \\
+          --workdir=runs/boiling
+Expect: 4.4 minutes on 2 CPU cores for 20 epochs, evaluation and pictures; on
+        the 15 test plates, convention "openstl": mse 33.4, mae 191,
+        ssim .858 (persistence 1055, mean by lead time 198; simvp_minimal's
+        small network, its own random plates: 122.4, 504, .297).
+
+Variants, as in --config=configs/simvp_boiling.py:full
+  full  the 46.8 M-parameter network of the simvp_minimal README.
+  rule  a one-frame network that learns the plate's rule and is fed back:
+        1.5 minutes, mse 1.11, mae 8.3, ssim .997.
+  tfds  the default, its plates prepared as a tensorflow-datasets set.
+  tau, convnext, vit, ... (TRANSLATORS)  the default with another translator.
+  convlstm, predrnn  a small recurrent network.
+The last two rows have a learning rate of 1e-3, not tuned.
+"""
 
 import ml_collections
 from ml_collections import config_dict
@@ -6,7 +23,23 @@ from ml_collections import config_dict
 from configs import base
 from configs import simvp
 
-VARIANTS = ("default", "full", "rule", "tfds")
+# Translators in the place of the default's, gsta; SimVP's other options stay.
+TRANSLATORS = (
+    "convmixer",
+    "convnext",
+    "hornet",
+    "incepu",
+    "mlpmixer",
+    "moganet",
+    "poolformer",
+    "swin",
+    "tau",
+    "uniformer",
+    "van",
+    "vit",
+)
+RECURRENT = ("convlstm", "predrnn")
+VARIANTS = ("default", "full", "rule", "tfds", *TRANSLATORS, *RECURRENT)
 
 
 def get_config(variant: str = "default") -> ml_collections.ConfigDict:
@@ -54,11 +87,32 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
   c.data.augment = ("flip_h", "flip_w", "transpose", "roll_h", "roll_w")
   c.evaluation.conventions = ("openstl", "physical")
   c.evaluation.data_range = 1.0
+  if variant in TRANSLATORS:
+    c.model.translator = variant
+    c.optimizer.learning_rate = 1e-3
+  if variant in RECURRENT:
+    _recurrent(c, variant)
   if variant == "full":
     _readme_network(c)
   if variant == "rule":
     _one_frame_rule(c)
   return c
+
+
+def _recurrent(c: ml_collections.ConfigDict, name: str) -> None:
+  """Two small layers of ConvLSTM or PredRNN on patches of 4 x 4 cells."""
+  c.model = config_dict.create(
+      name=name,
+      horizon=c.data.get_ref("horizon"),
+      features=32,
+      depth=2,
+      kernel_size=5,
+      patch_size=4,  # Divides H and W.
+      layer_norm=False,
+      padding_mode="circular",
+      remat=False,  # Recompute time steps in the backward pass: less memory.
+  )
+  c.optimizer.learning_rate = 1e-3
 
 
 def _readme_network(c: ml_collections.ConfigDict) -> None:

@@ -64,6 +64,10 @@ class CopiedStore(base.Store):
   def sample_id(self, sequence: int) -> str:
     return self._store.sample_id(sequence)
 
+  @property
+  def has_events(self) -> bool:
+    return self._store.has_events
+
   def event(self, sequence: int) -> str:
     return self._store.event(sequence)
 

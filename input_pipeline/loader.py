@@ -161,10 +161,11 @@ class _Read:
         time[row] = self._store.times(sequence)[start:start + cut.length]
     observed = []
     for part, first in ((inputs, 0), (targets, history)):
+      normalise.forward_in_place(self._statistics, part)
+      # Only now: log1p has no value for what lies below -1.
       finite = np.isfinite(part)
       if not self._mask and not finite.all():
         self._complain(index, first, finite)
-      normalise.forward_in_place(self._statistics, part)
       if self._mask:
         part[~finite] = 0
         observed.append(finite)
@@ -190,8 +191,9 @@ def _not_finite(store, sequence, start, finite) -> errors.DataError:
   return errors.DataError(
       f"{store.location(sequence)}, frame {start + frame}, variable "
       f"{store.variables[channel].name!r}: a missing or infinite value at row "
-      f"{row}, column {column}. Expected finite numbers; set "
-      "data.missing='mask' to train and score with missing values left out.")
+      f"{row}, column {column} (or one that data.transform cannot take). "
+      "Expected finite numbers; set data.missing='mask' to train and score "
+      "with missing values left out.")
 
 
 class _InOrder:

@@ -64,8 +64,16 @@ class Statistics:
         ("offset", np.float32), ("scale", np.float32), ("mean", np.float64),
         ("std", np.float64), ("minimum", np.float64), ("maximum", np.float64),
         ("missing_share", np.float64), ("count", np.int64))}
-    return cls(tuple(values["variables"]), values["transform"], values["kind"],
-               **arrays)
+    variables = tuple(values["variables"])
+    for name, array in arrays.items():
+      if array.shape != (len(variables),) or not np.isfinite(array).all():
+        raise errors.DataError(
+            f"Statistics with {name}={values[name]!r}; expected a finite "
+            f"number for each of {', '.join(variables)}.")
+    if (arrays["scale"] <= 0).any():
+      raise errors.DataError(
+          f"Statistics with scale={values['scale']!r}; expected numbers > 0.")
+    return cls(variables, values["transform"], values["kind"], **arrays)
 
 
 def forward(statistics: Statistics, x: Any, xp: Any = np) -> Any:

@@ -89,8 +89,8 @@ def make(
     stride: frames between the starts of neighbouring windows.
     by: "time" cuts the common time axis; "sample" deals out sequences and
       "event" groups of them, by the labels of the data if there are any, else
-      at random by `seed`; "auto" is "sample" for several sequences, else
-      "time".
+      at random by `seed`; "auto" is "event" where the data name events,
+      "sample" for several sequences, else "time".
     fractions: shares of train, validation and test.
     seed: of the permutation that deals out sequences or events.
     boundaries: for "time", two dates (or frame numbers without a time axis):
@@ -120,7 +120,9 @@ def make(
         f"data.split.fractions={tuple(fractions)}; expected three shares for "
         "train, validation and test, each at least 0, with a sum of at most 1.")
   if by == "auto":
-    by = "sample" if store.num_sequences > 1 and not boundaries else "time"
+    by = "time"
+    if store.num_sequences > 1 and not boundaries:
+      by = "event" if store.has_events else "sample"
   if boundaries and by != "time":
     raise errors.DataError(
         f"data.split.boundaries={tuple(boundaries)} needs data.split.by='time',"

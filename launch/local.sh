@@ -40,21 +40,23 @@ trap 'pass_on TERM' TERM
 trap 'pass_on INT' INT
 
 status=0
-left=$count
-while [ "$left" -gt 0 ]; do
+running=("${pids[@]}")
+while [ ${#running[@]} -gt 0 ]; do
   # A trapped signal ends `wait` early; the processes are then still there.
-  wait -n "${pids[@]}"
-  code=$?
-  left=0
-  for pid in "${pids[@]}"; do kill -0 "$pid" 2>/dev/null && left=$((left + 1)); done
-  if [ "$code" -ne 0 ] && [ "$code" -lt 128 ] && [ "$status" -eq 0 ]; then
-    status=$code
-    pass_on KILL
-  fi
-done
-for pid in "${pids[@]}"; do
-  wait "$pid" 2>/dev/null
-  code=$?
-  [ "$status" -eq 0 ] && [ "$code" -ne 127 ] && status=$code
+  wait -n "${running[@]}"
+  still=()
+  for pid in "${running[@]}"; do
+    if kill -0 "$pid" 2>/dev/null; then
+      still+=("$pid")
+      continue
+    fi
+    wait "$pid"
+    code=$?
+    if [ "$code" -ne 0 ] && [ "$status" -eq 0 ]; then
+      status=$code
+      pass_on KILL
+    fi
+  done
+  running=("${still[@]}")
 done
 exit "$status"

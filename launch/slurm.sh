@@ -5,13 +5,24 @@
 #     launch/slurm.sh --config=configs/X.py --workdir=DIR
 #
 # The same command, submitted again, goes on from the last checkpoint. Slurm
-# sends SIGTERM two minutes before the time limit: the run saves and exits 0,
-# and --requeue brings it back.
+# signals this script two minutes before the time limit or a pre-emption; the
+# run then saves and exits 0, and the job is put back into the queue.
 #SBATCH --job-name=stjax
 #SBATCH --requeue
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:TERM@120
+#SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
-set -eu
+set -u
 export STJAX_DISTRIBUTED=auto
-# exec: the signal reaches srun, which hands it to every task.
-exec srun --kill-on-bad-exit=1 "${PYTHON:-python}" -m stjax.main "$@"
+stopped=
+srun --kill-on-bad-exit=1 "${PYTHON:-python}" -m stjax.main "$@" &
+step=$!
+trap 'stopped=1; kill -TERM "$step"' TERM
+wait "$step"
+status=$?
+if [ -n "$stopped" ]; then
+  wait "$step"  # The signal ended the first wait, not the run.
+  status=$?
+  [ "$status" -eq 0 ] && scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

@@ -2,11 +2,11 @@
 # The same command on every host of a TPU pod slice.
 #
 #   TPU=name ZONE=zone launch/tpu_pod.sh --config=configs/X.py \
-#     --workdir=gs://bucket/runs/x
+#     --workdir=/mnt/shared/runs/x
 #
-# Needs the gcloud client, and the project installed under REMOTE_DIR on every
-# host (see docs/launch.md). The work directory must be on storage that all
-# hosts share.
+# Needs the gcloud client, and on every host a checkout of this project in
+# REMOTE_DIR (default: stjax) with a .venv that it is installed in. The work
+# directory must be a folder that all hosts share: a bucket has to be mounted.
 set -eu
 : "${TPU:?set TPU to the name of the pod slice}"
 : "${ZONE:?set ZONE to its zone}"

@@ -42,7 +42,7 @@ def _is_better(new: float, old: float | None, mode: str) -> bool:
   return new < old if mode == "min" else new > old
 
 
-def _compare(
+def differing_shapes(
     theirs: PyTree, ours: PyTree
 ) -> list[tuple[str, Any, Any]]:
   """Paths whose shapes differ between two trees, with both shapes."""
@@ -143,7 +143,7 @@ class Checkpoints:
     """
     if which not in ("best", "latest"):
       raise config_lib.ConfigError(
-          f"checkpoint={which!r} must be 'best' or 'latest'."
+          f"The checkpoint {which!r} must be 'best' or 'latest'."
       )
     step = self.best_step if which == "best" else None
     step = self.latest_step if step is None else step
@@ -231,7 +231,7 @@ class Checkpoints:
     wanted = {name: abstract.params, "collections": abstract.collections}
     differing = [
         f"  {path}: {theirs} in the checkpoint, {ours} in this config"
-        for path, theirs, ours in _compare(
+        for path, theirs, ours in differing_shapes(
             {key: found.get(key) or {} for key in wanted}, wanted
         )
     ]

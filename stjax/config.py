@@ -13,6 +13,8 @@ from typing import Any
 
 import ml_collections
 
+from stjax import files
+
 # The sections that decide what is trained. A work directory holds one run of
 # one such choice; everything else may change from one call to the next.
 _IDENTITY = (
@@ -43,6 +45,70 @@ _REQUIRED = (
 )
 
 PRECISIONS = ("float32", "bfloat16")
+SPLITS = ("train", "validation", "test")
+CHECKPOINTS = ("best", "latest")
+# The sections whose keys are the same for every network, method and store.
+_SECTIONS = {
+    "mesh": ("data", "fsdp", "space"),
+    "checkpoint": (
+        "every_epochs",
+        "every_steps",
+        "keep_latest",
+        "keep_best",
+        "best_metric",
+        "best_mode",
+    ),
+    "evaluation": (
+        "every_epochs",
+        "every_steps",
+        "batch_size",
+        "split",
+        "history",
+        "horizon",
+        "checkpoint",
+        "conventions",
+        "data_range",
+        "area_weights",
+        "baselines",
+        "figures",
+    ),
+    "forecast": (
+        "split",
+        "checkpoint",
+        "history",
+        "horizon",
+        "members",
+        "batch_size",
+    ),
+    "log": ("every_steps", "histograms_every_steps"),
+    "optimizer": (
+        "name",
+        "learning_rate",
+        "weight_decay",
+        "clip_norm",
+        "b1",
+        "b2",
+        "eps",
+        "momentum",
+        "schedule",
+    ),
+    "optimizer.schedule": (
+        "name",
+        "per",
+        "warmup",
+        "warmup_learning_rate",
+        "final_learning_rate",
+        "decay_every",
+        "decay_rate",
+        "milestones",
+        "power",
+        "hold",
+        "pct_start",
+        "div_factor",
+        "final_div_factor",
+        "cycle_momentum",
+    ),
+}
 
 
 class ConfigError(ValueError):
@@ -107,6 +173,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
           " has every key with a default."
       )
   check_options("config", config, _REQUIRED)
+  for name, keys in _SECTIONS.items():
+    section = config
+    for part in name.split("."):
+      section = section[part]
+    check_options(name, section, keys)
+    for key in keys:
+      if key not in section:
+        raise ConfigError(f"The config has no key {name}.{key}.")
   if config.precision not in PRECISIONS:
     raise ConfigError(
         f"precision={config.precision!r} is not known:"
@@ -129,10 +203,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         f" positive, wins); got num_epochs={config.num_epochs},"
         f" num_steps={config.num_steps}."
     )
-  for key in ("name",):
-    for section in ("method", "model", "optimizer"):
-      if key not in config[section]:
-        raise ConfigError(f"The config has no key {section}.{key}.")
+  for section in ("method", "model"):
+    if "name" not in config[section]:
+      raise ConfigError(f"The config has no key {section}.name.")
   for key in ("history", "horizon"):
     if key not in config.data:
       raise ConfigError(f"The config has no key data.{key}.")
@@ -149,6 +222,30 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _positive("evaluation.batch_size", config.evaluation.batch_size)
   _positive("forecast.batch_size", config.forecast.batch_size)
   _positive("forecast.members", config.forecast.members)
+  for section in ("evaluation", "forecast"):
+    pick(f"{section}.split", config[section].split, dict.fromkeys(SPLITS))
+    pick(
+        f"{section}.checkpoint",
+        config[section].checkpoint,
+        dict.fromkeys(CHECKPOINTS),
+    )
+  _positive("checkpoint.keep_latest", config.checkpoint.keep_latest)
+  for key in (
+      "checkpoint.keep_best",
+      "checkpoint.every_steps",
+      "checkpoint.every_epochs",
+      "evaluation.every_steps",
+      "evaluation.every_epochs",
+      "evaluation.figures",
+      "evaluation.data_range",
+      "log.every_steps",
+      "log.histograms_every_steps",
+      "optimizer.clip_norm",
+      "optimizer.weight_decay",
+  ):
+    section, name = key.split(".")
+    if not config[section][name] >= 0:
+      raise ConfigError(f"{key}={config[section][name]} must not be negative.")
   if config.checkpoint.best_mode not in ("min", "max"):
     raise ConfigError(
         f"checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min'"
@@ -216,13 +313,4 @@ def claim_workdir(
           + "\n".join(differing)
           + "\nChoose a new --workdir, or give these keys their old values."
       )
-  write_json(path, plain(config))
-
-
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-  """Writes JSON so that a crash leaves the old file or the new, never half."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  draft.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n")
-  draft.replace(path)
+  files.write_json(path, plain(config))

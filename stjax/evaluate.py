@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
+import io
 import math
 import pathlib
 from typing import Any
@@ -21,6 +22,8 @@ from stjax import metrics as metrics_lib
 from stjax import plots
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
+from stjax import files
+from stjax import writers
 from stjax.methods import base
 from stjax.metrics import tables
 from stjax.models import layers
@@ -78,15 +81,18 @@ def area_weights(kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
   )
 
 
-def persistence(batch: base.Batch, horizon: int) -> jax.Array:
+def persistence(
+    batch: base.Batch, horizon: int, mean: np.ndarray | float = 0.0
+) -> jax.Array:
   """The last observed value at every point, for every lead time.
 
   Args:
     batch: inputs [B, T_in, H, W, C], normalised; mask where there is one.
     horizon: number of frames T_out.
+    mean: [C] what stands where nothing was observed, normalised.
 
   Returns:
-    [B, T_out, H, W, C]; the training mean where nothing was observed.
+    [B, T_out, H, W, C].
   """
   inputs = batch["inputs"]
   last = inputs[:, -1]
@@ -95,19 +101,19 @@ def persistence(batch: base.Batch, horizon: int) -> jax.Array:
     age = jnp.argmax(observed[:, ::-1], axis=1, keepdims=True)
     newest = inputs.shape[1] - 1 - age
     last = jnp.take_along_axis(inputs, newest, axis=1)[:, 0]
-    last = jnp.where(observed.any(axis=1), last, 0.0)
+    last = jnp.where(observed.any(axis=1), last, mean)
   return jnp.repeat(last[:, None], horizon, axis=1)
 
 
 class Evaluator:
-  """Scores forecasts; compiled once for all splits and checkpoints.
+  """Scores forecasts; compiled once, at first use, for all splits.
 
   Args:
     run: the run.
     batch_size: examples over all devices.
     members: ensemble members M.
     lead_mean: [T_out, C] means of the training targets by lead time, in
-      normalised units; scored as a baseline if given.
+      physical units; scored as a baseline if given.
     baselines: names of the other baselines to score.
   """
 
@@ -121,37 +127,41 @@ class Evaluator:
       baselines: tuple[str, ...] = (),
   ):
     self._run = run
+    self._batch_size = batch_size
     self._members = members
     self._lead_mean = lead_mean
     self._baselines = baselines
     options = run.config.evaluation
+    for name in options.baselines:
+      config_lib.pick("evaluation.baselines", name, dict.fromkeys(BASELINES))
     self._metrics = metrics_lib.build(
         tuple(options.conventions),
         data_range=options.data_range or _observed_range(run.statistics),
         area_weights=area_weights(options.area_weights, run.coordinates),
     )
+
+  @functools.cached_property
+  def _function(self) -> jax.stages.Compiled:
+    run, options = self._run, self._run.config.evaluation
     with layers.convolution_mesh(run.mesh):
       batch = run.abstract_batch(
-          batch_size, options.history, options.horizon
+          self._batch_size, options.history, options.horizon
       )
       key = jax.eval_shape(lambda: forecast_lib.forecast_key(0))
       rows = batch["targets"].shape
-      self._function = (
-          jax.jit(
-              self._score_batch,
-              in_shardings=(
-                  None,
-                  {name: a.sharding for name, a in batch.items()},
-                  sharding_lib.replicated(run.mesh),
-              ),
-              out_shardings=(
-                  sharding_lib.replicated(run.mesh),
-                  sharding_lib.batch_shardings({"x": rows}, run.mesh)["x"],
-              ),
-          )
-          .lower(run.abstract_variables, batch, key)
-          .compile()
+      step = jax.jit(
+          self._score_batch,
+          in_shardings=(
+              None,
+              {name: a.sharding for name, a in batch.items()},
+              sharding_lib.replicated(run.mesh),
+          ),
+          out_shardings=(
+              sharding_lib.replicated(run.mesh),
+              sharding_lib.batch_shardings({"x": rows}, run.mesh)["x"],
+          ),
       )
+      return step.lower(run.abstract_variables, batch, key).compile()
 
   def _score_batch(self, variables, batch, key):
     """Totals of one batch, and its (mean) forecast in physical units."""
@@ -162,17 +172,18 @@ class Evaluator:
     members = base.rollout(
         method, variables, {}, trained, key, self._members, horizon
     )
-    sources = {FORECAST: members}
+    statistics = self._run.statistics
+    inverse = functools.partial(input_pipeline.inverse, statistics, xp=jnp)
+    sources = {FORECAST: inverse(members)}
     if "persistence" in self._baselines:
-      sources["persistence"] = persistence(batch, horizon)[None]
+      mean = (statistics.mean - statistics.offset) / statistics.scale
+      fields = persistence(batch, horizon, mean.astype(np.float32))
+      sources["persistence"] = inverse(fields)[None]
     if self._lead_mean is not None:
       mean = jnp.asarray(self._lead_mean, jnp.float32)[:, None, None]
       sources["lead_mean"] = jnp.broadcast_to(
           mean, (1, *batch["targets"].shape)
       )
-    inverse = functools.partial(
-        input_pipeline.inverse, self._run.statistics, xp=jnp
-    )
     observation = inverse(batch["targets"])
     points = metrics_lib.point_weights(
         observation,
@@ -181,12 +192,12 @@ class Evaluator:
     )
     totals = {
         source: metrics_lib.evaluate(
-            self._metrics, inverse(fields), observation, points
+            self._metrics, fields, observation, points
         )
         for source, fields in sources.items()
     }
     loss = {"sum": loss * weight, "weight": weight}
-    return (totals, loss), inverse(members).mean(axis=0)
+    return (totals, loss), sources[FORECAST].mean(axis=0)
 
   def score(
       self,
@@ -248,6 +259,25 @@ class Evaluator:
           forecast=fields[row],
       )
 
+  def score_names(self) -> list[str]:
+    """Names of the scores that `summary` will have, before any is made."""
+    run = self._run
+    batch = run.abstract_batch(
+        run.config.evaluation.batch_size,
+        run.config.evaluation.history,
+        run.config.evaluation.horizon,
+    )
+    fields = batch["targets"]
+    totals = jax.eval_shape(
+        functools.partial(metrics_lib.evaluate, self._metrics),
+        jax.ShapeDtypeStruct((1, *fields.shape), jnp.float32),
+        fields,
+        fields,
+    )
+    empty = metrics_lib.Accumulator(self._metrics)
+    empty.add(jax.tree.map(lambda t: np.zeros(t.shape), totals))
+    return ["loss", *metrics_lib.scalars(empty.compute())]
+
   @staticmethod
   def summary(scores: Scores) -> dict[str, float]:
     """The forecast's overall scores: "loss", "physical/mse", ..."""
@@ -277,7 +307,7 @@ def open_split(run: run_lib.Run, name: str) -> input_pipeline.Split:
 
 
 def lead_mean(run: run_lib.Run) -> np.ndarray:
-  """Mean of the training targets by lead time and variable, normalised.
+  """Mean of the training targets by lead time and variable, physical units.
 
   One pass over the training split; kept in the work directory.
 
@@ -297,13 +327,14 @@ def lead_mean(run: run_lib.Run) -> np.ndarray:
 
   @jax.jit
   def totals(batch):
+    targets = input_pipeline.inverse(run.statistics, batch["targets"], jnp)
     weight = metrics_lib.point_weights(
-        batch["targets"],
+        targets,
         mask=batch["mask"][:, -shape[0] :] if "mask" in batch else None,
         valid=batch["valid"],
     )
     axes = (0, 2, 3)
-    return (weight * batch["targets"]).sum(axes), weight.sum(axes)
+    return (weight * targets).sum(axes), weight.sum(axes)
 
   sums, weights = np.zeros(shape), np.zeros(shape)
   for batch in data.batches:
@@ -312,8 +343,9 @@ def lead_mean(run: run_lib.Run) -> np.ndarray:
     weights += new[1]
   mean = sums / np.maximum(weights, 1.0)
   if jax.process_index() == 0:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, mean)
+    content = io.BytesIO()
+    np.save(content, mean)
+    files.write_atomically(path, content.getvalue())
   return mean
 
 
@@ -332,8 +364,6 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     DataError: the split is empty.
   """
   options = run.config.evaluation
-  for name in options.baselines:
-    config_lib.pick("evaluation.baselines", name, dict.fromkeys(BASELINES))
   variables = initialise.load_variables(run, run.workdir, options.checkpoint)
   data = open_split(run, options.split)
   evaluator = Evaluator(
@@ -423,5 +453,5 @@ def _draw(run, data, keep, scores, folder: pathlib.Path) -> None:
   }
   plots.lead_time_curves(curves, folder / "lead_time.png", lead_labels=leads)
   log = run.workdir / "logs" / "metrics.jsonl"
-  if log.exists():
+  if log.exists() and writers.read_lines(log):
     plots.learning_curves(log, folder / "learning.png")

@@ -171,9 +171,12 @@ class ForecastStore:
       # Not in the Zarr 3 specification yet, but what xarray looks for.
       warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
       zarr.consolidate_metadata(self._draft)
+    old = self._path.with_name(f".{self._path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if self._path.exists():
-      shutil.rmtree(self._path)
+      self._path.rename(old)
     self._draft.rename(self._path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:

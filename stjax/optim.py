@@ -8,6 +8,8 @@ results depend on them, and optax's versions differ.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import fractions
+import math
 from typing import Any
 
 import jax
@@ -188,7 +190,9 @@ class Optimizer:
 
 
 def build(
-    options: Mapping[str, Any], num_steps: int, steps_per_epoch: float
+    options: Mapping[str, Any],
+    num_steps: int,
+    steps_per_epoch: fractions.Fraction,
 ) -> Optimizer:
   """Builds the optimiser of `config.optimizer`.
 
@@ -197,7 +201,8 @@ def build(
       momentum and schedule (see `learning_rate`, plus per="step"|"epoch" and
       cycle_momentum).
     num_steps: optimiser steps of the whole run.
-    steps_per_epoch: optimiser steps in one pass over the training split.
+    steps_per_epoch: optimiser steps in one pass over the training split,
+      exactly.
 
   Raises:
     ConfigError: unknown name or key, or a value out of range.
@@ -221,7 +226,11 @@ def build(
   by_count = learning_rate(name, options["learning_rate"], total, **shape)
   rate = by_count
   if per == "epoch":
-    rate = lambda step: by_count(jnp.floor(step / steps_per_epoch + 1e-6))
+    # The first step of each epoch; float32 could not tell them apart.
+    starts = [math.ceil(epoch * steps_per_epoch) for epoch in range(total + 1)]
+    rate = lambda step: by_count(
+        jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1
+    )
   b1 = options["b1"]
   if name == "one_cycle" and cycle_momentum and options["name"] != "sgd":
     b1 = one_cycle_momentum(num_steps, shape["pct_start"])

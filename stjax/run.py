@@ -5,8 +5,10 @@ data, the same network and the same mesh.
 """
 
 import dataclasses
+import fractions
 import functools
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -27,6 +29,7 @@ from stjax import optim
 from stjax import sharding as sharding_lib
 from stjax import state as state_lib
 from stjax import step as step_lib
+from stjax import files
 from stjax.methods import base
 from stjax.models import layers
 
@@ -66,9 +69,11 @@ class Run:
     return data["missing"] == "mask"
 
   @property
-  def steps_per_epoch(self) -> float:
-    """Optimiser steps in one pass over the training split; a fraction."""
-    return self.num_examples / self.config.global_batch_size
+  def steps_per_epoch(self) -> fractions.Fraction:
+    """Optimiser steps in one pass over the training split, exactly."""
+    return fractions.Fraction(
+        self.num_examples, self.config.global_batch_size
+    )
 
   def every(self, options: ml_collections.ConfigDict, step: int) -> bool:
     """Whether something due every so many steps or epochs is due at `step`.
@@ -84,11 +89,9 @@ class Run:
       return step % options.every_steps == 0
     if options.every_epochs <= 0:
       return False
-    period = options.every_epochs * self.steps_per_epoch
+    period = fractions.Fraction(options.every_epochs) * self.steps_per_epoch
     # The first step at which another whole period has passed.
-    return math.floor(step / period + 1e-9) > math.floor(
-        (step - 1) / period + 1e-9
-    )
+    return math.floor(step / period) > math.floor((step - 1) / period)
 
   def split(
       self,
@@ -116,6 +119,33 @@ class Run:
         history=history,
         horizon=horizon,
     )
+
+  def check_splits(self, mode: str) -> None:
+    """Opens every split that a mode will need, so that none fails later.
+
+    Args:
+      mode: "all", "train", "evaluate" or "forecast".
+
+    Raises:
+      DataError: a split has no window.
+    """
+    evaluation, forecast = self.config.evaluation, self.config.forecast
+    needed = []
+    if mode in ("all", "train"):
+      needed.append(("validation", evaluation))
+    if mode in ("all", "evaluate"):
+      needed.append((evaluation.split, evaluation))
+      if "lead_mean" in evaluation.baselines:
+        needed.append(("train", evaluation))
+    if mode in ("all", "forecast"):
+      needed.append((forecast.split, forecast))
+    for name, options in needed:
+      self.split(
+          name,
+          options.batch_size,
+          history=options.history,
+          horizon=max(options.horizon, self.config.data.horizon),
+      )
 
   def checkpoints(self) -> checkpoint_lib.Checkpoints:
     """Opens the work directory's checkpoints."""
@@ -312,6 +342,11 @@ def build(
     DataError: the data do not fit the config.
   """
   config_lib.validate(config)
+  if "://" in str(workdir):
+    raise config_lib.ConfigError(
+        f"--workdir={workdir} is not a path; mount the bucket and give the"
+        " folder it is mounted on."
+    )
   workdir = pathlib.Path(workdir).absolute()
   mesh = sharding_lib.make_mesh(config.mesh, devices)
   dtype = jnp.dtype(config.precision)
@@ -327,8 +362,13 @@ def build(
       **config_lib.without(config.method, "name"),
   )
   if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    config_lib.claim_workdir(config, workdir)
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+      config_lib.claim_workdir(config, workdir)
+    except OSError as error:
+      raise config_lib.ConfigError(
+          f"--workdir={workdir} cannot be written: {error}"
+      ) from error
   statistics_path = workdir / "statistics.json"
   train = _open(
       config,
@@ -365,7 +405,14 @@ def build(
       num_steps=num_steps,
   )
   try:
-    _ = run.abstract_state
+    with layers.convolution_mesh(mesh):
+      jax.eval_shape(
+          functools.partial(method.loss, train=True),
+          run.abstract_variables,
+          {},
+          run.abstract_batch(config.global_batch_size),
+          jax.random.key(0),
+      )
   except ValueError as error:
     raise config_lib.ConfigError(
         f"The network does not fit the data (inputs"
@@ -374,7 +421,9 @@ def build(
     ) from error
   if jax.process_index() == 0:
     if not statistics_path.exists():
-      statistics_path.write_text(run.statistics.to_json())
-    run.coordinates.to_netcdf(workdir / "coordinates.nc", engine="h5netcdf")
+      files.write_atomically(statistics_path, run.statistics.to_json())
+    draft = workdir / f".coordinates.{os.getpid()}.nc"
+    run.coordinates.to_netcdf(draft, engine="h5netcdf")
+    draft.replace(workdir / "coordinates.nc")
   logging.info("Work directory: %s", workdir)
   return run

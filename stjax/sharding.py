@@ -51,7 +51,38 @@ def make_mesh(
         " mesh.space must equal that number, and at most one of them may be"
         " -1 (the rest)."
     )
-  return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
+  mesh = jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
+  if _parts_are_blocks(mesh):
+    return mesh
+  # jax orders devices by the network between them. Each process reads one
+  # block of the batch, so the order of the processes comes first here.
+  ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
+  mesh = jax.sharding.Mesh(
+      np.asarray(ordered).reshape(shape), AXES, (AxisType.Auto,) * 3
+  )
+  if not _parts_are_blocks(mesh):
+    raise config_lib.ConfigError(
+        f"mesh={dict(zip(AXES, shape, strict=True))} cuts across the"
+        " processes: each must hold whole rows of the batch or whole bands of"
+        " H. Make mesh.space a divisor or a multiple of the number of devices"
+        " of a process."
+    )
+  return mesh
+
+
+def _parts_are_blocks(mesh: jax.sharding.Mesh) -> bool:
+  """Whether every process has one aligned block of rows and one of bands."""
+  sizes = set()
+  for process in {device.process_index for device in mesh.devices.flat}:
+    places = _positions(mesh, process)
+    parts = (_batch_rows(mesh, process), np.unique(places[:, 2]))
+    for part in parts:
+      if part[-1] - part[0] + 1 != len(part) or part[0] % len(part):
+        return False
+    if len(parts[0]) * len(parts[1]) != len(places):
+      return False
+    sizes.add(tuple(map(len, parts)))
+  return len(sizes) == 1
 
 
 def check_batch(
@@ -140,7 +171,7 @@ def put_batch(
 ) -> dict[str, jax.Array]:
   """Moves this process's rows of a batch to the devices as global arrays."""
   batch = {k: v for k, v in batch.items() if k not in HOST_ONLY}
-  processes = _row_groups(mesh)
+  _, processes = process_rows(mesh)
   shapes = {k: (len(v) * processes, *v.shape[1:]) for k, v in batch.items()}
   shardings = batch_shardings(shapes, mesh)
   return {
@@ -160,10 +191,16 @@ def _local_rows(array: np.ndarray, mesh: jax.sharding.Mesh) -> np.ndarray:
   return np.split(array, parts, axis=2)[part]
 
 
-def _coordinates(mesh: jax.sharding.Mesh) -> np.ndarray:
-  """Mesh positions [n, 3] of this process's devices."""
+def _positions(mesh: jax.sharding.Mesh, process: int) -> np.ndarray:
+  """Mesh positions [n, 3] of a process's devices."""
   owners = np.vectorize(lambda d: d.process_index)(mesh.devices)
-  return np.argwhere(owners == jax.process_index())
+  return np.argwhere(owners == process)
+
+
+def _batch_rows(mesh: jax.sharding.Mesh, process: int) -> np.ndarray:
+  """Which of the batch's data * fsdp parts a process has, in order."""
+  places = _positions(mesh, process)
+  return np.unique(places[:, 0] * mesh.shape["fsdp"] + places[:, 1])
 
 
 def process_rows(mesh: jax.sharding.Mesh) -> tuple[int, int]:
@@ -172,17 +209,12 @@ def process_rows(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   Processes that share rows of the batch and differ along `space` get the same
   part.
   """
-  places = _coordinates(mesh)
-  rows = np.unique(places[:, 0] * mesh.shape["fsdp"] + places[:, 1])
+  rows = _batch_rows(mesh, jax.process_index())
   total = mesh.shape["data"] * mesh.shape["fsdp"]
   return int(rows[0]) // len(rows), total // len(rows)
 
 
 def process_space(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   """This process's part of the H axis: (part, number of parts)."""
-  bands = np.unique(_coordinates(mesh)[:, 2])
+  bands = np.unique(_positions(mesh, jax.process_index())[:, 2])
   return int(bands[0]) // len(bands), mesh.shape["space"] // len(bands)
-
-
-def _row_groups(mesh: jax.sharding.Mesh) -> int:
-  return process_rows(mesh)[1]

@@ -1,8 +1,10 @@
 """The pure train step: one update of any method's state by one batch."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
+import einops
 import jax
 import jax.numpy as jnp
 import optax
@@ -49,10 +51,6 @@ def _accumulate(
   over devices stays split the same way.
   """
 
-  def cut(x):
-    x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
-    return jnp.moveaxis(x, 1, 0)
-
   def one(collections, piece):
     part, rows = piece
     gradients, collections, terms, weight = _gradients(
@@ -65,6 +63,9 @@ def _accumulate(
     weighted = jax.tree.map(lambda x: weight * x, (gradients, terms))
     return collections, weighted, weight
 
+  cut = functools.partial(
+      einops.rearrange, pattern="(b parts) ... -> parts b ...", parts=parts
+  )
   pieces = (jnp.arange(parts), jax.tree.map(cut, batch))
   shapes = jax.eval_shape(
       one, state.collections, jax.tree.map(lambda x: x[0], pieces)
@@ -79,7 +80,9 @@ def _accumulate(
   (collections, (totals, weight)), _ = jax.lax.scan(
       body, (state.collections, zeros), pieces
   )
-  gradients, terms = jax.tree.map(lambda x: x / weight, totals)
+  # Without one observed point there is nothing to learn, and no 0 / 0.
+  safe = jnp.where(weight > 0, weight, 1.0)
+  gradients, terms = jax.tree.map(lambda x: x / safe, totals)
   return gradients, collections, terms
 
 

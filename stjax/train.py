@@ -91,8 +91,8 @@ def train(run: run_lib.Run) -> bool:
     run: the run.
 
   Returns:
-    True if the last step was reached; False if the machine asked to stop and
-    everything was saved.
+    False if the machine asked to stop, and everything was saved; True if the
+    last step was reached.
 
   Raises:
     Diverged: a loss or an update was not finite; the last good checkpoint is
@@ -118,10 +118,17 @@ def train(run: run_lib.Run) -> bool:
   writer = writers.create(run.workdir / "logs", first_step=step + 1)
   if step == 0:
     writer.write_hparams(_flat(config_lib.plain(config)))
+  evaluator = evaluate.Evaluator(run, config.evaluation.batch_size)
+  names = evaluator.score_names()
+  if config.checkpoint.best_metric not in names:
+    raise config_lib.ConfigError(
+        f"checkpoint.best_metric={config.checkpoint.best_metric!r} is not a"
+        " score of the validation split:"
+        f" {config_lib.near(config.checkpoint.best_metric, names)}."
+    )
   start = time.monotonic()
   train_step = run.compile_train_step()
   logging.info("Compiled the train step in %.1f s", time.monotonic() - start)
-  evaluator = evaluate.Evaluator(run, config.evaluation.batch_size)
   data = run.split(
       "train",
       config.global_batch_size,
@@ -148,9 +155,10 @@ def train(run: run_lib.Run) -> bool:
     scalars = jax.device_get(scalars)
     _check_finite(scalars, number, checkpoints.latest_step)
     note = f"loss {scalars['loss']:.5g}"
-    if number % config.log.every_steps == 0 or number == run.num_steps:
+    every = config.log.every_steps
+    if (every and number % every == 0) or number == run.num_steps:
       values = {f"train/{k}": float(v) for k, v in scalars.items()}
-      values["epoch"] = number / run.steps_per_epoch
+      values["epoch"] = float(number / run.steps_per_epoch)
       writer.write_scalars(number, values)
 
   with _StopRequest().listening() as request:
@@ -183,10 +191,20 @@ def train(run: run_lib.Run) -> bool:
                 scores,
                 wait=stop,
             )
+        if jax.process_count() == 1 and request.asked and not stop:
+          # Asked while validating or saving.
+          stop = True
+          checkpoints.save(
+              step,
+              state,
+              checkpoint_lib.Position(batches=step),
+              scores,
+              wait=True,
+          )
         every = config.log.histograms_every_steps
         if every and step % every == 0:
           writer.write_histograms(step, _histograms(state))
-        if stop and step < run.num_steps:
+        if stop:
           finished = False
           logging.warning(
               "Stopped at step %d of %d and saved it; the same command goes"
@@ -207,12 +225,6 @@ def _validate(run, evaluator, state, writer, step) -> dict[str, float]:
   variables = state.variables(averaged=run.config.ema_decay > 0)
   data = evaluate.open_split(run, "validation")
   scores = evaluator.summary(evaluator.score(variables, data))
-  metric = run.config.checkpoint.best_metric
-  if metric not in scores:
-    raise config_lib.ConfigError(
-        f"checkpoint.best_metric={metric!r} is not a validation score:"
-        f" {config_lib.near(metric, scores)}."
-    )
   writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
   names = ("mse", "mae", "rmse", "ssim", "psnr")
   shown = "  ".join(
@@ -220,7 +232,7 @@ def _validate(run, evaluator, state, writer, step) -> dict[str, float]:
       for k, v in scores.items()
       if k == "loss" or k.split("/")[-1] in names
   )
-  epoch = step / run.steps_per_epoch
+  epoch = float(step / run.steps_per_epoch)
   logging.info("epoch %.4g, step %d, validation: %s", epoch, step, shown)
   return scores
 

@@ -19,24 +19,10 @@ import tensorboardX
 from absl import logging
 from tensorboardX import summary as tensorboard_summary
 
+from stjax import files
+
 Array = np.ndarray | jax.Array
 Scalar = int | float | np.number | np.ndarray | jax.Array
-
-
-def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
-  """Writes a file that is either complete or not there, even if killed."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  data = data.encode() if isinstance(data, str) else data
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  try:
-    with partial.open("wb") as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _number(value: Scalar) -> int | float:
@@ -111,6 +97,19 @@ class MultiWriter(Writer):
       writer.close()
 
 
+def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """Reads a log of JSON lines; damaged lines are skipped with a warning."""
+  lines = []
+  for number, text in enumerate(pathlib.Path(path).read_text().splitlines(), 1):
+    try:
+      line = json.loads(text)
+      line["step"] = int(line["step"])
+      lines.append(line)
+    except (ValueError, TypeError, KeyError):
+      logging.warning("%s, line %d is damaged and skipped.", path, number)
+  return lines
+
+
 class JsonLinesWriter(Writer):
   """Appends scalars to a file, one JSON object a line.
 
@@ -129,7 +128,7 @@ class JsonLinesWriter(Writer):
     if self._path.exists():
       data = self._path.read_bytes()
       if data and not data.endswith(b"\n"):
-        write_atomically(self._path, data[: data.rfind(b"\n") + 1])
+        files.write_atomically(self._path, data[: data.rfind(b"\n") + 1])
 
   def truncate(self, step: int) -> None:
     """Removes every line of a step >= `step`.
@@ -140,10 +139,10 @@ class JsonLinesWriter(Writer):
         it saves that checkpoint; the log then equals an uninterrupted one.
     """
     self._file.close()
-    lines = self._path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if json.loads(line)["step"] < step]
-    if len(kept) < len(lines):
-      write_atomically(self._path, "".join(kept))
+    kept = [line for line in read_lines(self._path) if line["step"] < step]
+    files.write_atomically(
+        self._path, "".join(json.dumps(line) + "\n" for line in kept)
+    )
     self._file = self._path.open("a")
 
   def write_scalars(self, step, scalars):
@@ -246,5 +245,4 @@ def create(
   if first_step is not None:
     lines.truncate(first_step)
   board = TensorBoardWriter(directory / "tensorboard", purge_step=first_step)
-  # These are logged in words where they arise.
   return MultiWriter((lines, board))

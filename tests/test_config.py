@@ -84,10 +84,36 @@ def test_near_names_come_first():
     config_lib.pick("optimizer.name", "adma", {"adam": 1, "sgd": 2})
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-  path = tmp_path / "a.json"
-  config_lib.write_json(path, {"x": 1})
-  with pytest.raises(TypeError):
-    config_lib.write_json(path, {"x": object()})
-  assert json.loads(path.read_text()) == {"x": 1}
-  assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("evaluation", "figurs"),
+        ("optimizer", "clip_nrm"),
+        ("optimizer.schedule", "warmpu"),
+        ("log", "every_step"),
+    ],
+)
+def test_a_misspelt_key_in_a_config_file_is_refused(section, key):
+  config = tiny_config()
+  inner = config
+  for part in section.split("."):
+    inner = inner[part]
+  inner[key] = 1
+  with pytest.raises(config_lib.ConfigError, match=f"{section}.{key}"):
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evaluation__split": "tset"},
+        {"forecast__checkpoint": "newest"},
+        {"log__every_steps": -1},
+        {"evaluation__horizon": 2},
+        {"checkpoint__keep_latest": 0},
+    ],
+)
+def test_values_are_checked_before_anything_is_made(changes):
+  [(key, _)] = changes.items()
+  with pytest.raises(config_lib.ConfigError, match=key.replace("__", ".")):
+    config_lib.validate(tiny_config(**changes))

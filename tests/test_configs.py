@@ -5,11 +5,15 @@ import pathlib
 
 import input_pipeline
 from input_pipeline import options
+import jax
+import jax.numpy as jnp
 import ml_collections
 import pytest
 
+from configs import simvp_boiling
 from stjax import config as config_lib
 from stjax import models
+from stjax.models.translators import TRANSLATORS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 SHARED = {"__init__", "base", "simvp"}
@@ -36,6 +40,30 @@ def test_a_config_is_complete_and_its_keys_are_known(name, variant):
 def test_the_base_config_has_the_pipelines_keys_and_defaults():
   data = importlib.import_module("configs.base").get_config().data.to_dict()
   assert data == options.COMMON
+
+
+@pytest.mark.parametrize("variant", simvp_boiling.VARIANTS)
+def test_every_networks_forecast_fits_the_boiling_plate(variant):
+  config = simvp_boiling.get_config(variant)
+  network = models.build(**config_lib.without(config.model))
+  inputs = jnp.zeros((1, config.data.history, 64, 64, 1))
+  forecast, variables = jax.eval_shape(
+      network.init_with_output, jax.random.key(0), inputs
+  )
+  assert forecast.shape == (1, config.data.horizon, 64, 64, 1)
+  assert variables["params"]
+
+
+def test_every_translator_has_a_variant():
+  assert set(simvp_boiling.TRANSLATORS) == set(TRANSLATORS) - {"gsta"}
+  for name in simvp_boiling.TRANSLATORS:
+    assert simvp_boiling.get_config(name).model.translator == name
+
+
+def test_a_recurrent_networks_horizon_is_that_of_the_data():
+  config = simvp_boiling.get_config("predrnn")
+  config.update_from_flattened_dict({"data.horizon": 3})
+  assert config_lib.without(config.model)["horizon"] == 3
 
 
 def test_an_unknown_variant_lists_the_known_ones():

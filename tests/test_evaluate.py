@@ -127,6 +127,7 @@ def test_the_lead_mean_is_that_of_the_training_targets(make_run):
   mean = evaluate.lead_mean(run)
   data = run.split("train", 1)
   targets = np.concatenate([b["targets"] for b in data.batches])
+  targets = input_pipeline.inverse(run.statistics, targets)
   np.testing.assert_allclose(mean, targets.mean((0, 2, 3)), rtol=1e-5)
   # The second call reads what the first one left.
   np.testing.assert_array_equal(evaluate.lead_mean(run), mean)

@@ -27,6 +27,7 @@ CHANGES = dict(
     optimizer__schedule__name="constant",
     optimizer__name="sgd",
     optimizer__learning_rate=0.05,
+    model__temporal_features=32,  # Large enough for fsdp to split.
 )
 
 
@@ -43,6 +44,8 @@ def test_every_mesh_trains_like_one_device(make_run, one_device, shape):
   changes = CHANGES | {f"mesh__{axis}": n for axis, n in axes.items()}
   run = make_run(8, **changes)
   assert dict(run.mesh.shape) == axes
+  specs = [a.sharding.spec for a in jax.tree.leaves(run.abstract_state)]
+  assert any("fsdp" in spec for spec in specs) == (axes["fsdp"] > 1)
   (state, scalars), (expected, expected_scalars) = train(run), one_device
   for found, wanted in zip(scalars, expected_scalars, strict=True):
     for name in wanted:

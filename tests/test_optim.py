@@ -1,3 +1,5 @@
+import fractions
+
 from small_runs import tiny_config
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ def build(num_steps=10, **changes):
   options = tiny_config(
       **{f"optimizer__{k}": v for k, v in changes.items()}
   ).optimizer
-  return optim.build(options, num_steps, steps_per_epoch=2.5)
+  return optim.build(options, num_steps, steps_per_epoch=fractions.Fraction(5, 2))
 
 
 def test_one_cycle_starts_at_a_25th_peaks_and_ends_at_nothing():

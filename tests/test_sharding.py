@@ -63,3 +63,33 @@ def test_a_batch_is_split_over_rows_and_over_space():
       (1, 2, 3, 5, 1)
   }
   np.testing.assert_array_equal(put["inputs"], batch["inputs"])
+
+
+def test_every_process_reads_one_block_of_the_batch(monkeypatch):
+  class Device:
+    def __init__(self, number, process):
+      self.id, self.process_index = number, process
+      self.platform = "cpu"
+
+  # Two hosts whose devices the network puts in turns: 0 1 0 1.
+  devices = [Device(i, i % 2) for i in range(4)]
+
+  class Mesh:
+    def __init__(self, devices, axes=sharding.AXES, types=None):
+      self.devices = np.asarray(devices, object)
+      self.shape = dict(zip(axes, self.devices.shape, strict=True))
+
+  monkeypatch.setattr(
+      sharding.jax,
+      "make_mesh",
+      lambda shape, axes, types, devices: Mesh(
+          np.asarray(devices, object).reshape(shape)
+      ),
+  )
+  monkeypatch.setattr(sharding.jax.sharding, "Mesh", Mesh)
+  mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "space": 1}, list(devices))
+  parts = []
+  for process in (0, 1):
+    monkeypatch.setattr(sharding.jax, "process_index", lambda p=process: p)
+    parts.append(sharding.process_rows(mesh))
+  assert parts == [(0, 2), (1, 2)]

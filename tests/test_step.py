@@ -71,7 +71,7 @@ def test_accumulated_gradients_are_those_of_the_whole_masked_batch(
 
 def test_the_average_follows_the_parameters(setting):
   start, _ = setting(steps=1, ema_decay=0.9)
-  first = setting(steps=0 + 1)[0].params
+  first = setting(steps=1)[0].params
   # After one step: .9 of the first parameters plus .1 of the new ones.
   state, _ = setting(steps=1, ema_decay=0.5)
   middle = jax.tree.map(
@@ -103,3 +103,16 @@ def test_the_logged_norms_are_the_norms(setting):
 
 def test_the_same_step_gives_the_same_bits(setting):
   assert trees_equal(setting(steps=2)[0], setting(steps=2)[0])
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_batch_without_an_observed_point_changes_nothing(setting, parts):
+  shape = (12, 2, 5, 3, 2)
+  empty = {
+      "inputs": jnp.ones(shape),
+      "targets": jnp.ones(shape),
+      "mask": jnp.zeros((12, 4, 5, 3, 2), bool),
+  }
+  state, scalars = setting(batch=empty, accumulation_steps=parts)
+  assert scalars["loss"] == 0 and scalars["gradient_norm"] == 0
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))

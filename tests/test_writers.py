@@ -8,10 +8,9 @@ import struct
 
 import numpy as np
 import pytest
-from absl import logging
 from tensorboardX.proto import event_pb2
 
-from stjax import writers
+from stjax import files, writers
 
 METHODS = (
     "write_scalars",
@@ -190,7 +189,7 @@ def test_create_cuts_the_log_at_the_first_step_to_come(tmp_path):
 
 def test_an_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
   path = tmp_path / "deep" / "table.csv"
-  writers.write_atomically(path, "old")
-  writers.write_atomically(path, b"new")
+  files.write_atomically(path, "old")
+  files.write_atomically(path, b"new")
   assert path.read_text() == "new"
   assert [p.name for p in path.parent.iterdir()] == ["table.csv"]

@@ -68,6 +68,11 @@ class Store(abc.ABC):
     """The name of a sequence, unique in the store."""
     return str(sequence)
 
+  @property
+  def has_events(self) -> bool:
+    """Whether the data name the event of each sequence."""
+    return False
+
   def event(self, sequence: int) -> str:
     """The event a sequence belongs to; events are never split."""
     return self.sample_id(sequence)

@@ -114,6 +114,10 @@ class XarrayStore(base.Store):
     names = self._labels["sample"]
     return names[sequence] if names else str(sequence)
 
+  @property
+  def has_events(self) -> bool:
+    return bool(self._labels["event"])
+
   def event(self, sequence: int) -> str:
     names = self._labels["event"]
     return names[sequence] if names else self.sample_id(sequence)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from stjax.convert.mapping import ConvertError, strip_nesting
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
+
+# What numpy raises for a cut, empty, pickled or plain .npy file.
+_BAD_ARCHIVE = (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -31,14 +35,14 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       something else, or torch missing.
   """
   path = pathlib.Path(path)
-  suffix = _suffix(path)
+  suffix = check_suffix(path)
   if not path.is_file():
     raise ConvertError(f"no file of weights at {path}")
   if suffix == ".npz":
     try:
       with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
-    except (ValueError, OSError) as error:
+    except _BAD_ARCHIVE as error:
       raise ConvertError(f"{path} is no archive of arrays: {error}") from error
   if suffix == ".safetensors":
     try:
@@ -59,7 +63,7 @@ def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
     ConvertError: a suffix that is not known, or torch missing.
   """
   path = pathlib.Path(path)
-  suffix = _suffix(path)
+  suffix = check_suffix(path)
   arrays = {
     key: np.array(value, order="C") for key, value in state_dict.items()
   }
@@ -75,7 +79,8 @@ def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
     _replace(path, lambda name: torch.save(tensors, name))
 
 
-def _suffix(path: pathlib.Path) -> str:
+def check_suffix(path: pathlib.Path) -> str:
+  """The suffix of a file of weights; ConvertError if it is not known."""
   if path.suffix not in SUFFIXES:
     raise ConvertError(
       f"{path} ends in {path.suffix!r}; expected one of {', '.join(SUFFIXES)}"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import dataclasses
 from typing import Any, Protocol
 
+import einops
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,12 @@ class Method(Protocol):
       key: jax.Array,
       members: int,
   ) -> jax.Array:
-    """Returns forecasts [M, B, T_out, H, W, C] in normalised units."""
+    """Returns forecasts [M, B, T_out, H, W, C] in normalised units.
+
+    Whatever is drawn at random folds the member's number and the example's
+    `batch["index"]` into the key, so that a member is the same field for any
+    ensemble size, batch size and number of devices.
+    """
 
 
 def feed_back(
@@ -112,9 +118,7 @@ def feed_back(
   (_, carry), rest = jax.lax.scan(
       body, (newest(history, first), carry), jnp.arange(1, blocks)
   )
-  rest = jnp.moveaxis(rest, 0, 1).reshape(
-      first.shape[0], -1, *first.shape[2:]
-  )
+  rest = einops.rearrange(rest, "n b t ... -> b (n t) ...")
   forecast = jnp.concatenate([first, rest], axis=1)
   return forecast[:, :horizon], carry
 
@@ -135,8 +139,9 @@ def rollout(
     variables: the method's variables.
     frozen: what the method reads and never trains.
     batch: needs `inputs` [B, T_in, H, W, C].
-    key: PRNG key; block number b uses fold_in(key, b), so that a longer
-      forecast begins with the shorter one.
+    key: PRNG key; block number b uses fold_in(key, b), and from the second
+      block on the member's number as well, so that a longer forecast begins
+      with the shorter one.
     members: ensemble members M.
     horizon: number of frames wanted.
 
@@ -154,20 +159,18 @@ def rollout(
     return first[:, :, :horizon]
   frames = batch["inputs"].shape[1]
 
-  def of_member(first, key):
+  def of_member(first, member):
     history = jnp.concatenate([batch["inputs"], first], axis=1)[:, -frames:]
 
     def step(history, carry, number):
       block_key = jax.random.fold_in(key, number + 1)
-      return forecast(history, block_key, 1)[0], carry
+      member_key = jax.random.fold_in(block_key, member)
+      return forecast(history, member_key, 1)[0], carry
 
     rest, _ = feed_back(step, history, (), horizon - first.shape[1])
     return jnp.concatenate([first, rest], axis=1)
 
-  member_keys = jax.vmap(lambda m: jax.random.fold_in(key, m))(
-      jnp.arange(members)
-  )
-  return jax.vmap(of_member)(first, member_keys)
+  return jax.vmap(of_member)(first, jnp.arange(members))
 
 
 def field_names(method_class: type) -> list[str]:

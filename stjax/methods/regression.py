@@ -106,6 +106,12 @@ class Regression:
     forecast, collections = self._forecast(
         variables, batch["inputs"], train, key
     )
+    if forecast.shape != targets.shape:
+      raise ValueError(
+          f"the network forecasts {forecast.shape} where the targets are"
+          f" {targets.shape} (B, T, H, W, C); change model.out_channels or"
+          " data.variables"
+      )
     error = forecast.astype(jnp.float32) - targets
     weight = example_weights(batch, targets)
     count = jnp.sum(jnp.broadcast_to(weight, targets.shape))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stjax import writers
+from stjax import files
 from stjax.metrics.base import MetricError, Score
 
 Results = Mapping[str, Mapping[str, Mapping[str, Score]]]
@@ -135,7 +135,7 @@ def metrics_tree(
 def write_metrics(path: str | os.PathLike, results: Results, **keys) -> None:
   """Writes metrics.json; the keys are those of `metrics_tree`."""
   tree = metrics_tree(results, **keys)
-  writers.write_atomically(
+  files.write_atomically(
       path, json.dumps(tree, indent=2, allow_nan=False) + "\n"
   )
 
@@ -191,7 +191,7 @@ def write_lead_times(
   table = csv.DictWriter(text, list(rows[0]), lineterminator="\n", restval="")
   table.writeheader()
   table.writerows(rows)
-  writers.write_atomically(path, text.getvalue())
+  files.write_atomically(path, text.getvalue())
 
 
 def console_table(results: Results, title: str = "") -> str:

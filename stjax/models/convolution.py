@@ -246,16 +246,6 @@ def _forward(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
 
 def _backward(x, kernel, g, spec: _Spec):
   """Gradients with respect to `x` and `kernel` as CPUs like them."""
-  if spec.kind == "grouped":
-    parts = [
-      _backward(x_part, kernel_part, g_part, dense)
-      for (x_part, kernel_part, dense), g_part in zip(
-        _split(spec, x, kernel), jnp.split(g, spec.groups, -1), strict=True
-      )
-    ]
-    return tuple(
-      jnp.concatenate(arrays, -1) for arrays in zip(*parts, strict=True)
-    )
   kernel = kernel.astype(x.dtype)
   if spec.kind == "depthwise":
     reach = [
@@ -271,6 +261,15 @@ def _backward(x, kernel, g, spec: _Spec):
       _pad(g, pads, spec.wrap), kernel[::-1, ::-1], spec.dilation
     )
     gradient = _depthwise_kernel_gradient
+  elif spec.kind == "grouped":
+    x_gradient = jnp.concatenate(
+      [
+        _dense_input_gradient(g_part, kernel_part, x.shape[1:3], dense)
+        for g_part, kernel_part, dense in _split(spec, g, kernel)
+      ],
+      -1,
+    )
+    gradient = _grouped_kernel_gradient
   else:
     x_gradient = _dense_input_gradient(g, kernel, x.shape[1:3], spec)
     gradient = _dense_kernel_gradient
@@ -390,6 +389,31 @@ def _dense_kernel_gradient(padded, g, size: Pair, spec: _Spec):
 
   total = part(0, n // 2) + part(n // 2, n)
   return total.reshape(*size, c_in, c_out)
+
+
+def _grouped_kernel_gradient(padded, g, size: Pair, spec: _Spec):
+  """Kernel gradient [kh, kw, C_in / groups, C_out], one product per tap.
+
+  The taps are a loop: groups and taps written out would compile for minutes.
+  """
+  n, h, w, c_out = g.shape
+  (kh, kw), (dh, dw) = size, spec.dilation
+  (sh, sw), groups = spec.stride, spec.groups
+  span = (n, sh * (h - 1) + 1, sw * (w - 1) + 1, padded.shape[-1])
+  g_groups = g.reshape(-1, groups, c_out // groups).swapaxes(0, 1)
+
+  def tap(index, total):
+    at = (0, index // kw * dh, index % kw * dw, 0)
+    pixels = lax.dynamic_slice(padded, at, span)[:, ::sh, ::sw]
+    pixels = pixels.reshape(n * h * w, groups, -1)
+    product = jnp.einsum("pgi,gpo->gio", pixels, g_groups)
+    return lax.dynamic_update_index_in_dim(total, product, index, 0)
+
+  c_in = padded.shape[-1] // groups
+  zeros = jnp.zeros((kh * kw, groups, c_in, c_out // groups), jnp.float32)
+  total = lax.fori_loop(0, kh * kw, tap, zeros)
+  total = total.reshape(kh, kw, groups, c_in, -1).swapaxes(2, 3)
+  return total.reshape(kh, kw, c_in, c_out)
 
 
 def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:

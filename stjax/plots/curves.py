@@ -1,8 +1,6 @@
 """Curves: scores by lead time, and scalars by training step."""
 
-import json
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from stjax import writers
 from stjax.plots import style
 
 # Colours that colour-blind readers can tell apart (Okabe and Ito).
@@ -156,8 +155,7 @@ def learning_curves(
     ValueError: the log holds nothing to draw.
   """
   panels: dict[str, dict[str, list[tuple[int, Any]]]] = {}
-  for text in pathlib.Path(log).read_text().splitlines():
-    line = json.loads(text)
+  for line in writers.read_lines(log):
     for name, value in line.items():
       group, _, panel = name.partition("/")
       if panel and group != "progress" and value is not None:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stjax import writers
+from stjax import files
 from stjax.plots import style
 
 _MISSING = "0.75"  # Grey, which neither colour map contains.
@@ -399,4 +399,4 @@ def animation(
       duration=[milliseconds] * (len(frames) - 1) + [4 * milliseconds],
       loop=0,
   )
-  writers.write_atomically(path, data.getvalue())
+  files.write_atomically(path, data.getvalue())

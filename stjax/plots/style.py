@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from stjax import writers
+from stjax import files
 
 RC = {
     "font.family": "sans-serif",
@@ -43,4 +43,4 @@ def save(fig: Figure, path: str | os.PathLike, dpi: int = 110) -> None:
   data = io.BytesIO()
   kind = pathlib.Path(path).suffix.lstrip(".") or "png"
   fig.savefig(data, format=kind, dpi=dpi)
-  writers.write_atomically(path, data.getvalue())
+  files.write_atomically(path, data.getvalue())

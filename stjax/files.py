@@ -1,0 +1,28 @@
+"""Files that are either complete or not there, even if the process is killed.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
+  """Writes a file that is either complete or not there, even if killed."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  data = data.encode() if isinstance(data, str) else data
+  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  try:
+    with partial.open("wb") as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+  """Writes plain values as JSON, atomically."""
+  write_atomically(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,14 @@
+import json
+
+import pytest
+
+from stjax import files
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / "new" / "a.json"
+  files.write_json(path, {"x": 1})
+  with pytest.raises(TypeError):
+    files.write_json(path, {"x": object()})
+  assert json.loads(path.read_text()) == {"x": 1}
+  assert [p.name for p in path.parent.iterdir()] == ["a.json"]
