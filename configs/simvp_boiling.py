@@ -20,8 +20,7 @@ The last two rows have a learning rate of 1e-3, not tuned.
 import ml_collections
 from ml_collections import config_dict
 
-from configs import base
-from configs import simvp
+from configs import base, simvp
 
 # Translators in the place of the default's, gsta; SimVP's other options stay.
 TRANSLATORS = (

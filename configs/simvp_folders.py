@@ -6,8 +6,7 @@ Run:    python -m stjax.main --config=configs/simvp_folders.py \\
 
 import ml_collections
 
-from configs import base
-from configs import simvp
+from configs import base, simvp
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -5,16 +5,16 @@ else a resumed run must know. Saving is asynchronous; a checkpoint that was
 not finished when the process died is ignored.
 """
 
-from collections.abc import Mapping
 import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from absl import logging
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
 from stjax import config as config_lib
 from stjax import state as state_lib

@@ -1,25 +1,21 @@
 """What the commands share: flags, the log's format, and readable ends."""
 
-from collections.abc import Callable
 import logging as python_logging
 import os
 import pathlib
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
-from absl import app
-from absl import flags
-from absl import logging
-import input_pipeline
 import jax
 import ml_collections
+from absl import app, flags, logging
 from ml_collections import config_flags
 
+import input_pipeline
 from stjax import config as config_lib
-from stjax import convert
-from stjax import metrics
-from stjax import models
+from stjax import convert, metrics, models
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A config file, such as configs/simvp_boiling.py.",
@@ -114,7 +110,7 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    fail(error)
+    fail(_without_trace(str(error)))
   except (AttributeError, KeyError) as error:
     reason = str(error.args[0]).replace("\\n", " ").strip("'\"")
     fail(
@@ -123,6 +119,17 @@ def _parse(argv: list[str]) -> list[str]:
     )
   except (TypeError, ValueError, OSError) as error:
     fail(f"the flags cannot be used: {error}")
+
+
+def _without_trace(message: str) -> str:
+  """Where and what went wrong, out of a message that holds a whole trace."""
+  head, found, trace = message.partition("Traceback (most recent call last):")
+  if not found:
+    return message
+  lines = trace.splitlines()
+  places = [line.strip() for line in lines if line.startswith("  File ")]
+  reason = " ".join(x for x in lines if x and not x.startswith(" "))
+  return " ".join((head.strip(), reason, *places[-1:]))
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:

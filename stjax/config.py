@@ -4,11 +4,11 @@ A config is an `ml_collections.ConfigDict` made by a file in `configs/`. Every
 check that needs no data is made here, before anything is compiled.
 """
 
-from collections.abc import Iterable, Mapping
 import difflib
 import json
 import os
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections

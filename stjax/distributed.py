@@ -2,8 +2,8 @@
 
 import os
 
-from absl import logging
 import jax
+from absl import logging
 
 from stjax import config as config_lib
 

@@ -1,29 +1,26 @@
 """Verification: a checkpoint and a split -> scores, tables and figures."""
 
-from collections.abc import Mapping
 import dataclasses
 import functools
 import io
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from absl import logging
-import input_pipeline
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from absl import logging
 
+import input_pipeline
 from stjax import config as config_lib
+from stjax import files, initialise, plots, writers
 from stjax import forecast as forecast_lib
-from stjax import initialise
 from stjax import metrics as metrics_lib
-from stjax import plots
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
-from stjax import files
-from stjax import writers
 from stjax.methods import base
 from stjax.metrics import tables
 from stjax.models import layers

@@ -1,21 +1,21 @@
 """Labelled forecasts: a checkpoint and initial conditions -> a Zarr store."""
 
-from collections.abc import Callable
 import functools
 import pathlib
 import shutil
-from typing import Any
 import warnings
+from collections.abc import Callable
+from typing import Any
 
-from absl import logging
-import input_pipeline
 import jax
-from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 import zarr
+from absl import logging
+from jax.experimental import multihost_utils
 
+import input_pipeline
 from stjax import initialise
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib

@@ -1,12 +1,12 @@
 """Where a run's first state comes from: another run, torch, or nothing."""
 
-from collections.abc import Mapping
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from absl import logging
 import jax
 import numpy as np
+from absl import logging
 
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
@@ -26,14 +26,17 @@ def first_state(run: run_lib.Run) -> state_lib.TrainState:
   Raises:
     ConfigError: the source does not exist or holds another network.
   """
-  state = run.fresh_state()
   if not run.config.init_from:
-    return state
-  source = pathlib.Path(run.config.init_from)
+    return run.fresh_state()
+  variables = _variables_from(run, pathlib.Path(run.config.init_from))
+  return with_variables(run.fresh_state(), variables)
+
+
+def _variables_from(run: run_lib.Run, source: pathlib.Path) -> dict[str, Any]:
   if (source / "checkpoints").is_dir():
     variables = load_variables(run, source, "best")
     logging.info("Started from the best parameters of %s", source)
-    return with_variables(state, variables)
+    return variables
   if source.suffix not in files.SUFFIXES:
     raise config_lib.ConfigError(
         f"init_from={str(source)!r} ({source.absolute()}) is neither a work"
@@ -48,7 +51,7 @@ def first_state(run: run_lib.Run) -> state_lib.TrainState:
         " stjax.convert has more options.)"
     ) from error
   logging.info("Started from the weights in %s", source)
-  return with_variables(state, variables)
+  return variables
 
 
 def with_variables(

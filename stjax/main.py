@@ -6,8 +6,7 @@ Trains, evaluates and forecasts; any leaf of the config is overridden by
 
 from absl import flags
 
-from stjax import cli
-from stjax import distributed
+from stjax import cli, distributed
 
 MODES = ("all", "train", "evaluate", "forecast")
 
@@ -26,10 +25,8 @@ def main() -> None:
   mode = _MODE.value
   distributed.initialise()
   # Only now: these touch the devices.
-  from stjax import evaluate
-  from stjax import forecast
+  from stjax import evaluate, forecast, train
   from stjax import run as run_lib
-  from stjax import train
 
   run = run_lib.build(cli.read_config(), cli.WORKDIR.value)
   run.check_splits(mode)

@@ -6,10 +6,10 @@ follow PyTorch's and timm's definitions to the last digit, because published
 results depend on them, and optax's versions differ.
 """
 
-from collections.abc import Callable, Mapping
 import dataclasses
 import fractions
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax

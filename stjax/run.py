@@ -12,24 +12,21 @@ import os
 import pathlib
 from typing import Any
 
-from absl import logging
-from clu import parameter_overview
-import input_pipeline
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import xarray as xr
+from absl import logging
+from clu import parameter_overview
 
+import input_pipeline
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
-from stjax import methods
-from stjax import models
-from stjax import optim
+from stjax import files, methods, models, optim
 from stjax import sharding as sharding_lib
 from stjax import state as state_lib
 from stjax import step as step_lib
-from stjax import files
 from stjax.methods import base
 from stjax.models import layers
 

@@ -5,13 +5,13 @@ parameters, moments and averages; `space` splits the H axis of gridded arrays.
 One device is the mesh (1, 1, 1), not another path.
 """
 
-from collections.abc import Mapping
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from stjax import config as config_lib
 

@@ -1,7 +1,7 @@
 """The pure train step: one update of any method's state by one batch."""
 
-from collections.abc import Callable
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import einops

@@ -4,26 +4,24 @@ It never asks which method runs. The host reads the scalars of step N - 1
 after it has sent off step N, so that the devices never wait for it.
 """
 
-from collections.abc import Iterator
 import contextlib
 import math
 import signal
 import time
+from collections.abc import Iterator
 
-from absl import logging
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
 
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
-from stjax import evaluate
-from stjax import initialise
+from stjax import evaluate, initialise, writers
 from stjax import progress as progress_lib
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
 from stjax import state as state_lib
-from stjax import writers
 
 
 class Diverged(RuntimeError):

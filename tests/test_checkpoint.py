@@ -1,15 +1,14 @@
 import json
 
-from small_runs import trees_equal
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_runs import trees_equal
 
-from stjax import checkpoint
+from stjax import checkpoint, sharding
 from stjax import config as config_lib
-from stjax import sharding
 from stjax import state as state_lib
 
 

@@ -1,7 +1,7 @@
 import json
 
-from small_runs import tiny_config
 import pytest
+from small_runs import tiny_config
 
 from stjax import config as config_lib
 

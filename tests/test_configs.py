@@ -3,14 +3,14 @@
 import importlib
 import pathlib
 
-import input_pipeline
-from input_pipeline import options
 import jax
 import jax.numpy as jnp
 import ml_collections
 import pytest
 
+import input_pipeline
 from configs import simvp_boiling
+from input_pipeline import options
 from stjax import config as config_lib
 from stjax import models
 from stjax.models.translators import TRANSLATORS

@@ -1,19 +1,16 @@
-import input_pipeline
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-from small_runs import tiny_config
 import xarray as xr
+from small_runs import tiny_config
 
+import input_pipeline
 from configs import simvp_xarray
 from stjax import config as config_lib
-from stjax import evaluate
-from stjax import forecast
-from stjax import initialise
+from stjax import evaluate, forecast, initialise, train
 from stjax import run as run_lib
-from stjax import train
 
 # A network that compiles at once: what is tested here is everything around it.
 RULE = {"name": "threshold_rule", "features": 4, "gates": 2}

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from small_runs import tiny_flags
 import xarray as xr
+from small_runs import tiny_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -1,10 +1,10 @@
 import fractions
 
-from small_runs import tiny_config
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_runs import tiny_config
 
 from stjax import config as config_lib
 from stjax import optim

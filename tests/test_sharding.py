@@ -1,8 +1,8 @@
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from stjax import config as config_lib
 from stjax import sharding

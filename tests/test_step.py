@@ -1,12 +1,12 @@
 import functools
 
-from small_runs import trees_equal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_runs import trees_equal
 
 from stjax import methods
 from stjax import state as state_lib

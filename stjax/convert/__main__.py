@@ -9,18 +9,14 @@ import pathlib
 import re
 import shutil
 
-from absl import flags
-from absl import logging
 import jax
+from absl import flags, logging
 
 from stjax import checkpoint as checkpoint_lib
-from stjax import cli
+from stjax import cli, convert, initialise
 from stjax import config as config_lib
-from stjax import convert
-from stjax import initialise
 from stjax import run as run_lib
-from stjax.convert import files
-from stjax.convert import report
+from stjax.convert import files, report
 
 _USAGE = (
     "python -m stjax.convert --config=configs/X.py --workdir=DIR, and"

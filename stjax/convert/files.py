@@ -46,9 +46,13 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       raise ConvertError(f"{path} is no archive of arrays: {error}") from error
   if suffix == ".safetensors":
     try:
-      return safetensors.numpy.load_file(path)
+      arrays = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
       raise ConvertError(f"{path} is no safetensors file: {error}") from error
+    return {
+      key: value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+      for key, value in arrays.items()
+    }
   return _read_torch(path)
 
 

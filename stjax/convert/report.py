@@ -1,18 +1,16 @@
 """What a conversion did: a table of layers, and errors against torch."""
 
-from collections.abc import Mapping
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
-from stjax import convert
-from stjax import models
-from stjax.convert import files
-from stjax.convert import mapping
+from stjax import convert, models
+from stjax.convert import files, mapping
 
 # Names of the arrays in a reference file.
 INPUTS = ("inputs", "input/x")

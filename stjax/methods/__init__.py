@@ -5,8 +5,7 @@ from typing import Any
 import flax.linen as nn
 
 from stjax import config as config_lib
-from stjax.methods import base
-from stjax.methods import regression
+from stjax.methods import base, regression
 
 METHODS = {"regression": regression.Regression}
 

@@ -1,13 +1,13 @@
 """The method interface, and the one function that feeds forecasts back."""
 
-from collections.abc import Callable
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import einops
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 PyTree = Any
 Batch = dict[str, jax.Array]

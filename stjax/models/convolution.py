@@ -31,6 +31,8 @@ _BATCH_AXES = ("data", "fsdp")
 _SPACE_AXIS = "space"
 # More groups than this make more code than the slow loop costs.
 _MAX_SPLIT_GROUPS = 64
+# Rows of a depthwise convolution's result that are computed at a time.
+_BLOCK_ROWS = 8
 _PADDING_MODES = ("zeros", "circular")
 
 # Part of the key of jit's caches, so that no trace is reused for another mesh.
@@ -178,9 +180,14 @@ def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _pointwise_backward(residuals, g):
   x, kernel = residuals
   # A bfloat16 product would round the sum over all pixels once more.
-  kernel_gradient = jnp.einsum(
-    "...i,...o->io", x, g, preferred_element_type=jnp.float32
+  product = functools.partial(
+    jnp.einsum, preferred_element_type=jnp.float32
   )
+  # The first factor is transposed, and what made it computed again on the way.
+  if x.shape[-1] <= g.shape[-1]:
+    kernel_gradient = product("...i,...o->io", x, g)
+  else:
+    kernel_gradient = product("...o,...i->oi", g, x).T
   return g @ kernel.astype(g.dtype).T, kernel_gradient.astype(kernel.dtype)
 
 
@@ -317,15 +324,31 @@ def _pad(x: jax.Array, pads: Pads, wrap: bool) -> jax.Array:
 
 
 def _shifted_sum(padded, kernel, dilation: Pair) -> jax.Array:
-  """Depthwise convolution without padding: one multiply-add per tap."""
+  """Depthwise convolution without padding: one multiply-add per tap.
+
+  It goes through blocks of rows. A loop's result is stored, while a plain sum
+  would be computed again, slowly, inside each gradient that transposes it.
+  """
   (kh, kw), (dh, dw) = kernel.shape[:2], dilation
   h = padded.shape[1] - dh * (kh - 1)
   w = padded.shape[2] - dw * (kw - 1)
-  return sum(
-    padded[:, i * dh : i * dh + h, j * dw : j * dw + w] * kernel[i, j, 0]
-    for i in range(kh)
-    for j in range(kw)
-  )
+  # Two blocks or more: XLA would write out a loop of one.
+  most = min(_BLOCK_ROWS, max(h // 2, 1))
+  rows = max(n for n in range(1, most + 1) if h % n == 0)
+  span = rows + dh * (kh - 1)
+
+  def block(index, result):
+    start = index * rows
+    part = lax.dynamic_slice_in_dim(padded, start, span, 1)
+    total = sum(
+      part[:, i * dh : i * dh + rows, j * dw : j * dw + w] * kernel[i, j, 0]
+      for i in range(kh)
+      for j in range(kw)
+    )
+    return lax.dynamic_update_slice_in_dim(result, total, start, 1)
+
+  empty = jnp.zeros((padded.shape[0], h, w, padded.shape[-1]), padded.dtype)
+  return lax.fori_loop(0, h // rows, block, empty)
 
 
 def _depthwise_kernel_gradient(padded, g, size: Pair, spec: _Spec):
@@ -333,7 +356,8 @@ def _depthwise_kernel_gradient(padded, g, size: Pair, spec: _Spec):
   (kh, kw), (dh, dw) = size, spec.dilation
   span_h, span_w = dh * (kh - 1) + 1, dw * (kw - 1) + 1
   n, h, w, c = g.shape
-  # Narrower blocks lose the vectorised loop (10x), wider ones compile longer.
+  # 16 as measured: narrower blocks ran up to 10x longer, wider ones compile
+  # longer.
   columns = 16
   blocks = -(-w // columns)
   wider = ((0, 0), (0, 0), (0, blocks * columns - w), (0, 0))

@@ -7,9 +7,9 @@ through a linear convolution, and only then through gates whose steepness is
 learned: sigmoid(exp(s) (a x + b)).
 """
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from stjax.models.errors import NetworkError
 from stjax.models.layers import Conv, torch_conv_default

@@ -11,16 +11,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-from small_runs import tiny_config
-from small_runs import tiny_flags
+from small_runs import tiny_config, tiny_flags
 
 from stjax import config as config_lib
-from stjax import convert
-from stjax import initialise
-from stjax import models
-from stjax import run as run_lib
-from stjax.convert import files
-from stjax.convert import report
+from stjax import convert, evaluate, initialise, models, train
+from stjax.convert import files, report
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/goldens/simvp/openstl_gsta_NS3_eval.npz"
@@ -82,7 +77,11 @@ def converted(call, weights, tmp_path_factory):
   flags = tiny_flags(ema_decay=0.9, evaluation__figures=0)
   flags.append(f"--workdir={workdir}")
   result = call(
-      "convert", *flags, f"--torch={weights}", "--allow_unused=^head", "--report"
+      "convert",
+      *flags,
+      f"--torch={weights}",
+      "--allow_unused=^head",
+      "--report",
   )
   assert result.returncode == 0, result.stderr
   return workdir, flags, result.stdout
@@ -135,39 +134,43 @@ def test_weights_come_back_from_a_work_directory_bit_for_bit(
 
 
 def test_a_converted_network_is_evaluated_then_trained_on(
-    call, converted, state_dict
+    converted, make_run, state_dict
 ):
-  workdir, flags, _ = converted
-  result = call("main", *flags, "--mode=evaluate")
-  assert result.returncode == 0, result.stderr
-  content = json.loads((workdir / "evaluation/metrics.json").read_text())
-
+  workdir, _, _ = converted
+  run = make_run(1, workdir, ema_decay=0.9, evaluation__figures=0)
+  content = evaluate.evaluate(run)
   options = network_options()
   variables = convert.to_stjax(
       "simvp", state_dict, in_shape=IN_SHAPE, **options
   )
   network = models.build("simvp", **options)
-  run = run_lib.build(
-      tiny_config(ema_decay=0.9), workdir, devices=jax.devices()[:1]
-  )
-  squares = []
-  for batch in run.split("test", 1).batches:
-    forecast = network.apply(
-        {k: variables[k] for k in ("params", "batch_stats")}, batch["inputs"]
-    )
-    squares.append(np.square(forecast - batch["targets"]))
+  forecast = jax.jit(lambda x: network.apply(
+      {k: variables[k] for k in ("params", "batch_stats")}, x
+  ))
+  squares = [
+      np.square(forecast(batch["inputs"]) - batch["targets"])
+      for batch in run.split("test", 1).batches
+  ]
   np.testing.assert_allclose(
       content["physical"]["mse"]["overall"], np.mean(squares), rtol=1e-5
   )
 
-  result = call("main", *flags, "--mode=train")
-  assert result.returncode == 0, result.stderr
-  assert "Restored step 0" in result.stderr
+  assert train.train(run)
   lines = (workdir / "logs/metrics.jsonl").read_text().splitlines()
-  losses = [
-      row["train/loss"] for row in map(json.loads, lines) if "train/loss" in row
-  ]
-  assert len(losses) == 4 and np.isfinite(losses).all()
+  losses = {
+      row["step"]: row["train/loss"]
+      for row in map(json.loads, lines)
+      if "train/loss" in row
+  }
+  assert list(losses) == [1, 2, 3, 4] and np.isfinite([*losses.values()]).all()
+  # The first batch was seen by the converted network, not by a fresh one.
+  batch = next(iter(run.split("train", 8, train=True).batches))
+  batch = {name: batch[name] for name in ("inputs", "targets", "valid")}
+  loss, _ = jax.jit(lambda batch: run.method.loss(
+      {k: variables[k] for k in ("params", "batch_stats")},
+      {}, batch, jax.random.key(0), True,
+  ))(batch)
+  np.testing.assert_allclose(losses[1], loss, rtol=1e-3)
 
 
 def test_an_existing_run_is_not_overwritten(call, converted, weights):
@@ -211,7 +214,10 @@ def test_a_golden_networks_error_is_that_of_rounding(call, tmp_path):
   flags = ["--config=configs/simvp_array.py", *flags, f"--torch={weights}"]
 
   result = call(
-      "convert", *flags, f"--reference={GOLDEN}", f"--workdir={tmp_path / 'run'}"
+      "convert",
+      *flags,
+      f"--reference={GOLDEN}",
+      f"--workdir={tmp_path / 'run'}",
   )
   assert result.returncode == 0, result.stderr
   name, rest = result.stdout.splitlines()[-1].split(": largest error ")
@@ -248,7 +254,8 @@ def misnamed(state_dict):
 @pytest.mark.parametrize(
     ("change", "flags", "words"),
     [
-        (misnamed, [], ["dec.readout.weight: missing", "head.weight (3,): unused"]),
+        (misnamed, [],
+         ["dec.readout.weight: missing", "head.weight (3,): unused"]),
         (dict, ["--config.model.translator=tau"],
          ["gating_unit.fc.0.weight: missing"]),
         (lambda s: None, [], ["weights.npz is no archive"]),
@@ -302,7 +309,7 @@ def test_nothing_is_written_for_torch_without_a_checkpoint(call, tmp_path):
 def test_a_run_starts_from_a_torch_file(make_run, state_dict, tmp_path):
   weights = tmp_path / "weights.npz"
   files.write(weights, state_dict)
-  run = make_run(2, init_from=str(weights), ema_decay=0.9)
+  run = make_run(1, init_from=str(weights), ema_decay=0.9)
   state = initialise.first_state(run)
   assert int(state.step) == 0
   for params in (state.params, state.ema_params):

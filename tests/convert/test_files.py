@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,6 +54,12 @@ def test_a_checkpoints_weights_are_found_in_it(tmp_path):
   assert_same(files.read(path), {"w": np.array([1.5, -2.0], np.float32)})
 
 
+def test_bfloat16_comes_as_float32_without_torch(tmp_path):
+  path = tmp_path / "weights.safetensors"
+  files.write(path, {"w": np.array([1.5, -2.0], jnp.bfloat16)})
+  assert_same(files.read(path), {"w": np.array([1.5, -2.0], np.float32)})
+
+
 def test_a_torch_file_that_would_run_code_is_refused(tmp_path):
   torch = pytest.importorskip("torch")
   path = tmp_path / "weights.pth"
@@ -68,10 +75,11 @@ def test_an_archive_with_objects_is_refused(tmp_path):
     files.read(path)
 
 
+@pytest.mark.parametrize("content", [b"no weights", b"", b"PK cut short"])
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_a_broken_file_is_refused_by_name(tmp_path, suffix):
+def test_a_broken_file_is_refused_by_name(tmp_path, suffix, content):
   path = tmp_path / f"weights{suffix}"
-  path.write_bytes(b"no weights")
+  path.write_bytes(content)
   with pytest.raises(ConvertError, match=f"weights{suffix}"):
     files.read(path)
 

@@ -2,11 +2,12 @@
 
 import json
 
-import input_pipeline
-from input_pipeline import normalise
 import numpy as np
 import pytest
 import xarray as xr
+
+import input_pipeline
+from input_pipeline import normalise
 
 
 def test_sequences_of_one_event_stay_together_by_default(tmp_path):

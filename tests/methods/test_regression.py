@@ -6,8 +6,7 @@ import pytest
 
 from stjax import config as config_lib
 from stjax import methods
-from stjax.methods import base
-from stjax.methods import regression
+from stjax.methods import base, regression
 
 
 class AddOne(nn.Module):

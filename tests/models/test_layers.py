@@ -84,8 +84,20 @@ def mesh_of(shape):
   return jax.make_mesh(shape, names, (AxisType.Auto,) * 3)
 
 
-@pytest.mark.parametrize("mode", ["zeros", "circular"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+  ("name", "mode"),
+  [(name, "zeros") for name in CASES]
+  + [
+    (name, "circular")
+    for name in (
+      "dense",
+      "dense even kernel",
+      "depthwise dilated",
+      "depthwise one-sided",
+      "grouped stride 2",
+    )
+  ],
+)
 def test_convolution_and_its_gradients_equal_xla(name, mode):
   case = CASES[name]
   options = (*case[3:], mode)
@@ -120,6 +132,15 @@ def test_gradients_inside_scan_equal_xla_outside(name):
   assert_close(got, want)
 
 
+@pytest.mark.parametrize("height", [7, 16])
+def test_depthwise_rows_in_blocks_are_each_counted_once(height):
+  # Seven rows make blocks of one, sixteen two of eight.
+  options = (1, None, 3, 4, "circular")
+  x, kernel = arrays((4, 4, 3, 1, None, 3, 4), (2, height, 5))
+  want = reference(x, kernel, *options)
+  assert_close(layers.conv2d(x, kernel, *options), want)
+
+
 def test_kernel_gradient_of_wide_rows_counts_every_column_once():
   # Rows are cut into blocks; 45 columns leave a ragged one.
   options = (1, None, 1, 4, "zeros")
@@ -152,9 +173,16 @@ def test_bfloat16_keeps_output_dtype_and_float32_kernel_gradient(name):
   assert_close(kernel_gradient, want, relative=0.05)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)])
 @pytest.mark.parametrize(
-  "name", ["dense", "dense stride 2", "depthwise dilated", "grouped"]
+  ("name", "shape"),
+  [
+    ("dense", (8, 1, 1)),
+    ("dense", (2, 2, 2)),
+    ("dense stride 2", (2, 4, 1)),
+    ("depthwise dilated", (2, 4, 1)),
+    ("depthwise dilated", (1, 1, 8)),
+    ("grouped", (2, 4, 1)),
+  ],
 )
 def test_split_batch_and_rows_give_one_device_result(name, shape):
   mesh = mesh_of(shape)
