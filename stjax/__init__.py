@@ -1,1 +1,1 @@
-"""stjax: spatiotemporal forecasting in JAX, from raw data to scored forecast."""
+"""stjax: spatiotemporal forecasting in JAX, from data to scored forecast."""

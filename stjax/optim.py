@@ -228,9 +228,11 @@ def build(
   if per == "epoch":
     # The first step of each epoch; float32 could not tell them apart.
     starts = [math.ceil(epoch * steps_per_epoch) for epoch in range(total + 1)]
-    rate = lambda step: by_count(
-        jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1
-    )
+
+    def rate(step):
+      epoch = jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1
+      return by_count(epoch)
+
   b1 = options["b1"]
   if name == "one_cycle" and cycle_momentum and options["name"] != "sgd":
     b1 = one_cycle_momentum(num_steps, shape["pct_start"])

@@ -242,7 +242,8 @@ def _flat(config: dict, prefix: str = "") -> dict[str, float | str]:
     if isinstance(value, dict):
       flat |= _flat(value, name)
     else:
-      flat[name] = value if isinstance(value, bool | int | float) else str(value)
+      number = isinstance(value, bool | int | float)
+      flat[name] = value if number else str(value)
   return flat
 
 

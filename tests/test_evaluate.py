@@ -108,7 +108,8 @@ def test_scores_do_not_depend_on_the_batch_or_the_devices(finished):
 
 
 def test_persistence_takes_the_last_value_that_was_observed():
-  inputs = jnp.arange(1.0, 4.0).reshape(1, 3, 1, 1, 1) * jnp.ones((1, 3, 1, 4, 1))
+  inputs = jnp.arange(1.0, 4.0).reshape(1, 3, 1, 1, 1)
+  inputs = jnp.broadcast_to(inputs, (1, 3, 1, 4, 1))
   mask = np.ones((1, 5, 1, 4, 1), bool)
   mask[0, 2, 0, 1] = False  # The newest is missing.
   mask[0, 1:3, 0, 2] = False  # The two newest are.
