@@ -193,10 +193,9 @@ class TransformerBlock(nn.Module):
   ):
     super().__init__()
     self.uniformer = uniformer
-    eps = 1e-6 if uniformer else 1e-5
-    self.norm1 = nn.LayerNorm(width, eps=eps)
+    self.norm1 = nn.LayerNorm(width, eps=1e-5)
     self.attn = SelfAttention(width)
-    self.norm2 = nn.LayerNorm(width, eps=eps)
+    self.norm2 = nn.LayerNorm(width, eps=1e-5)
     self.mlp = Mlp(width, hidden)
     he_fan_out(self)
     if uniformer:

@@ -9,7 +9,8 @@ process, in turns, so that other load on the machine meets both alike:
 Network, batch and optimiser are those of configs/simvp_boiling.py. Torch runs
 the translators of benchmarks/torch_blocks.py, stjax all. On CPU each is held
 to the same cores. With a GPU torch also runs compiled, both run in float32 and
-bfloat16, and the ratio is to the faster torch.
+bfloat16, and the ratio is to the faster torch. GFLOP is what XLA counts in the
+compiled step: loop bodies once, hence too little on CPU.
 """
 
 import argparse

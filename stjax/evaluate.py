@@ -272,7 +272,7 @@ class Evaluator:
         fields,
     )
     empty = metrics_lib.Accumulator(self._metrics)
-    empty.add(jax.tree.map(lambda t: np.zeros(t.shape), totals))
+    empty.add(jax.tree.map(lambda t: np.ones(t.shape), totals))
     return ["loss", *metrics_lib.scalars(empty.compute())]
 
   @staticmethod

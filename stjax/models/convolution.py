@@ -21,18 +21,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from stjax.models import taps
 from stjax.models.errors import NetworkError, unknown_name
-
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from stjax.models.taps import Pads, Pair
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _BATCH_AXES = ("data", "fsdp")
 _SPACE_AXIS = "space"
 # More groups than this make more code than the slow loop costs.
 _MAX_SPLIT_GROUPS = 64
-# Rows of a depthwise convolution's result that are computed at a time.
-_BLOCK_ROWS = 8
 _PADDING_MODES = ("zeros", "circular")
 
 # Part of the key of jit's caches, so that no trace is reused for another mesh.
@@ -118,7 +115,7 @@ def conv2d(
   )
   if wrap and not keeps_size:
     # The derivative of this pad is left to JAX; the rest sees no padding.
-    x, pads, wrap = _pad(x, pads, True), ((0, 0), (0, 0)), False
+    x, pads, wrap = taps.pad(x, pads, True), ((0, 0), (0, 0)), False
   if size == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
     return _pointwise(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
   mesh = _mesh.value
@@ -224,7 +221,7 @@ _convolution.defvjp(_convolution_forward, _convolution_backward)
 def _ordinary(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
   pads = spec.pads
   if spec.wrap:
-    x, pads = _pad(x, pads, True), ((0, 0), (0, 0))
+    x, pads = taps.pad(x, pads, True), ((0, 0), (0, 0))
   return lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
@@ -244,7 +241,8 @@ def _ordinary_backward(x, kernel, g, spec: _Spec):
 def _forward(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
   """The convolution as CPUs like it."""
   if spec.kind == "depthwise":
-    return _shifted_sum(_pad(x, spec.pads, spec.wrap), kernel, spec.dilation)
+    padded = taps.pad(x, spec.pads, spec.wrap)
+    return taps.shifted_sum(padded, kernel, spec.dilation)
   if spec.kind == "grouped":
     parts = [_ordinary(*part) for part in _split(spec, x, kernel)]
     return jnp.concatenate(parts, -1)
@@ -264,10 +262,10 @@ def _backward(x, kernel, g, spec: _Spec):
         reach, spec.pads, x.shape[1:3], g.shape[1:3], strict=True
       )
     )
-    x_gradient = _shifted_sum(
-      _pad(g, pads, spec.wrap), kernel[::-1, ::-1], spec.dilation
+    x_gradient = taps.shifted_sum(
+      taps.pad(g, pads, spec.wrap), kernel[::-1, ::-1], spec.dilation
     )
-    gradient = _depthwise_kernel_gradient
+    gradient = taps.depthwise_kernel_gradient
   elif spec.kind == "grouped":
     x_gradient = jnp.concatenate(
       [
@@ -276,11 +274,11 @@ def _backward(x, kernel, g, spec: _Spec):
       ],
       -1,
     )
-    gradient = _grouped_kernel_gradient
+    gradient = taps.grouped_kernel_gradient
   else:
     x_gradient = _dense_input_gradient(g, kernel, x.shape[1:3], spec)
-    gradient = _dense_kernel_gradient
-  padded = _pad(x, spec.pads, spec.wrap)
+    gradient = taps.dense_kernel_gradient
+  padded = taps.pad(x, spec.pads, spec.wrap)
   gradient = functools.partial(gradient, size=kernel.shape[:2], spec=spec)
   return x_gradient, _over_local_batch(gradient, spec.mesh)(padded, g)
 
@@ -315,131 +313,6 @@ def _over_local_batch(gradient, mesh: jax.sharding.Mesh | None):
   )
 
 
-def _pad(x: jax.Array, pads: Pads, wrap: bool) -> jax.Array:
-  """Pads H and W; pads may be negative (cut off) where they are zeros."""
-  if wrap:
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
-  config = [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)]
-  return lax.pad(x, jnp.zeros((), x.dtype), config)
-
-
-def _shifted_sum(padded, kernel, dilation: Pair) -> jax.Array:
-  """Depthwise convolution without padding: one multiply-add per tap.
-
-  It goes through blocks of rows. A loop's result is stored, while a plain sum
-  would be computed again, slowly, inside each gradient that transposes it.
-  """
-  (kh, kw), (dh, dw) = kernel.shape[:2], dilation
-  h = padded.shape[1] - dh * (kh - 1)
-  w = padded.shape[2] - dw * (kw - 1)
-  # Two blocks or more: XLA would write out a loop of one.
-  most = min(_BLOCK_ROWS, max(h // 2, 1))
-  rows = max(n for n in range(1, most + 1) if h % n == 0)
-  span = rows + dh * (kh - 1)
-
-  def block(index, result):
-    start = index * rows
-    part = lax.dynamic_slice_in_dim(padded, start, span, 1)
-    total = sum(
-      part[:, i * dh : i * dh + rows, j * dw : j * dw + w] * kernel[i, j, 0]
-      for i in range(kh)
-      for j in range(kw)
-    )
-    return lax.dynamic_update_slice_in_dim(result, total, start, 1)
-
-  empty = jnp.zeros((padded.shape[0], h, w, padded.shape[-1]), padded.dtype)
-  return lax.fori_loop(0, h // rows, block, empty)
-
-
-def _depthwise_kernel_gradient(padded, g, size: Pair, spec: _Spec):
-  """Kernel gradient [kh, kw, 1, C], row by row with a small accumulator."""
-  (kh, kw), (dh, dw) = size, spec.dilation
-  span_h, span_w = dh * (kh - 1) + 1, dw * (kw - 1) + 1
-  n, h, w, c = g.shape
-  # 16 as measured: narrower blocks ran up to 10x longer, wider ones compile
-  # longer.
-  columns = 16
-  blocks = -(-w // columns)
-  wider = ((0, 0), (0, 0), (0, blocks * columns - w), (0, 0))
-  padded, g = jnp.pad(padded, wider), jnp.pad(g, wider)
-  parts = _channel_parts(c)
-  width = c // parts
-
-  def one_part(part):
-    def row(t, total):
-      block, t = t % blocks, t // blocks
-      at = (t // h, t % h, block * columns, part * width)
-      g_row = lax.dynamic_slice(g, at, (1, 1, columns, width))[0, 0]
-      shape = (1, span_h, columns + span_w - 1, width)
-      x_rows = lax.dynamic_slice(padded, at, shape)[0, ::dh]
-      return total + sum(
-        x_rows[:, i : i + span_w : dw] * g_row[i] for i in range(columns)
-      )
-
-    zeros = jnp.zeros((kh, kw, width), jnp.float32)
-    return lax.fori_loop(0, n * h * blocks, row, zeros)
-
-  return jnp.concatenate([one_part(p) for p in range(parts)], -1)[:, :, None]
-
-
-def _channel_parts(channels: int, most: int = 256) -> int:
-  """At least two independent loops, which XLA runs on different threads."""
-  least = max(2, -(-channels // most))
-  candidates = range(least, 2 * (channels // most) + 3)
-  return next((n for n in candidates if channels % n == 0), 1)
-
-
-def _dense_kernel_gradient(padded, g, size: Pair, spec: _Spec):
-  """Kernel gradient [kh, kw, C_in, C_out], one product per image and tap."""
-  (n, h, w, c_out), c_in = g.shape, padded.shape[-1]
-  (sh, sw), (dh, dw) = spec.stride, spec.dilation
-
-  def image(index, total):
-    g_pixels = g[index].reshape(-1, c_out)
-    taps = [
-      padded[
-        index, i : i + sh * (h - 1) + 1 : sh, j : j + sw * (w - 1) + 1 : sw
-      ]
-      for i in range(0, dh * size[0], dh)
-      for j in range(0, dw * size[1], dw)
-    ]
-    return total + jnp.stack(
-      [tap.reshape(-1, c_in).T @ g_pixels for tap in taps]
-    )
-
-  def part(start, stop):
-    zeros = jnp.zeros((size[0] * size[1], c_in, c_out), jnp.float32)
-    return lax.fori_loop(start, stop, image, zeros)
-
-  total = part(0, n // 2) + part(n // 2, n)
-  return total.reshape(*size, c_in, c_out)
-
-
-def _grouped_kernel_gradient(padded, g, size: Pair, spec: _Spec):
-  """Kernel gradient [kh, kw, C_in / groups, C_out], one product per tap.
-
-  The taps are a loop: groups and taps written out would compile for minutes.
-  """
-  n, h, w, c_out = g.shape
-  (kh, kw), (dh, dw) = size, spec.dilation
-  (sh, sw), groups = spec.stride, spec.groups
-  span = (n, sh * (h - 1) + 1, sw * (w - 1) + 1, padded.shape[-1])
-  g_groups = g.reshape(-1, groups, c_out // groups).swapaxes(0, 1)
-
-  def tap(index, total):
-    at = (0, index // kw * dh, index % kw * dw, 0)
-    pixels = lax.dynamic_slice(padded, at, span)[:, ::sh, ::sw]
-    pixels = pixels.reshape(n * h * w, groups, -1)
-    product = jnp.einsum("pgi,gpo->gio", pixels, g_groups)
-    return lax.dynamic_update_index_in_dim(total, product, index, 0)
-
-  c_in = padded.shape[-1] // groups
-  zeros = jnp.zeros((kh * kw, groups, c_in, c_out // groups), jnp.float32)
-  total = lax.fori_loop(0, kh * kw, tap, zeros)
-  total = total.reshape(kh, kw, groups, c_in, -1).swapaxes(2, 3)
-  return total.reshape(kh, kw, c_in, c_out)
-
-
 def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
   size = kernel.shape[:2]
   if (
@@ -459,7 +332,7 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
     pads = tuple(
       (r - low, low) for r, (low, _) in zip(reach, spec.pads, strict=True)
     )
-    return _ordinary(_pad(g, pads, True), flipped, plain)
+    return _ordinary(taps.pad(g, pads, True), flipped, plain)
   pads = tuple(
     (r - low, n + low - s * (m - 1) - 1)
     for r, (low, _), n, m, s in zip(
@@ -481,9 +354,9 @@ def _sub_pixel_input_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
   """
   n, h, w, c_out = g.shape
   c_in = kernel.shape[2]
-  taps = jnp.zeros((2, 2, 3), kernel.dtype)  # [shift, phase, tap]
-  taps = taps.at[(0, 0, 1), (0, 1, 1), (1, 2, 0)].set(1)
-  phases = jnp.einsum("api,bqj,ijco->abopqc", taps, taps, kernel)
+  share = jnp.zeros((2, 2, 3), kernel.dtype)  # [shift, phase, tap]
+  share = share.at[(0, 0, 1), (0, 1, 1), (1, 2, 0)].set(1)
+  phases = jnp.einsum("api,bqj,ijco->abopqc", share, share, kernel)
   y = lax.conv_general_dilated(
     g,
     phases.reshape(2, 2, c_out, 4 * c_in),

@@ -211,7 +211,7 @@ def uniformer(index: int, resized: bool) -> Constructor:
     )
   return functools.partial(
     TwoBranchBlock,
-    norm=functools.partial(LayerNorm, eps=1e-6),
+    norm=LayerNorm,
     mixer=GlobalAttention,
     scale=1e-6,
     position=TORCH,
