@@ -383,8 +383,8 @@ def build(
       config.accumulation_steps,
       height,
   )
-  check("evaluation.batch_size", config.evaluation.batch_size)
-  check("forecast.batch_size", config.forecast.batch_size)
+  check("evaluation.batch_size", config.evaluation.batch_size, 1, height)
+  check("forecast.batch_size", config.forecast.batch_size, 1, height)
   num_steps = config.num_steps
   if num_steps <= 0:
     num_steps = math.ceil(

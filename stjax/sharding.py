@@ -89,8 +89,8 @@ def check_batch(
     mesh: jax.sharding.Mesh,
     key: str,
     batch_size: int,
-    accumulation_steps: int = 1,
-    height: int = 1,
+    accumulation_steps: int,
+    height: int,
 ) -> None:
   """Raises ConfigError if a batch does not split evenly over the mesh.
 

@@ -19,7 +19,7 @@ def build(num_steps=10, **changes):
   options = tiny_config(
       **{f"optimizer__{k}": v for k, v in changes.items()}
   ).optimizer
-  return optim.build(options, num_steps, steps_per_epoch=fractions.Fraction(5, 2))
+  return optim.build(options, num_steps, fractions.Fraction(5, 2))
 
 
 def test_one_cycle_starts_at_a_25th_peaks_and_ends_at_nothing():

@@ -25,11 +25,11 @@ def test_batches_that_do_not_split_are_refused():
   mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "space": 2})
   sharding.check_batch(mesh, "global_batch_size", 8, 2, height=6)
   with pytest.raises(config_lib.ConfigError, match="global_batch_size=6"):
-    sharding.check_batch(mesh, "global_batch_size", 6)
+    sharding.check_batch(mesh, "global_batch_size", 6, 1, height=6)
   with pytest.raises(config_lib.ConfigError, match="accumulation_steps"):
-    sharding.check_batch(mesh, "global_batch_size", 12, 2)
+    sharding.check_batch(mesh, "global_batch_size", 12, 2, height=6)
   with pytest.raises(config_lib.ConfigError, match="H = 5"):
-    sharding.check_batch(mesh, "global_batch_size", 8, height=5)
+    sharding.check_batch(mesh, "global_batch_size", 8, 1, height=5)
 
 
 def test_large_arrays_split_along_their_largest_divisible_axis():

@@ -174,17 +174,25 @@ def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return x @ kernel.astype(x.dtype)
 
 
+def _float32_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  """A product whose sums over all pixels are not rounded to bfloat16."""
+  product = functools.partial(
+    jnp.einsum, equation, preferred_element_type=jnp.float32
+  )
+  if a.dtype == jnp.float32:
+    return product(a, b)
+  # XLA's CPU backend has no bfloat16 product into float32 for every shape.
+  widened = lambda a, b: product(a.astype(jnp.float32), b.astype(jnp.float32))
+  return lax.platform_dependent(a, b, cpu=widened, default=product)
+
+
 def _pointwise_backward(residuals, g):
   x, kernel = residuals
-  # A bfloat16 product would round the sum over all pixels once more.
-  product = functools.partial(
-    jnp.einsum, preferred_element_type=jnp.float32
-  )
   # The first factor is transposed, and what made it computed again on the way.
   if x.shape[-1] <= g.shape[-1]:
-    kernel_gradient = product("...i,...o->io", x, g)
+    kernel_gradient = _float32_product("...i,...o->io", x, g)
   else:
-    kernel_gradient = product("...o,...i->oi", g, x).T
+    kernel_gradient = _float32_product("...o,...i->oi", g, x).T
   return g @ kernel.astype(g.dtype).T, kernel_gradient.astype(kernel.dtype)
 
 
