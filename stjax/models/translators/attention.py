@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from stjax.models.errors import NetworkError
 from stjax.models.layers import BatchNorm, LayerNorm, truncated_normal
+from stjax.models.translators.blocked_attention import attention
 from stjax.models.translators.metaformer import (
   HE,
   TORCH,
@@ -60,9 +61,10 @@ class SelfAttention(nn.Module):
     q, k, v = jnp.moveaxis(
       qkv.reshape(n, length, 3, self.heads, width // self.heads), 2, 0
     )
-    y = jax.nn.dot_product_attention(
-      q, k, v, bias=None if bias is None else bias[None]
-    )
+    if bias is None:
+      y = attention(q, k, v)
+    else:
+      y = jax.nn.dot_product_attention(q, k, v, bias=bias[None])
     y = linear(width, dtype=self.dtype, name="project")(y.reshape(x.shape))
     return nn.Dropout(self.dropout, deterministic=not train)(y)
 
