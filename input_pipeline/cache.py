@@ -177,6 +177,13 @@ def write_text(path: str, text: str) -> None:
       file.write(text)
 
 
+def write_array(path: str, array: np.ndarray) -> None:
+  """Writes a .npy file that is there whole or not at all."""
+  with _replacing(path) as temporary:
+    with open(temporary, "wb") as file:
+      np.save(file, array, allow_pickle=False)
+
+
 def _write(store: base.Store, path: str) -> None:
   with _replacing(path) as temporary:
     frames = np.lib.format.open_memmap(

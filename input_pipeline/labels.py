@@ -15,8 +15,9 @@ def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
 
   Returns:
     0-d NaN variables, one a channel, with their attributes; coordinate
-    lead_time [horizon] (timedelta64[ns], or 1, 2, ... steps without a time
-    axis) and the store's spatial coordinates and attributes.
+    lead_time [horizon] (timedelta64[ns]; without a time axis months where the
+    step is a month, else 1, 2, ... steps) and the store's spatial coordinates
+    and attributes.
   """
   steps = np.arange(1, horizon + 1)
   axes = [store.times(i) for i in range(store.num_sequences)]
@@ -30,9 +31,14 @@ def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
         attrs["comment"] = ("steps are not all equal (calendar months, gaps): "
                             "multiples of the most common one; exact times are "
                             "in valid_time")
-  lead_time = steps if step is None else steps * step.astype("timedelta64[ns]")
   if step is None:
+    lead_time = steps
     attrs["long_name"] = "frames since the last frame of the history"
+  elif np.datetime_data(step)[0] == "M":  # Months have no length in seconds.
+    lead_time = steps * int(step.astype(np.int64))
+    attrs["long_name"] = "months since the last frame of the history"
+  else:
+    lead_time = steps * step.astype("timedelta64[ns]")
   template = xr.Dataset(
       {variable.name: ((), np.float32(np.nan), dict(variable.attrs))
        for variable in store.variables},

@@ -1,6 +1,5 @@
 """From a data config to batches: read, normalise, shard, prefetch, resume."""
 import dataclasses
-import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,17 +11,15 @@ from absl import flags
 
 from input_pipeline import (
     augment,
-    cache,
+    calendar,
     errors,
     labels,
     normalise,
     options,
-    stores,
+    training,
     windows,
 )
-from input_pipeline.stores import base
 
-_CHUNK = 32  # Frames read at a time for the statistics.
 _ENDLESS = 2**62  # Batches of a series without an end.
 
 
@@ -37,7 +34,10 @@ class Split:
       normalised units; mask [B, T_in + T_out, H, W, C] bool, True where
       observed, when data.missing is "mask" (missing values are 0); time
       [B, T_in + T_out] int64 seconds since 1970 when there is a time axis;
-      index [B] int32, position in the split; valid [B] bool, False for the
+      calendar [B, T_in + T_out, K] int32, the columns of data.calendar in
+      their order, when there are any;
+      index [B] int32, position in the split (in the whole one where only every
+      so many windows are read); valid [B] bool, False for the
       rows that fill up a last batch.
     num_examples: windows in the split.
     num_batches: batches of one pass, the last may be filled up.
@@ -48,6 +48,7 @@ class Split:
       of each window, on dimension "sample".
     example_shape: shapes of one example, {"inputs": (T_in, H, W, C),
       "targets": (T_out, H, W, C)}.
+    calendar_sizes: number of values of each column of data.calendar.
   """
   batches: grain.IterDataset
   num_examples: int
@@ -56,6 +57,7 @@ class Split:
   coordinates: xr.Dataset
   labels: xr.Dataset
   example_shape: dict[str, tuple[int, ...]]
+  calendar_sizes: tuple[int, ...] = ()
 
 
 def build(
@@ -70,6 +72,7 @@ def build(
     start: int = 0,
     statistics: normalise.Statistics | None = None,
     cache_dir: str | os.PathLike | None = None,
+    every: int = 1,
 ) -> Split:
   """Builds one split of a data set.
 
@@ -88,21 +91,24 @@ def build(
       an uninterrupted run, and none before is read.
     statistics: of the training split, if known; else they are computed.
     cache_dir: folder for prepared copies and statistics.
+    every: only every so many windows of the split are in it, beginning with
+      the first; statistics are still of the whole training split.
 
   Raises:
     DataError: for settings or data that cannot be used.
   """
   resolved = options.resolve(data_config)
   train = split == "train" if train is None else train
-  _check(resolved, batch_size, process_index, process_count, start, seed)
+  _check(resolved, batch_size, process_index, process_count, start, seed, every)
   cache_dir = os.fspath(cache_dir) if cache_dir else None
-  source = cache.apply(_store(resolved, cache_dir), resolved, cache_dir)
-  cutting = {key: resolved[key] for key in ("history", "horizon", "stride")}
-  cutting |= resolved["split"]
-  mine = windows.make(source, split, **cutting)
+  source = training.open_store(resolved, cache_dir)
+  whole = windows.make(source, split, **training.cutting(resolved))
+  mine = whole.every(every)
+  days = calendar.make(
+      source, resolved["calendar"], resolved["slots_per_day"])
   if statistics is None:
-    statistics = _statistics(source, resolved, cutting, cache_dir)
-  _check_statistics(statistics, source)
+    statistics = training.compute_statistics(source, resolved, cache_dir)
+  training.check_statistics(statistics, source)
   space = source.space
   height, width = (space.sizes[dim] for dim in space.attrs["spatial_dims"])
   frame = (height, width, len(source.variables))
@@ -115,16 +121,19 @@ def build(
       source, mine, resolved["history"], statistics,
       resolved["missing"] == "mask", frame,
       slice(process_index * rows, (process_index + 1) * rows),
-      operations if train else (), seed))
+      operations if train else (), seed, days, every))
   return Split(
       batches=_prefetched(batches, **resolved["loader"]),
       num_examples=len(mine),
       num_batches=num_batches,
       statistics=statistics,
       coordinates=labels.coordinates(source, resolved["horizon"]),
-      labels=labels.labels(source, mine, resolved["history"]),
+      # Named as in the whole split, whatever is read of it.
+      labels=labels.labels(source, whole, resolved["history"]).isel(
+          sample=slice(None, None, every)),
       example_shape={"inputs": (resolved["history"], *frame),
-                     "targets": (resolved["horizon"], *frame)})
+                     "targets": (resolved["horizon"], *frame)},
+      calendar_sizes=days.sizes)
 
 
 class _Read:
@@ -132,7 +141,7 @@ class _Read:
 
   def __init__(
       self, store, cut, history, statistics, mask, frame, rows, operations,
-      seed):
+      seed, days, every):
     self._store = store
     self._windows = cut
     self._history = history
@@ -140,8 +149,10 @@ class _Read:
     self._mask = mask
     self._frame = frame
     self._rows = rows
+    self._every = every
     self._operations = operations
     self._seed = seed
+    self._calendar = days
     self._timed = store.times(0) is not None
 
   def __call__(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]):
@@ -150,6 +161,8 @@ class _Read:
     inputs = np.empty((size, history, *self._frame), np.float32)
     targets = np.empty((size, cut.length - history, *self._frame), np.float32)
     time = np.empty((size, cut.length), np.int64)
+    columns = self._calendar.columns
+    days = np.empty((size, cut.length, len(columns)), np.int32)
     for row, window in enumerate(index):
       sequence, start = int(cut.sequence[window]), int(cut.start[window])
       frames = self._store.read(sequence, start, start + cut.length)
@@ -159,6 +172,8 @@ class _Read:
       inputs[row], targets[row] = frames[:history], frames[history:]
       if self._timed:
         time[row] = self._store.times(sequence)[start:start + cut.length]
+      if columns:
+        days[row] = self._calendar.frames(sequence, start, start + cut.length)
     observed = []
     for part, first in ((inputs, 0), (targets, history)):
       normalise.forward_in_place(self._statistics, part)
@@ -170,30 +185,22 @@ class _Read:
         part[~finite] = 0
         observed.append(finite)
     result = {"inputs": inputs, "targets": targets,
-              "index": index.astype(np.int32), "valid": valid}
+              "index": (index * self._every).astype(np.int32),
+              "valid": valid}
     if self._mask:
       result["mask"] = np.concatenate(observed, axis=1)
     if self._timed:
       result["time"] = time
+    if columns:
+      result["calendar"] = days
     return result
 
   def _complain(self, index, first, finite):
     row = int(np.argwhere(~finite)[0, 0])
     window = index[row]
-    raise _not_finite(
+    raise training.not_finite(
         self._store, int(self._windows.sequence[window]),
         first + int(self._windows.start[window]), finite[row])
-
-
-def _not_finite(store, sequence, start, finite) -> errors.DataError:
-  """The error for frames from `start` on, of which finite says what is good."""
-  frame, row, column, channel = np.argwhere(~finite)[0].tolist()
-  return errors.DataError(
-      f"{store.location(sequence)}, frame {start + frame}, variable "
-      f"{store.variables[channel].name!r}: a missing or infinite value at row "
-      f"{row}, column {column} (or one that data.transform cannot take). "
-      "Expected finite numbers; set data.missing='mask' to train and score "
-      "with missing values left out.")
 
 
 class _InOrder:
@@ -264,15 +271,8 @@ def _prefetched(batches, threads: int, prefetch: int, workers: int):
   return result
 
 
-def _store(resolved, cache_dir) -> base.Store:
-  store = stores.load(resolved["store"])
-  given = options.store_options(resolved)
-  if "cache_dir" in inspect.signature(store).parameters:
-    given["cache_dir"] = cache_dir
-  return store(**given)
-
-
-def _check(resolved, batch_size, process_index, process_count, start, seed):
+def _check(
+    resolved, batch_size, process_index, process_count, start, seed, every):
   if batch_size < 1 or batch_size % process_count:
     raise errors.DataError(
         f"A global batch of {batch_size} cannot be shared by {process_count} "
@@ -283,6 +283,9 @@ def _check(resolved, batch_size, process_index, process_count, start, seed):
   for name, value in (("start", start), ("seed", seed)):
     if value < 0:
       raise errors.DataError(f"{name}={value}; expected a number from 0.")
+  if not isinstance(every, int) or every < 1:
+    raise errors.DataError(f"every={every!r}; expected a number from 1.")
+  training.check(resolved)
   if resolved["missing"] not in ("error", "mask"):
     raise errors.unknown("treatment of missing values (data.missing)",
                          resolved["missing"], ("error", "mask"))
@@ -290,44 +293,3 @@ def _check(resolved, batch_size, process_index, process_count, start, seed):
     if not isinstance(value, int) or value < 0:
       raise errors.DataError(
           f"data.loader.{key}={value!r}; expected a whole number from 0.")
-
-
-def _check_statistics(statistics, store) -> None:
-  names = tuple(variable.name for variable in store.variables)
-  if statistics.variables != names:
-    raise errors.DataError(
-        f"The statistics are of the variables {', '.join(statistics.variables)}"
-        f", but the data have {', '.join(names)}. Change data.variables, or "
-        "train in another work directory.")
-
-
-def _statistics(store, resolved, cutting, cache_dir) -> normalise.Statistics:
-  """Statistics of the training split, kept as JSON in cache_dir."""
-  path = None
-  if cache_dir:
-    name = options.digest(
-        resolved["store"], options.store_options(resolved),
-        cache.files_state(store), cutting, resolved["normalise"],
-        resolved["transform"], resolved["missing"])
-    path = os.path.join(os.path.abspath(cache_dir), f"statistics-{name}.json")
-    if os.path.exists(path):
-      with open(path, encoding="utf-8") as file:
-        return normalise.Statistics.from_json(file.read())
-  runs = windows.make(store, "train", **cutting).frames()
-  chunks = _chunks(store, runs, checked=resolved["missing"] == "error")
-  statistics = normalise.compute(
-      chunks, [variable.name for variable in store.variables],
-      kind=resolved["normalise"], transform=resolved["transform"])
-  if path:
-    cache.write_text(path, statistics.to_json())
-  return statistics
-
-
-def _chunks(store, runs, checked: bool):
-  """Frames of the runs, a few at a time; errors early when `checked`."""
-  for sequence, first, stop in runs:
-    for low in range(first, stop, _CHUNK):
-      frames = store.read(sequence, low, min(low + _CHUNK, stop))
-      if checked and not np.isfinite(frames).all():
-        raise _not_finite(store, sequence, low, np.isfinite(frames))
-      yield frames

@@ -30,7 +30,7 @@ class Statistics:
     scale: [C] float32, in transformed units, never 0.
     mean: [C] float64 over the distinct training frames, transformed units;
       so are std, minimum and maximum. NaN-free.
-    std: [C] population standard deviation.
+    std: [C] standard deviation, by default that of a population.
     minimum: [C].
     maximum: [C].
     missing_share: [C] share of missing values, 0 to 1.
@@ -119,6 +119,7 @@ def compute(
     *,
     kind: str,
     transform: str,
+    ddof: int = 0,
 ) -> Statistics:
   """Streams over frames and accumulates in float64.
 
@@ -128,6 +129,8 @@ def compute(
     variables: channel names.
     kind: one of KINDS (data.normalise).
     transform: one of TRANSFORMS (data.transform).
+    ddof: squares are divided by the number of values less this: 0 for the
+      deviation of a population, 1 for that of a sample.
 
   Returns:
     The statistics. A constant channel gets scale 1, with a warning.
@@ -175,7 +178,7 @@ def compute(
         f"Variable {variables[c]!r} has no observed value in the training "
         f"split ({total} values, all missing). Expected at least one: check "
         "data.variables, data.split and the missing-value code of the file.")
-  std = np.sqrt(square / count)
+  std = np.sqrt(square / np.maximum(count - ddof, 1))
   offset, scale = np.zeros(channels), np.ones(channels)
   if kind == "standard":
     offset, scale = mean, std

@@ -1,4 +1,5 @@
 """The keys of a data config: what is accepted, and the defaults."""
+import copy
 import hashlib
 import inspect
 import json
@@ -18,11 +19,20 @@ COMMON = {
     "transform": "identity",  # "identity" or "log1p", before normalising.
     "missing": "error",  # "error", or "mask": missing is 0 and masked.
     "augment": (),  # Random symmetries in training; see augment.py.
+    # Read with every frame, as whole numbers: "slot_of_day", "day_of_week",
+    # "month", "hour_of_day", "day_of_year".
+    "calendar": (),
+    "slots_per_day": 0,  # 0: by the time step; else counted by frame number.
+    "statistics": {
+        "frames": "all",  # Of the training windows, or "history": their first.
+        "ddof": 0,  # Deviations divide by the number of values less this.
+    },
     "split": {
-        "by": "auto",  # "auto", "time", "sample" or "event".
+        "by": "auto",  # Or "time", "sample", "event", "window", "ranges".
         "fractions": (0.7, 0.15, 0.15),  # Train, validation, test.
         "seed": 0,  # Of the random split by sample or event.
         "boundaries": (),  # First dates of validation and test, by time.
+        "ranges": {},  # {split: ((sample id, first or None, stop or None),)}.
     },
     "cache": "auto",  # "auto", "memory", "disk" or "none".
     "memory_limit_gib": 2.0,  # "auto" keeps less than this in memory.
@@ -55,9 +65,7 @@ def defaults(store: str) -> dict[str, Any]:
   Raises:
     DataError: if there is no such store.
   """
-  common = {key: dict(value) if isinstance(value, dict) else value
-            for key, value in COMMON.items()}
-  return {**common, "store": store, **store_defaults(store)}
+  return {**copy.deepcopy(COMMON), "store": store, **store_defaults(store)}
 
 
 def resolve(data_config: Mapping[str, Any]) -> dict[str, Any]:

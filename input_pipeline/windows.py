@@ -2,10 +2,12 @@
 
 A window is `history + horizon` frames in a row. It never crosses a gap in
 time, the end of a sequence or the border of a split, so no frame is seen by
-two splits.
+two splits; only the rule "window", made to repeat published numbers, lets the
+last windows of one split share frames with the first ones of the next.
 """
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from input_pipeline import errors
 from input_pipeline.stores import base
 
 SPLITS = ("train", "validation", "test")
-RULES = ("auto", "time", "sample", "event")
+RULES = ("auto", "time", "sample", "event", "window", "ranges")
 # A step counts as regular within this share of the usual step: calendar
 # months (28 to 31 days) and years are regular, a lost frame is not.
 _TOLERANCE = 0.2
@@ -38,12 +40,22 @@ class Windows:
   def __len__(self) -> int:
     return len(self.start)
 
-  def frames(self) -> list[tuple[int, int, int]]:
-    """Distinct frames, as disjoint runs (sequence, start, stop)."""
+  def every(self, step: int) -> "Windows":
+    """Every so many of the windows, beginning with the first."""
+    return Windows(self.sequence[::step], self.start[::step], self.length)
+
+  def frames(self, length: int | None = None) -> list[tuple[int, int, int]]:
+    """Distinct frames, as disjoint runs (sequence, start, stop).
+
+    Args:
+      length: how many frames of each window count, from its first one on; all
+        by default.
+    """
+    length = self.length if length is None else length
     runs = []
     for sequence, start in sorted(zip(self.sequence.tolist(),
                                       self.start.tolist(), strict=True)):
-      stop = start + self.length
+      stop = start + length
       if runs and runs[-1][0] == sequence and start <= runs[-1][2]:
         runs[-1][2] = max(stop, runs[-1][2])
       else:
@@ -78,6 +90,7 @@ def make(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     boundaries: Sequence[str | int] = (),
+    ranges: Mapping[str, Any] | None = None,
 ) -> Windows:
   """The windows of one split of a store.
 
@@ -89,13 +102,20 @@ def make(
     stride: frames between the starts of neighbouring windows.
     by: "time" cuts the common time axis; "sample" deals out sequences and
       "event" groups of them, by the labels of the data if there are any, else
-      at random by `seed`; "auto" is "event" where the data name events,
-      "sample" for several sequences, else "time".
-    fractions: shares of train, validation and test.
+      at random by `seed`; "window" cuts the list of windows of each sequence,
+      so that neighbouring splits share history + horizon - 1 frames; "ranges"
+      takes `ranges`; "auto" is "ranges" where they are given, "event" where
+      the data name events, "sample" for several sequences, else "time".
+    fractions: shares of train, validation and test. For "window" each count
+      is rounded as Python rounds, and test takes what is left when the sum
+      is 1.
     seed: of the permutation that deals out sequences or events.
     boundaries: for "time", two dates (or frame numbers without a time axis):
       the first validation frame and the first test frame; () means by
       fractions.
+    ranges: for "ranges", the frames of each split, {"train": ((sample id,
+      first frame or None, stop frame or None), ...), ...}; no frame may be
+      named twice.
 
   Returns:
     Windows ordered by sequence and start.
@@ -119,43 +139,79 @@ def make(
     raise errors.DataError(
         f"data.split.fractions={tuple(fractions)}; expected three shares for "
         "train, validation and test, each at least 0, with a sum of at most 1.")
-  if by == "auto":
-    by = "time"
-    if store.num_sequences > 1 and not boundaries:
-      by = "event" if store.has_events else "sample"
-  if boundaries and by != "time":
-    raise errors.DataError(
-        f"data.split.boundaries={tuple(boundaries)} needs data.split.by='time',"
-        f" but it is {by!r}.")
+  by = _rule(store, by, boundaries, ranges)
   axes = _time_axes(store)
   step = common_step(axes) if axes else None
   if by == "time":
-    ranges = _ranges_by_time(store, axes, split, fractions, boundaries)
+    parts = _parts_by_time(store, axes, split, fractions, boundaries)
+  elif by == "ranges":
+    parts = _parts_by_range(store, split, ranges)
+  elif by == "window":
+    parts = [(i, 0, store.length(i)) for i in range(store.num_sequences)]
   else:
-    ranges = _ranges_by_sequence(store, split, by, fractions, seed)
-  if not ranges:
+    parts = _parts_by_sequence(store, split, by, fractions, seed)
+  if not parts:
     raise errors.DataError(
         f"The {split} split gets none of the {store.num_sequences} sequences "
-        f"(data.split.by={by!r}). Change data.split.fractions, or the split "
-        "labels in the data (data.split_variable).")
-  length, longest = history + horizon, 0
+        f"(data.split.by={by!r}). Change data.split.fractions or "
+        "data.split.ranges, or the split labels in the data "
+        "(data.split_variable).")
+  length, longest, available = history + horizon, 0, 0
   sequences, starts = [], []
-  for sequence, (low, high) in ranges.items():
+  for sequence, low, high in parts:
     runs = segments(axes[sequence], step) if step else [(low, high)]
+    found = []
     for run_start, run_stop in runs:
       first, stop = max(low, run_start), min(high, run_stop)
       longest = max(longest, stop - first)
-      found = np.arange(first, stop - length + 1, stride)
-      sequences.append(np.full(len(found), sequence, np.int32))
-      starts.append(found.astype(np.int32))
-  if not sum(map(len, starts)):
+      found.append(np.arange(first, stop - length + 1, stride))
+    found = np.concatenate(found)
+    available += len(found)
+    if by == "window":
+      found = found[_cut(len(found), split, fractions)]
+    sequences.append(np.full(len(found), sequence, np.int32))
+    starts.append(found.astype(np.int32))
+  if available and not sum(map(len, starts)):
     raise errors.DataError(
-        f"Too few frames for a window: the {split} split has {len(ranges)} "
-        f"sequences with at most {longest} frames in a row, but data.history="
-        f"{history} and data.horizon={horizon} need {length}. Make them "
-        "smaller, or give the split more data with data.split.fractions or "
-        "data.split.boundaries.")
+        f"The {split} split gets none of the {available} windows: "
+        f"data.split.fractions={tuple(fractions)} of those of each sequence "
+        "round to 0. Change data.split.fractions or data.split.by.")
+  if not available:
+    raise errors.DataError(
+        f"Too few frames for a window: the {split} split has {len(parts)} "
+        f"{'ranges' if by == 'ranges' else 'sequences'} with at most {longest} "
+        f"frames in a row, but data.history={history} and data.horizon="
+        f"{horizon} need {length}. Make them smaller, or give the split more "
+        "data with data.split.fractions, data.split.boundaries or "
+        "data.split.ranges.")
   return Windows(np.concatenate(sequences), np.concatenate(starts), length)
+
+
+def _rule(store, by, boundaries, ranges) -> str:
+  """The rule that "auto" means, checked against what only one rule reads."""
+  if by == "auto" and not (boundaries and ranges):
+    by = "time"
+    if ranges:
+      by = "ranges"
+    elif store.num_sequences > 1 and not boundaries:
+      by = "event" if store.has_events else "sample"
+  for key, value, rule in (("boundaries", boundaries, "time"),
+                           ("ranges", ranges, "ranges")):
+    if value and by != rule:
+      raise errors.DataError(
+          f"data.split.{key}={value!r} needs data.split.by={rule!r}, but it is "
+          f"{by!r}.")
+  return by
+
+
+def _cut(count: int, split: str, fractions: Sequence[float]) -> slice:
+  """The windows of a split out of all of a sequence."""
+  train, validation, test = (round(float(f) * count) for f in fractions)
+  if sum(fractions) > 1 - 1e-6:
+    test = count
+  edges = [0, train, train + validation, train + validation + test]
+  index = SPLITS.index(split)
+  return slice(edges[index], edges[index + 1])
 
 
 def _time_axes(store: base.Store) -> list[np.ndarray]:
@@ -173,8 +229,8 @@ def _time_axes(store: base.Store) -> list[np.ndarray]:
   return axes
 
 
-def _ranges_by_time(store, axes, split, fractions, boundaries):
-  """{sequence: (first, stop)} of a split of the time axis."""
+def _parts_by_time(store, axes, split, fractions, boundaries):
+  """[(sequence, first, stop)] of a split of the time axis."""
   if not axes:  # Every sequence is cut at the same frame numbers.
     axes = [np.arange(store.length(i)) for i in range(store.num_sequences)]
     dated = False
@@ -190,9 +246,9 @@ def _ranges_by_time(store, axes, split, fractions, boundaries):
       cut = round(len(moments) * float(share))
       edges.append(moments[cut] if cut < len(moments) else np.inf)
   index = SPLITS.index(split)
-  return {sequence: (int(np.searchsorted(axis, edges[index])),
-                     int(np.searchsorted(axis, edges[index + 1])))
-          for sequence, axis in enumerate(axes)}
+  return [(sequence, int(np.searchsorted(axis, edges[index])),
+           int(np.searchsorted(axis, edges[index + 1])))
+          for sequence, axis in enumerate(axes)]
 
 
 def _edges(boundaries, dated: bool) -> list[int]:
@@ -212,8 +268,56 @@ def _edges(boundaries, dated: bool) -> list[int]:
   return edges
 
 
-def _ranges_by_sequence(store, split, by, fractions, seed):
-  """{sequence: (0, length)} of the sequences of a split."""
+def _parts_by_range(store, split, ranges):
+  """[(sequence, first, stop)] that the config names, in their order."""
+  if not ranges:
+    raise errors.DataError(
+        "data.split.by='ranges' needs data.split.ranges, e.g. {'train': "
+        "(('0', 0, 700),), 'validation': (('0', 700, 850),), 'test': (('0', "
+        "850, None),)}.")
+  numbers = {store.sample_id(i): i for i in range(store.num_sequences)}
+  parts = {}
+  for name, entries in ranges.items():
+    key = f"data.split.ranges[{name!r}]"
+    if name not in SPLITS:
+      raise errors.unknown("split in data.split.ranges", name, SPLITS)
+    parts[name] = []
+    for entry in entries:
+      if not _is_range(entry):
+        raise errors.DataError(
+            f"{key} has {entry!r}; expected (sample id, first frame, stop "
+            "frame), with None for the first or last end of the sequence.")
+      sample, first, stop = entry
+      if str(sample) not in numbers:
+        raise errors.unknown(f"sample id in {key}", str(sample), numbers)
+      sequence = numbers[str(sample)]
+      length = store.length(sequence)
+      first = 0 if first is None else first
+      stop = length if stop is None else stop
+      if not 0 <= first < stop <= length:
+        raise errors.DataError(
+            f"{key} has {entry!r}, but {store.location(sequence)} has {length} "
+            "frames. Expected 0 <= first frame < stop frame <= their number.")
+      parts[name].append((sequence, first, stop))
+  ordered = sorted((part, name) for name in parts for part in parts[name])
+  for (one, name), (other, other_name) in zip(
+      ordered, ordered[1:], strict=False):
+    if one[0] == other[0] and other[1] < one[2]:
+      raise errors.DataError(
+          f"data.split.ranges: {name} has frames {one[1]} to {one[2]} and "
+          f"{other_name} {other[1]} to {other[2]} of "
+          f"{store.location(one[0])}. Expected no frame twice.")
+  return sorted(parts.get(split, []))
+
+
+def _is_range(entry) -> bool:
+  return (isinstance(entry, (list, tuple)) and len(entry) == 3
+          and isinstance(entry[0], (str, int))
+          and all(v is None or isinstance(v, int) for v in entry[1:]))
+
+
+def _parts_by_sequence(store, split, by, fractions, seed):
+  """[(sequence, 0, length)] of the sequences of a split."""
   labels = [store.split_label(i) for i in range(store.num_sequences)]
   if any(label is not None for label in labels):
     for label in labels:
@@ -232,4 +336,4 @@ def _ranges_by_sequence(store, split, by, fractions, seed):
     index = SPLITS.index(split)
     mine = {distinct[i] for i in order[cuts[index]:cuts[index + 1]]}
     chosen = [i for i, group in enumerate(groups) if group in mine]
-  return {i: (0, store.length(i)) for i in chosen}
+  return [(i, 0, store.length(i)) for i in chosen]

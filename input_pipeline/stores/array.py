@@ -1,6 +1,8 @@
-"""One .npy or .npz file, its axes named by letters."""
+"""Arrays in .npy or .npz files, their axes named by letters."""
+import os
 import threading
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,48 +16,55 @@ _USUAL_LAYOUTS = {3: "THW", 4: "NTHW", 5: "NTHWC"}
 
 
 class ArrayStore(base.Store):
-  """Sequences in one array, e.g. [samples, frames, height, width].
+  """Sequences in arrays, e.g. [samples, frames, height, width].
 
-  A .npy file is memory-mapped; an array of an .npz file is loaded whole.
+  Each file holds one sequence, or those along its axis N. Several files share
+  the layout, the grid and the channels, but each has its own length. A .npy
+  file is memory-mapped; an array of an .npz file is loaded whole.
+
+  Sequences of one file are called "0", "1", ...; those of several files by
+  the file's name without its ending ("speeds", or "speeds/0", "speeds/1", ...
+  where the file holds more than one), and by the folders as well where two
+  files have the same name.
 
   Args:
-    path: the file (data.path).
+    path: the file, or several as a tuple or "a.npy,b.npy" (data.path).
     key: the name of the array in an .npz file; "" when it has only one.
     layout: the axes as letters: N sequence, T time, H row, W column, C
-      channel, each at most once, T required; "" means THW, NTHW or NTHWC by
-      the number of axes. "TH" is point data: W = 1.
+      channel, each at most once, T and H required; "" means THW, NTHW or NTHWC
+      by the number of axes. "TH" is point data: W = 1.
     variables: names of the channels; () means channel_0, channel_1 ...
     units: units of the channels, as many as there are channels, or ().
-    step: time between frames as pandas writes it ("10min", "1h", "MS"), or "".
-    first_time: time of frame 0 ("1850-01-01"); needs `step`.
+    step: time between frames as pandas writes it ("10min", "1h", "MS": month
+      starts), or "".
+    first_time: time of frame 0 ("1850-01-01"), one for each file; needs `step`.
     missing_value: the number that stands for missing, or None.
 
   Raises:
-    DataError: if the file, key or layout does not fit.
+    DataError: if a file, key or layout does not fit; names the file.
   """
 
   def __init__(
       self,
-      path: str = "",
+      path: str | Sequence[str] = "",
       key: str = "",
       layout: str = "",
       variables: tuple[str, ...] = (),
       units: tuple[str, ...] = (),
       step: str = "",
-      first_time: str = "",
+      first_time: str | Sequence[str] = "",
       missing_value: float | None = None,
   ):
-    self._path = base.existing_path(path)
-    self._key = key
+    self._arrays = [_ArrayFile(name, key) for name in _paths(path)]
     self._missing_value = missing_value
-    self._lock = threading.Lock()
-    self._array = None
-    array = self._open()
-    self._layout = self._checked_layout(layout, array)
-    sizes = dict(zip(self._layout, array.shape, strict=True))
-    self._shape = tuple(sizes.get(axis, 1) for axis in _AXES)
+    self._layout = _checked_layout(layout, self._arrays[0])
+    self._shapes = [_shape(self._layout, file) for file in self._arrays]
+    self._check_grids()
+    self._places = [(file, index) for file, shape in enumerate(self._shapes)
+                    for index in range(shape[0])]
+    self._names = self._sequence_names()
     self._variables = self._named(variables, units)
-    self._step, self._times = self._time_axis(step, first_time)
+    self._step, self._times = self._time_axes(step, first_time)
 
   @property
   def variables(self) -> tuple[base.Variable, ...]:
@@ -63,11 +72,11 @@ class ArrayStore(base.Store):
 
   @property
   def num_sequences(self) -> int:
-    return self._shape[0]
+    return len(self._places)
 
   @property
   def space(self) -> xr.Dataset:
-    return base.index_space(*self._shape[2:4])
+    return base.index_space(*self._shapes[0][2:4])
 
   @property
   def step(self) -> np.timedelta64 | None:
@@ -75,29 +84,109 @@ class ArrayStore(base.Store):
 
   @property
   def files(self) -> tuple[str, ...]:
-    return (self._path,)
+    return tuple(file.path for file in self._arrays)
 
   def length(self, sequence: int) -> int:
-    return self._shape[1]
+    return self._shapes[self._places[sequence][0]][1]
 
   def times(self, sequence: int) -> np.ndarray | None:
-    return self._times
+    return self._times[self._places[sequence][0]]
+
+  def sample_id(self, sequence: int) -> str:
+    return self._names[sequence]
 
   def location(self, sequence: int) -> str:
-    return f"{self._path}, sequence {sequence}"
+    file, index = self._places[sequence]
+    return f"{self._arrays[file].path}, sequence {index}"
 
   def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
-    array = self._open()
-    index = {"N": sequence, "T": slice(start, stop)}
+    file, place = self._places[sequence]
+    array = self._arrays[file].array()
+    index = {"N": place, "T": slice(start, stop)}
     frames = array[tuple(index.get(axis, slice(None)) for axis in self._layout)]
     axes = [axis for axis in self._layout if axis != "N"]
     frames = frames.transpose([axes.index(a) for a in _AXES if a in axes])
-    frames = frames.reshape(stop - start, *self._shape[2:])
+    frames = frames.reshape(stop - start, *self._shapes[file][2:])
     if self._missing_value is None or frames.dtype.kind == "f" and np.isnan(
         self._missing_value):
       return np.asarray(frames, np.float32)
     missing = frames == self._missing_value
     return np.where(missing, np.float32(np.nan), np.asarray(frames, np.float32))
+
+  def _check_grids(self):
+    first = self._shapes[0][2:]
+    for file, shape in zip(self._arrays, self._shapes, strict=True):
+      if shape[2:] != first:
+        found, expected = (
+            ", ".join(f"{axis}={size}" for axis, size in zip(
+                _AXES[2:], sizes, strict=True)) for sizes in (shape[2:], first))
+        raise errors.DataError(
+            f"{file.path} has {found}, but {self._arrays[0].path} has "
+            f"{expected}. Expected files of one grid with the same channels; "
+            "change data.path.")
+
+  def _sequence_names(self) -> list[str]:
+    if len(self._arrays) == 1:
+      return [str(index) for _, index in self._places]
+    stems = [os.path.splitext(file.path)[0] for file in self._arrays]
+    names = [os.path.basename(stem) for stem in stems]
+    if len(set(names)) < len(names):
+      folder = os.path.commonpath([os.path.dirname(stem) for stem in stems])
+      names = [os.path.relpath(stem, folder) for stem in stems]
+    names = [names[file] if self._shapes[file][0] == 1
+             else f"{names[file]}/{index}" for file, index in self._places]
+    if len(set(names)) < len(names):
+      twice = next(name for name in names if names.count(name) > 1)
+      raise errors.DataError(
+          f"data.path has two sequences called {twice!r}: "
+          f"{', '.join(self.files)}. Expected files of different names.")
+    return names
+
+  def _named(self, variables, units) -> tuple[base.Variable, ...]:
+    channels = self._shapes[0][4]
+    names = base.as_names(variables) or tuple(
+        f"channel_{c}" for c in range(channels))
+    units = base.as_names(units) or ("",) * len(names)
+    if not len(names) == len(units) == channels:
+      raise errors.DataError(
+          f"{self._arrays[0].path} has {channels} channels, but data.variables "
+          f"names {len(names)} and data.units {len(units)}. Give one each, or "
+          "().")
+    return tuple(base.Variable(name, {"units": unit} if unit else {})
+                 for name, unit in zip(names, units, strict=True))
+
+  def _time_axes(self, step: str, first_time: str | Sequence[str]):
+    """The step without dates or None, and the time axis of each file."""
+    firsts, files = base.as_names(first_time), self._arrays
+    if firsts and not step:
+      raise errors.DataError(
+          f"data.first_time={first_time!r} needs data.step, e.g. '1h'.")
+    if firsts and len(firsts) != len(files):
+      raise errors.DataError(
+          f"data.first_time={first_time!r} gives {len(firsts)} times for "
+          f"{len(files)} files; expected one for each file of data.path, in "
+          "their order.")
+    if not firsts:
+      return _step(step), [None] * len(files)
+    return None, [
+        _dates(first, step, shape[1], file.path) for first, shape, file in zip(
+            firsts, self._shapes, files, strict=True)]
+
+
+class _ArrayFile:
+  """One .npy or .npz file, opened once per process."""
+
+  def __init__(self, path: str, key: str):
+    self.path = path
+    self._key = key
+    self._lock = threading.Lock()
+    self._array = None
+
+  def array(self) -> np.ndarray:
+    with self._lock:
+      if self._array is None:
+        self._array = self._load()
+      return self._array
 
   def __getstate__(self):
     return {**self.__dict__, "_lock": None, "_array": None}
@@ -105,18 +194,12 @@ class ArrayStore(base.Store):
   def __setstate__(self, state):
     self.__dict__.update(state, _lock=threading.Lock())
 
-  def _open(self) -> np.ndarray:
-    with self._lock:
-      if self._array is None:
-        self._array = self._load()
-      return self._array
-
   def _load(self) -> np.ndarray:
     try:
-      loaded = np.load(self._path, mmap_mode="r", allow_pickle=False)
+      loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
       raise errors.DataError(
-          f"{self._path} is no .npy or .npz file with plain numbers ({error}). "
+          f"{self.path} is no .npy or .npz file with plain numbers ({error}). "
           "Change data.path.") from error
     if isinstance(loaded, np.ndarray):
       array = loaded
@@ -125,7 +208,7 @@ class ArrayStore(base.Store):
         array = self._member(loaded)
     if array.dtype.kind not in "fiub":
       raise errors.DataError(
-          f"{self._path} holds values of type {array.dtype}; expected real "
+          f"{self.path} holds values of type {array.dtype}; expected real "
           "numbers. Change data.path or data.key.")
     return array
 
@@ -133,54 +216,79 @@ class ArrayStore(base.Store):
     key = self._key or (archive.files[0] if len(archive.files) == 1 else "")
     if not key:
       raise errors.DataError(
-          f"{self._path} has the arrays {', '.join(archive.files)}. Name one "
+          f"{self.path} has the arrays {', '.join(archive.files)}. Name one "
           "of them in data.key.")
     if key not in archive.files:
-      raise errors.unknown("array (data.key)", key, archive.files)
+      raise errors.unknown(f"array (data.key) in {self.path}", key,
+                           archive.files)
     try:
       return archive[key]
     except ValueError as error:
       raise errors.DataError(
-          f"Array {key!r} of {self._path} holds Python objects; expected real "
+          f"Array {key!r} of {self.path} holds Python objects; expected real "
           "numbers. Change data.key.") from error
 
-  def _checked_layout(self, layout: str, array: np.ndarray) -> str:
-    layout = layout.upper() or _USUAL_LAYOUTS.get(array.ndim, "")
-    letters = set(layout)
-    good = (len(letters) == len(layout) == array.ndim
-            and {"T", "H"} <= letters <= set(_AXES))
-    if not good:
-      raise errors.DataError(
-          f"data.layout={layout!r} does not fit {self._path} of shape "
-          f"{array.shape}. Expected {array.ndim} different letters of {_AXES} "
-          "with at least T and H, e.g. 'NTHW'.")
-    return layout
 
-  def _named(self, variables, units) -> tuple[base.Variable, ...]:
-    channels = self._shape[4]
-    names = base.as_names(variables) or tuple(
-        f"channel_{c}" for c in range(channels))
-    units = base.as_names(units) or ("",) * len(names)
-    if not len(names) == len(units) == channels:
+def _paths(path: str | Sequence[str]) -> list[str]:
+  """The absolute paths of the files, each of them there and only once."""
+  if isinstance(path, str) and os.path.exists(os.path.expanduser(path)):
+    return [base.existing_path(path)]  # Its name may have commas.
+  names = base.as_names(path)
+  found = [base.existing_path(name) for name in names or ("",)]
+  for name in found:
+    if found.count(name) > 1:
       raise errors.DataError(
-          f"{self._path} has {channels} channels, but data.variables names "
-          f"{len(names)} and data.units {len(units)}. Give one each, or ().")
-    return tuple(base.Variable(name, {"units": unit} if unit else {})
-                 for name, unit in zip(names, units, strict=True))
+          f"data.path names {name} more than once; expected every file once.")
+  return found
 
-  def _time_axis(self, step: str, first_time: str):
-    if not step:
-      if first_time:
-        raise errors.DataError(
-            f"data.first_time={first_time!r} needs data.step, e.g. '1h'.")
-      return None, None
-    try:
-      if first_time:
-        dates = pd.date_range(first_time, periods=self._shape[1], freq=step)
-        return None, dates.values.astype("datetime64[s]").astype(np.int64)
-      return pd.Timedelta(step).to_timedelta64().astype("timedelta64[ns]"), None
-    except ValueError as error:
-      raise errors.DataError(
-          f"data.step={step!r} with data.first_time={first_time!r} gives no "
-          f"time axis ({error}). Expected e.g. '10min', '1h', '1D', or with a "
-          "first time also 'MS' (month starts).") from error
+
+def _checked_layout(layout: str, file: _ArrayFile) -> str:
+  array = file.array()
+  layout = layout.upper() or _USUAL_LAYOUTS.get(array.ndim, "")
+  letters = set(layout)
+  good = (len(letters) == len(layout) == array.ndim
+          and {"T", "H"} <= letters <= set(_AXES))
+  if not good:
+    raise errors.DataError(
+        f"data.layout={layout!r} does not fit {file.path} of shape "
+        f"{array.shape}. Expected {array.ndim} different letters of {_AXES} "
+        "with at least T and H, e.g. 'NTHW'.")
+  return layout
+
+
+def _shape(layout: str, file: _ArrayFile) -> tuple[int, ...]:
+  """Sizes of the axes N, T, H, W, C."""
+  _checked_layout(layout, file)
+  sizes = dict(zip(layout, file.array().shape, strict=True))
+  return tuple(sizes.get(axis, 1) for axis in _AXES)
+
+
+def _step(step: str) -> np.timedelta64 | None:
+  """A time between frames; calendar months as a timedelta64 of months."""
+  if not step:
+    return None
+  try:
+    offset = pd.tseries.frequencies.to_offset(step)
+    if isinstance(offset, (pd.offsets.MonthBegin, pd.offsets.MonthEnd)):
+      found = np.timedelta64(offset.n, "M")
+    else:
+      found = pd.Timedelta(step).to_timedelta64().astype("timedelta64[ns]")
+    if found.astype(np.int64) <= 0:
+      raise ValueError("not positive")
+  except ValueError as error:
+    raise errors.DataError(
+        f"data.step={step!r} is no time between frames ({error}). Expected "
+        "e.g. '10min', '1h', '1D' or 'MS' (month starts).") from error
+  return found
+
+
+def _dates(first: str, step: str, length: int, path: str) -> np.ndarray:
+  """int64 [length] seconds since 1970."""
+  try:
+    dates = pd.date_range(first, periods=length, freq=step)
+  except ValueError as error:
+    raise errors.DataError(
+        f"data.step={step!r} with data.first_time={first!r} gives no time axis "
+        f"for {path} ({error}). Expected e.g. '10min', '1h', '1D' or 'MS' "
+        "(month starts), and a date like '1850-01-01'.") from error
+  return dates.values.astype("datetime64[s]").astype(np.int64)

@@ -88,7 +88,10 @@ class Store(abc.ABC):
 
   @property
   def step(self) -> np.timedelta64 | None:
-    """Time between frames when there is no time axis, or None."""
+    """Time between frames when there is no time axis, or None.
+
+    Calendar months come as a timedelta64 of months.
+    """
     return None
 
   @property

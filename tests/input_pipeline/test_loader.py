@@ -297,3 +297,20 @@ def test_defaults_name_every_key_and_build_a_config(config):
     assert input_pipeline.defaults(store)["split"]["by"] == "auto"
   full = {**input_pipeline.defaults("array"), **config}
   assert_equal_batches(take(build(full), 2), take(build(config), 2))
+
+
+def test_only_every_so_many_windows_can_be_read(config):
+  config |= {"normalise": "standard"}
+  whole = build(config, "train", train=False, batch_size=20)
+  split = build(config, "train", train=False, batch_size=20, every=3)
+  assert split.num_examples == split.labels.sizes["sample"] == 6  # Of 16.
+  kept = whole.labels.isel(sample=slice(None, None, 3))
+  assert split.labels.identical(kept)
+  assert split.statistics.to_json() == whole.statistics.to_json()
+  batch, = split.batches
+  expected, = whole.batches
+  assert batch["index"][batch["valid"]].tolist() == list(range(6))
+  np.testing.assert_array_equal(batch["inputs"][:6],
+                                expected["inputs"][:16:3])
+  with pytest.raises(input_pipeline.DataError, match="every=0"):
+    build(config, every=0)

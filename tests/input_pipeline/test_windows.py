@@ -203,3 +203,101 @@ def test_a_time_axis_that_goes_back_is_named():
 def test_an_unknown_split_label_is_named():
   with pytest.raises(errors.DataError, match="'tset'.*'test'"):
     make(Sequences([5, 5], labels=["train", "tset"]))
+
+
+def test_windows_are_shared_out_by_their_number():
+  # 18 windows of 3 frames: round(10.8), round(3.6) and what is left.
+  cuts = [make(Sequences([20]), split, by="window", fractions=(0.6, 0.2, 0.2))
+          for split in windows.SPLITS]
+  assert [len(cut) for cut in cuts] == [11, 4, 3]
+  starts = np.concatenate([cut.start for cut in cuts])
+  assert starts.tolist() == list(range(18))
+
+
+@pytest.mark.parametrize(("frames", "counts"), [
+    (2016, (1196, 399, 398)), (1440, (850, 283, 284)), (504, (289, 96, 96))])
+def test_counts_of_the_published_splits(frames, counts):
+  for split, count in zip(windows.SPLITS, counts, strict=True):
+    cut = make(Sequences([frames]), split, history=12, horizon=12, by="window",
+               fractions=(0.6, 0.2, 0.2))
+    assert len(cut) == count
+
+
+def test_windows_left_over_by_smaller_fractions_are_in_no_split():
+  cuts = [make(Sequences([20]), split, by="window", fractions=(0.5, 0.1, 0.1))
+          for split in windows.SPLITS]
+  assert [cut.start.tolist() for cut in cuts] == [
+      list(range(9)), [9, 10], [11, 12]]
+
+
+def test_each_sequence_and_no_gap_is_in_the_list_of_windows():
+  times = np.delete(np.arange(14), 6) * HOUR  # Runs of 6 and 7 frames.
+  store = Sequences([times, np.arange(7) * HOUR])
+  cuts = [make(store, split, by="window", fractions=(0.6, 0.2, 0.2))
+          for split in windows.SPLITS]
+  pairs = [list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
+           for cut in cuts]
+  assert pairs == [[(0, 0), (0, 1), (0, 2), (0, 3), (0, 6), (1, 0), (1, 1),
+                    (1, 2)], [(0, 7), (0, 8), (1, 3)], [(0, 9), (0, 10),
+                                                        (1, 4)]]
+
+
+def test_a_share_of_windows_that_rounds_to_none_is_named():
+  with pytest.raises(errors.DataError, match=(
+      "validation split gets none of the 4 windows.*data.split.fractions")):
+    make(Sequences([6]), "validation", by="window", fractions=(0.8, 0.1, 0.1))
+
+
+RANGES = {"train": (("1", None, None), ("0", 0, 5), ("0", 5, 9)),
+          "validation": [["0", 9, 13]], "test": ((0, 13, None),)}
+
+
+def test_ranges_name_the_frames_of_each_split():
+  store = Sequences([17, 4])
+  for by in ("ranges", "auto"):
+    cuts = [make(store, split, by=by, ranges=RANGES)
+            for split in windows.SPLITS]
+    pairs = [list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
+             for cut in cuts]
+    # No window crosses from frames 0-4 to 5-8.
+    assert pairs == [[(0, 0), (0, 1), (0, 2), (0, 5), (0, 6), (1, 0), (1, 1)],
+                     [(0, 9), (0, 10)], [(0, 13), (0, 14)]]
+
+
+def test_windows_of_a_range_never_cross_a_gap():
+  times = np.delete(np.arange(14), 6) * HOUR
+  cut = make(Sequences([times]), by="ranges",
+             ranges={"train": (("0", 2, 12),)})
+  assert cut.start.tolist() == [2, 3, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"by": "ranges"}, ["needs data.split.ranges"]),
+    ({"by": "time", "ranges": RANGES}, ["needs data.split.by='ranges'"]),
+    ({"boundaries": (1, 2), "ranges": RANGES}, ["data.split.boundaries"]),
+    ({"ranges": {"tran": ()}}, ["'tran'", "Did you mean 'train'"]),
+    ({"ranges": {"train": (("sst", 0, 9),)}}, ["'sst'", "ranges['train']"]),
+    ({"ranges": {"train": (("0", 0, 21),)}}, ["'0', 0, 21", "20 frames"]),
+    ({"ranges": {"train": (("0", 9, 9),)}}, ["first frame < stop"]),
+    ({"ranges": {"train": (("0", -1, 9),)}}, ["0 <= first frame"]),
+    ({"ranges": {"train": ("0", 0, 9)}}, ["expected (sample id, first frame"]),
+    ({"ranges": {"train": (("0", 0, "9"),)}}, ["expected (sample id"]),
+    ({"ranges": {"train": (("0", 0, 9),), "test": (("0", 8, 20),)}},
+     ["train has frames 0 to 9", "test 8 to 20", "no frame twice"]),
+    ({"ranges": {"train": (("0", 0, 9), ("0", 8, 20))}}, ["no frame twice"]),
+    ({"ranges": {"test": (("0", 0, 9),)}},
+     ["train split gets none", "data.split.ranges"]),
+    ({"ranges": {"train": (("0", 0, 9),)}, "history": 9},
+     ["1 ranges with at most 9 frames", "need 10", "data.split.ranges"]),
+])
+def test_unusable_ranges_are_named(options, words):
+  with pytest.raises(errors.DataError) as caught:
+    make(Sequences([20]), **options)
+  for word in words:
+    assert word in str(caught.value)
+
+
+def test_frames_can_be_those_of_the_histories_alone():
+  cut = windows.Windows(np.array([0, 0, 1]), np.array([0, 3, 2]), 4)
+  assert cut.frames() == [(0, 0, 7), (1, 2, 6)]
+  assert cut.frames(2) == [(0, 0, 2), (0, 3, 5), (1, 2, 4)]

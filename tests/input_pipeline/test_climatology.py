@@ -1,0 +1,114 @@
+"""A climatology is the training mean of each place and calendar cell."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import input_pipeline
+from input_pipeline import errors
+
+
+@pytest.fixture
+def config(tmp_path):
+  """A data config of 2 sequences of 40 frames 3 x 2, 2 variables."""
+  path = tmp_path / "frames.npy"
+  np.save(path, np.random.RandomState(0).rand(2, 40, 3, 2, 2).astype("f4"))
+  return {"store": "array", "path": str(path), "history": 3, "horizon": 2,
+          "step": "8h", "calendar": ("day_of_week", "slot_of_day"),
+          "transform": "log1p", "split": {"by": "time"}}
+
+
+def training_frames(config):
+  """[2, 28, H, W, C] and the slot and day of each frame."""
+  data = np.load(config["path"])[:, :28].astype("f8")
+  frame = np.arange(28)
+  return data, frame % 3, frame // 3 % 7
+
+
+def test_cells_are_numbered_with_the_last_column_fastest(config):
+  columns = np.array([[[0, 0], [0, 2]], [[1, 0], [6, 2]]], np.int32)
+  expected = [[0, 2], [3, 20]]
+  np.testing.assert_array_equal(
+      input_pipeline.cell_index(columns, (7, 3)), expected)
+  jitted = jax.jit(lambda x: input_pipeline.cell_index(x, (7, 3)))
+  np.testing.assert_array_equal(jitted(jnp.asarray(columns)), expected)
+
+
+def test_every_cell_has_its_training_mean_in_physical_units(config):
+  found = input_pipeline.climatology(config)
+  assert found.shape == (21, 3, 2, 2) and found.dtype == np.float32
+  data, slot, day = training_frames(config)
+  for cell in range(21):
+    mine = (day == cell // 3) & (slot == cell % 3)
+    np.testing.assert_allclose(found[cell], data[:, mine].mean((0, 1)),
+                               rtol=1e-6)
+
+
+def test_columns_can_be_chosen(config):
+  found = input_pipeline.climatology(config, columns=("slot_of_day",))
+  data, slot, _ = training_frames(config)
+  for cell in range(3):
+    np.testing.assert_allclose(
+        found[cell], data[:, slot == cell].mean((0, 1)), rtol=1e-6)
+  assert input_pipeline.climatology(
+      config, columns="hour_of_day").shape[0] == 24
+
+
+def test_a_batch_finds_its_cell(config):
+  found = input_pipeline.climatology(config)
+  split = input_pipeline.build(config, "test", batch_size=3)
+  batch = next(iter(split.batches))
+  cell = input_pipeline.cell_index(batch["calendar"], split.calendar_sizes)
+  start = split.labels["start"].values[:3, None] + np.arange(5)
+  np.testing.assert_array_equal(cell, start // 3 % 7 * 3 + start % 3)
+  assert found[cell].shape == (3, 5, 3, 2, 2)
+
+
+def test_cells_and_places_without_values_get_the_next_wider_mean(config):
+  data = np.load(config["path"])
+  data[..., 1, 0, 1] = np.nan  # Never observed.
+  data[:, ::3, 2, 1, 0] = np.nan  # Never at slot 0.
+  np.save(config["path"], data)
+  config |= {"missing": "mask", "calendar": ("slot_of_day",)}
+  found = input_pipeline.climatology(config)
+  train = data[:, :28].astype("f8")
+  np.testing.assert_allclose(found[:, 1, 0, 1], np.nanmean(train[..., 1]),
+                             rtol=1e-6)
+  np.testing.assert_allclose(found[0, 2, 1, 0], np.nanmean(train[..., 2, 1, 0]),
+                             rtol=1e-6)
+  np.testing.assert_allclose(
+      found[1, 2, 1, 0], train[:, 1::3, 2, 1, 0].mean(), rtol=1e-6)
+  # Hours that no frame has take the mean of the place.
+  hours = input_pipeline.climatology(config, columns="hour_of_day")
+  np.testing.assert_allclose(
+      hours[5, 0, 0], np.nanmean(train[:, :, 0, 0], axis=(0, 1)), rtol=1e-6)
+
+
+def test_it_is_read_from_the_training_frames_and_kept(config, tmp_path):
+  folder = tmp_path / "cache"
+  first = input_pipeline.climatology(config, cache_dir=folder)
+  path, = folder.glob("climatology-*.npy")
+  np.save(path, first + 1)
+  np.testing.assert_array_equal(
+      input_pipeline.climatology(config, cache_dir=folder), first + 1)
+  fewer = {**config, "statistics": {"frames": "history"}}
+  again = input_pipeline.climatology(fewer, cache_dir=folder)
+  data = np.load(config["path"])
+  data[:, 28:] += 1000  # Not of the training split.
+  np.save(config["path"], data)
+  np.testing.assert_array_equal(input_pipeline.climatology(config), first)
+  assert not np.array_equal(again, first)
+
+
+def test_missing_columns_and_values_are_named(config):
+  with pytest.raises(errors.DataError, match="data.calendar is empty.*month"):
+    input_pipeline.climatology({**config, "calendar": ()})
+  data = np.load(config["path"])
+  data[0, 20, 1, 1, 0] = np.nan
+  np.save(config["path"], data)
+  with pytest.raises(errors.DataError, match="frame 20.*data.missing='mask'"):
+    input_pipeline.climatology(config)
+  data[..., 0] = np.nan
+  np.save(config["path"], data)
+  with pytest.raises(errors.DataError, match="'channel_0' has no observed"):
+    input_pipeline.climatology({**config, "missing": "mask"})
