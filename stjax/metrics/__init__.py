@@ -15,6 +15,7 @@ from typing import Any
 from stjax import config
 from stjax.metrics.base import (
   Accumulator,
+  Diagrams,
   Metric,
   MetricError,
   Score,
@@ -24,12 +25,21 @@ from stjax.metrics.base import (
   scalars,
 )
 from stjax.metrics.conventions import OpenSTL, Physical
+from stjax.metrics.probabilistic import Cost, Ensemble
 
-METRICS: dict[str, type] = {"physical": Physical, "openstl": OpenSTL}
+METRICS: dict[str, type] = {
+    "physical": Physical,
+    "openstl": OpenSTL,
+    "ensemble": Ensemble,
+    "cost": Cost,
+}
 
 __all__ = (
     "METRICS",
     "Accumulator",
+    "Cost",
+    "Diagrams",
+    "Ensemble",
     "Metric",
     "MetricError",
     "OpenSTL",
@@ -50,7 +60,8 @@ def build(conventions: Sequence[str], **options: Any) -> dict[str, Metric]:
     conventions: names out of `METRICS`.
     **options: plain values for those conventions that have such an option:
       data_range and area_weights (physical), spatial_norm and channel_names
-      (openstl).
+      (openstl), thresholds and area_weights (ensemble), qice_bins,
+      interval_percent and coverage_percent (cost).
 
   Returns:
     Metric by name, in the order given.

@@ -7,16 +7,22 @@ of weight 0 (missing, or the padding of a ragged last batch) counts for
 nothing, not even when it holds NaN.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# A flat dict of arrays that add. Axes [T, C], or [T] where a score mixes the
-# variables before anything is averaged.
+# A flat dict of arrays that add. Axes [T, C], with bins on a third one where a
+# score counts; or [T] where a score mixes the variables before anything is
+# averaged.
 Totals = dict[str, Any]
+
+# Curves and histograms by name: arrays by name. Those of one length are the
+# columns of a table; [] is a number about it; "<name>_by_lead" [T, length] and
+# "<name>_by_variable" [C, length] are the same apart.
+Diagrams = dict[str, dict[str, np.ndarray]]
 
 
 class MetricError(ValueError):
@@ -40,7 +46,11 @@ class Score(NamedTuple):
 
 
 class Metric(Protocol):
-  """A named set of scores, in physical units."""
+  """A named set of scores, in physical units.
+
+  A metric may have a third method, `diagrams(totals) -> Diagrams`, of the
+  same totals as `compute`: curves and histograms.
+  """
 
   def update(
       self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
@@ -125,6 +135,33 @@ def point_weights(
   return weight
 
 
+def grid_weights(
+    weights: Sequence | np.ndarray, observation: jax.Array
+) -> jax.Array:
+  """Returns the weights of a grid's cells, [H, 1, 1] or [H, W, 1].
+
+  Args:
+    weights: [H] or [H, W], any scale.
+    observation: [B, T, H, W, C], for its shape alone.
+
+  Raises:
+    MetricError: another shape, or weights that cannot be.
+  """
+  area = np.asarray(weights, np.float32)
+  height, width = observation.shape[2:4]
+  if area.shape not in ((height,), (height, width)):
+    raise MetricError(
+        f"area_weights have shape {area.shape}; the grid needs ({height},) "
+        f"or ({height}, {width}). Change config.evaluation.area_weights."
+    )
+  if not np.isfinite(area).all() or (area < 0).any() or not area.any():
+    raise MetricError(
+        "area_weights must be finite, not negative and not all 0. Change "
+        "config.evaluation.area_weights."
+    )
+  return jnp.asarray(area.reshape(height, -1, 1))
+
+
 class Accumulator:
   """Adds the totals of many batches on the host, in float64.
 
@@ -162,15 +199,32 @@ class Accumulator:
     Raises:
       MetricError: if no batch was added.
     """
+    totals = self._added()
+    return {
+        name: metric.compute(totals[name])
+        for name, metric in self._metrics.items()
+    }
+
+  def diagrams(self) -> dict[str, Diagrams]:
+    """Returns the diagrams, by metric, of those metrics that have any.
+
+    Raises:
+      MetricError: if no batch was added.
+    """
+    totals = self._added()
+    return {
+        name: metric.diagrams(totals[name])
+        for name, metric in self._metrics.items()
+        if hasattr(metric, "diagrams")
+    }
+
+  def _added(self) -> dict[str, Totals]:
     if self._totals is None:
       raise MetricError(
           "No batch was scored: the split is empty. Check config.data and "
           "config.evaluation.split."
       )
-    return {
-        name: metric.compute(self._totals[name])
-        for name, metric in self._metrics.items()
-    }
+    return self._totals
 
 
 def scalars(

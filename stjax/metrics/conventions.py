@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from stjax.metrics import deterministic, image
-from stjax.metrics.base import MetricError, Score, Totals, pooled
+from stjax.metrics.base import (
+  MetricError,
+  Score,
+  Totals,
+  grid_weights,
+  pooled,
+)
 
 
 def _frames_fit(observation: jax.Array) -> bool:
@@ -47,21 +53,6 @@ class Physical:
   data_range: image.DataRange = image.FRAME
   area_weights: Sequence | np.ndarray | None = None
 
-  def _area(self, observation: jax.Array) -> jax.Array:
-    area = np.asarray(self.area_weights, np.float32)
-    height, width = observation.shape[2:4]
-    if area.shape not in ((height,), (height, width)):
-      raise MetricError(
-          f"area_weights have shape {area.shape}; the grid needs ({height},) "
-          f"or ({height}, {width}). Change config.evaluation.area_weights."
-      )
-    if not np.isfinite(area).all() or (area < 0).any() or not area.any():
-      raise MetricError(
-          "area_weights must be finite, not negative and not all 0. Change "
-          "config.evaluation.area_weights."
-      )
-    return jnp.asarray(area.reshape(height, -1, 1))
-
   def update(
       self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
@@ -70,7 +61,7 @@ class Physical:
     weight = weight.astype(jnp.float32)
     counted = weight
     if self.area_weights is not None:
-      weight = weight * self._area(observation)
+      weight = weight * grid_weights(self.area_weights, observation)
     totals = deterministic.error_totals(forecast, observation, weight)
     span = image.resolve_range(
         self.data_range, forecast, observation, counted

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from stjax import files
-from stjax.metrics.base import MetricError, Score
+from stjax.metrics.base import Diagrams, MetricError, Score
 
 Results = Mapping[str, Mapping[str, Mapping[str, Score]]]
 
 FORECAST = "forecast"
+# Ends of the names of a diagram's arrays; see `stjax.metrics.base.Diagrams`.
+BY_LEAD, BY_VARIABLE = "_by_lead", "_by_variable"
 _ALL = "all"  # In place of a variable's name: pooled over the variables.
 _SECONDS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 
@@ -84,6 +86,35 @@ def _score_tree(score: Score, variables: Sequence[str]) -> dict[str, Any]:
   return tree
 
 
+def diagrams_tree(
+    diagrams: Mapping[str, Diagrams], *, variables: Sequence[str]
+) -> dict[str, Any]:
+  """Returns the part "diagrams" of metrics.json.
+
+  {convention: {diagram: {array: list}}}; "<array>_by_variable" is a mapping
+  from the variables' names. null stands where there is no value, such as the
+  observed frequency of a probability that was never forecast.
+
+  Args:
+    diagrams: by convention, as `Accumulator.diagrams` returns them.
+    variables: [C] names.
+  """
+
+  def named(name, values):
+    if name.endswith(BY_VARIABLE):
+      return dict(zip(variables, values, strict=True))
+    return values
+
+  tree = {
+      convention: {
+          name: {key: named(key, value) for key, value in diagram.items()}
+          for name, diagram in by_name.items()
+      }
+      for convention, by_name in diagrams.items()
+  }
+  return to_json(tree)[0]
+
+
 def metrics_tree(
     results: Results,
     *,
@@ -91,13 +122,15 @@ def metrics_tree(
     lead_times: Sequence,
     units: Mapping[str, str] | None = None,
     about: Mapping[str, Any] | None = None,
+    diagrams: Mapping[str, Diagrams] | None = None,
 ) -> dict[str, Any]:
   """Returns the content of metrics.json.
 
   {convention: {score: {"overall", "by_variable": {name: x}, "by_lead": [T],
   "by_lead_and_variable": {name: [T]}}}} for the forecast, the same under
   "baselines" for every other source, and what is needed to read them:
-  "variables" with units, "lead_times" as labels, "notes" on every null.
+  "variables" with units, "lead_times" as labels, "notes" on every null of a
+  score; and "diagrams" (see `diagrams_tree`) where there are any.
 
   Args:
     results: the scores by source; "forecast" must be there.
@@ -105,6 +138,7 @@ def metrics_tree(
     lead_times: [T] timedelta64 or steps.
     units: by variable.
     about: further plain values (number of samples, split, step, ...).
+    diagrams: of the forecast, by convention.
   """
   _check(results)
 
@@ -129,6 +163,8 @@ def metrics_tree(
       },
   }
   tree, notes = to_json(tree)
+  if diagrams:
+    tree["diagrams"] = diagrams_tree(diagrams, variables=variables)
   return tree | {"notes": notes}
 
 

@@ -1,0 +1,130 @@
+"""Scores of events: an observation above a threshold, or not.
+
+The forecast probability of an event is the share of the members that have it,
+one of 0, 1/M, ..., 1. Counting the points (and the events among them) by that
+share is enough for the Brier score, the reliability diagram and the ROC
+curve alike, and the counts add.
+"""
+
+import jax
+import numpy as np
+
+from stjax.metrics import ensemble
+from stjax.metrics.base import Totals
+
+_PROBABILITIES = 11  # Most points of a reliability diagram: 0, 0.1, ..., 1.
+
+
+def name(threshold: float) -> str:
+  """Returns "gt_30" for the event "greater than 30"."""
+  return f"gt_{threshold:g}"
+
+
+def totals(fields: ensemble.Ensemble, weight: jax.Array, threshold: float
+           ) -> Totals:
+  """Counts points and events by the number of members above a threshold.
+
+  Args:
+    fields: the ensemble beside its observation.
+    weight: [B, T, H, W, C].
+    threshold: in the units of the observation; "above" is strict.
+
+  Returns:
+    "points_gt_<threshold>" and "events_gt_<threshold>": [T, C, M + 1].
+  """
+  above = ensemble.exceedances(fields.members, threshold)
+  event = fields.observation > threshold
+  bins = len(fields.members) + 1
+  return {
+      f"points_{name(threshold)}": ensemble.histogram(
+          above, above, weight, bins
+      ),
+      f"events_{name(threshold)}": ensemble.histogram(
+          above, above, weight * event, bins
+      ),
+  }
+
+
+def brier(points: np.ndarray, events: np.ndarray) -> np.ndarray:
+  """Brier score [...] in its half form, mean of (p - o)^2: 0 is best.
+
+  Brier (1950), doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+
+  Args:
+    points: [..., M + 1] number of points by number of members above.
+    events: [..., M + 1] number of events among them.
+  """
+  share = np.linspace(0, 1, points.shape[-1])
+  loss = events * (1 - share) ** 2 + (points - events) * share**2
+  return loss.sum(-1) / points.sum(-1)
+
+
+def reliability(points: np.ndarray, events: np.ndarray) -> dict:
+  """Observed frequency against forecast probability.
+
+  Up to 11 groups of near probabilities, around 0, 0.1, ..., 1; with 10
+  members or fewer every probability stands by itself.
+
+  Args:
+    points: [..., M + 1].
+    events: [..., M + 1].
+
+  Returns:
+    "forecast_probability" (mean of the group), "observed_frequency" (NaN in a
+    group without points) and "count" [..., groups].
+  """
+  number = points.shape[-1]
+  groups = min(number, _PROBABILITIES)
+  share = np.linspace(0, 1, number)
+  group = np.round(share * (groups - 1)).astype(int)
+  member = np.eye(groups)[group]  # [M + 1, groups].
+  count = points @ member
+  with np.errstate(divide="ignore", invalid="ignore"):
+    mean = (points * share) @ member / count
+    frequency = events @ member / count
+  return {
+      "forecast_probability": np.where(
+          count > 0, mean, share @ member / member.sum(0)
+      ),
+      "observed_frequency": frequency,
+      "count": count,
+  }
+
+
+def roc(points: np.ndarray, events: np.ndarray) -> dict:
+  """Relative operating characteristic: hits against false alarms.
+
+  A warning is given where the forecast probability reaches a level; the curve
+  goes over all levels from "never" to "always". Mason (1982).
+
+  Args:
+    points: [..., M + 1].
+    events: [..., M + 1].
+
+  Returns:
+    "probability" [M + 2], the levels, the first above 1 (never);
+    "false_alarm_rate" and "hit_rate" [..., M + 2]; "area" [...] below the
+    curve by the trapezoidal rule: 1 is perfect, 0.5 is no skill.
+  """
+  number = points.shape[-1]
+  with np.errstate(divide="ignore", invalid="ignore"):
+    hits, alarms = (_share_from_the_top(x) for x in (events, points - events))
+  steps = np.diff(alarms) * (hits[..., 1:] + hits[..., :-1]) / 2
+  return {
+      "probability": np.arange(number, -1, -1) / max(number - 1, 1),
+      "false_alarm_rate": alarms,
+      "hit_rate": hits,
+      "area": steps.sum(-1),
+  }
+
+
+def roc_area(points: np.ndarray, events: np.ndarray) -> np.ndarray:
+  """Area [...] below the ROC curve; NaN without events, or without others."""
+  return roc(points, events)["area"]
+
+
+def _share_from_the_top(counts: np.ndarray) -> np.ndarray:
+  """Shares [..., K + 1] of the counts [..., K] in the last 0, 1, ..., K."""
+  sums = np.cumsum(counts[..., ::-1], -1)
+  sums = np.concatenate([np.zeros_like(sums[..., :1]), sums], -1)
+  return sums / sums[..., -1:]

@@ -1,0 +1,358 @@
+"""Figures of ensembles: calibration, events, spread, and fans."""
+
+import contextlib
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from stjax.plots import style
+
+# Of the Okabe-Ito palette, as in `stjax.plots.curves`.
+_BLUE, _RED = "#0072B2", "#D55E00"
+_GUIDE = dict(color="0.45", linewidth=0.9, linestyle="--", zorder=1)
+_CONVENTION = "ensemble"
+
+
+@contextlib.contextmanager
+def _figure(
+    path: str | os.PathLike, width: float, height: float, title: str
+) -> Iterator[Figure]:
+  """A figure in the common look; written at the end."""
+  open_frame = {"axes.spines.top": False, "axes.spines.right": False}
+  with matplotlib.rc_context(style.RC | open_frame):
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    yield fig
+    if title:
+      fig.suptitle(title, fontsize=11.5, x=0.01, ha="left")
+    style.save(fig, path)
+
+
+def _grid(ax: Axes) -> None:
+  ax.grid(True, color="0.9", linewidth=0.6)
+  ax.set_axisbelow(True)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+  values = np.asarray(values, float)
+  return np.where(np.isfinite(values), values, np.nan)
+
+
+def rank_histogram(
+    frequency: np.ndarray, path: str | os.PathLike, *, title: str = ""
+) -> None:
+  """Draws how often the observation had each rank among the members.
+
+  Flat for a calibrated ensemble (the dashed line), a U for one that is too
+  narrow, a dome for one that is too wide, a slope for a biased one.
+
+  Args:
+    frequency: [M + 1] shares.
+    path: the file; .png, .pdf or .svg.
+    title: above it.
+  """
+  frequency = _finite(frequency)
+  with _figure(path, 4.6, 2.9, title) as fig:
+    ax = fig.subplots()
+    ax.bar(np.arange(len(frequency)), frequency, width=0.9, color=_BLUE)
+    ax.axhline(1 / len(frequency), **_GUIDE)
+    ax.set_xlabel("rank of the observation (0: below all members)")
+    ax.set_ylabel("frequency")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    _grid(ax)
+
+
+def reliability_diagram(
+    forecast_probability: np.ndarray,
+    observed_frequency: np.ndarray,
+    count: np.ndarray,
+    path: str | os.PathLike,
+    *,
+    title: str = "",
+) -> None:
+  """Draws observed frequency against forecast probability.
+
+  The diagonal is perfect; the dotted line is how often the event happened at
+  all; the inset shows how many points had each probability.
+
+  Args:
+    forecast_probability: [K] ascending.
+    observed_frequency: [K], NaN where there are no points.
+    count: [K] points.
+    path: the file; .png, .pdf or .svg.
+    title: above it.
+  """
+  probability, frequency, count = (
+      _finite(x) for x in (forecast_probability, observed_frequency, count)
+  )
+  total = np.nansum(count)
+  with _figure(path, 4.2, 4.3, title) as fig:
+    ax = fig.subplots()
+    ax.plot([0, 1], [0, 1], **_GUIDE)
+    if total > 0:
+      rate = np.nansum(count * frequency) / total
+      ax.axhline(rate, **(_GUIDE | {"linestyle": ":"}))
+    shown = np.isfinite(frequency)
+    ax.plot(
+        probability[shown],
+        frequency[shown],
+        color=_BLUE,
+        linewidth=1.9,
+        marker="o",
+        markersize=3.8,
+        zorder=3,
+    )
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set_xlabel("forecast probability")
+    ax.set_ylabel("observed frequency")
+    _grid(ax)
+    # In the corner that the curve leaves free.
+    low = np.nanmean(np.where(shown, frequency - probability, np.nan)) <= 0
+    inset = ax.inset_axes((0.13, 0.7, 0.34, 0.24) if low else
+                          (0.62, 0.13, 0.34, 0.24))
+    steps = np.diff(probability)
+    inset.bar(
+        probability,
+        count,
+        width=0.8 * steps.min() if steps.size else 0.1,
+        color="0.6",
+    )
+    if 0 < 30 * count[count > 0].min(initial=math.inf) < count.max(initial=0):
+      inset.set_yscale("log")
+    inset.set_xlim(-0.1, 1.1)
+    inset.set_xticks([0, 1])
+    inset.tick_params(labelsize=7)
+    inset.minorticks_off()
+    inset.set_title("points", fontsize=7.5, pad=2)
+
+
+def roc_curve(
+    false_alarm_rate: np.ndarray,
+    hit_rate: np.ndarray,
+    path: str | os.PathLike,
+    *,
+    area: float | None = None,
+    title: str = "",
+) -> None:
+  """Draws hits against false alarms for every level of probability.
+
+  Args:
+    false_alarm_rate: [K] ascending.
+    hit_rate: [K].
+    path: the file; .png, .pdf or .svg.
+    area: below the curve, written into the figure.
+    title: above it.
+  """
+  with _figure(path, 4.0, 4.1, title) as fig:
+    ax = fig.subplots()
+    ax.plot([0, 1], [0, 1], **_GUIDE)
+    ax.plot(
+        _finite(false_alarm_rate),
+        _finite(hit_rate),
+        color=_BLUE,
+        linewidth=1.9,
+        marker="o",
+        markersize=3.2,
+        zorder=3,
+        clip_on=False,
+    )
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_xlabel("false alarm rate")
+    ax.set_ylabel("hit rate")
+    _grid(ax)
+    if area is not None and np.isfinite(area):
+      ax.text(0.95, 0.07, f"area {float(area):.3f}", ha="right")
+
+
+def spread_skill(
+    spread: np.ndarray,
+    rmse: np.ndarray,
+    path: str | os.PathLike,
+    *,
+    lead_labels: Sequence[str] | None = None,
+    units: str = "",
+    title: str = "",
+) -> None:
+  """Draws the spread of the ensemble and the error of its mean by lead time.
+
+  Args:
+    spread: [T], times sqrt((M + 1) / M): equal to rmse if calibrated.
+    rmse: [T] of the mean of the members.
+    path: the file; .png, .pdf or .svg.
+    lead_labels: [T] below the axis; default +1, ..., +T.
+    units: of both.
+    title: above it.
+  """
+  length = len(rmse)
+  labels = style.frame_labels(lead_labels, 1, length)
+  lines = {
+      "rmse of the mean": (rmse, dict(color=_RED, linestyle="--")),
+      "spread": (spread, dict(color=_BLUE)),
+  }
+  with _figure(path, 4.6, 3.0, title) as fig:
+    ax = fig.subplots()
+    for name, (values, look) in lines.items():
+      ax.plot(
+          1 + np.arange(length),
+          _finite(values),
+          label=name,
+          linewidth=1.7,
+          marker="o" if length <= 30 else None,
+          markersize=3.2,
+          **look,
+      )
+    shown = style.picked(length, 6 if max(map(len, labels)) > 4 else 10)
+    ax.set_xticks(shown + 1, [labels[i] for i in shown])
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("lead time")
+    ax.set_ylabel(units)
+    _grid(ax)
+    fig.legend(loc="outside lower center", ncols=2, frameon=False)
+
+
+def fan_chart(
+    history: np.ndarray,
+    observation: np.ndarray,
+    quantiles: np.ndarray,
+    path: str | os.PathLike,
+    *,
+    labels: Sequence[str] | None = None,
+    lead_labels: Sequence[str] | None = None,
+    units: str = "",
+    title: str = "",
+) -> None:
+  """Draws quantiles of an ensemble over time, a panel a point.
+
+  Args:
+    history: [T_in, P] at P points, physical units; NaN is left out.
+    observation: [T_out, P].
+    quantiles: [5, T_out, P], the 5, 25, 50, 75 and 95 % quantiles.
+    path: the file; .png, .pdf or .svg.
+    labels: [P] above the panels.
+    lead_labels: [T_out] below them; default +1, ..., +T_out.
+    units: beside them.
+    title: above everything.
+
+  Raises:
+    ValueError: the shapes do not fit.
+  """
+  history, observation, quantiles = (
+      _finite(x) for x in (history, observation, quantiles)
+  )
+  if (
+      history.ndim != 2
+      or observation.ndim != 2
+      or history.shape[1] != observation.shape[1]
+      or quantiles.shape != (5, *observation.shape)
+      or not observation.size
+  ):
+    raise ValueError(
+        "A fan chart needs history [T_in, P], observation [T_out, P] and "
+        f"quantiles [5, T_out, P]; got {history.shape}, {observation.shape} "
+        f"and {quantiles.shape}."
+    )
+  length, points = observation.shape
+  names = style.frame_labels(lead_labels, 1, length)
+  past, future = np.arange(1 - len(history), 1), np.arange(1, length + 1)
+  columns = min(points, 2)
+  rows = -(-points // columns)
+  with _figure(path, 4.0 * columns + 0.3, 2.3 * rows + 0.7, title) as fig:
+    axes = fig.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for point in range(points):
+      ax = axes[point]
+      low, lower, median, upper, high = quantiles[:, :, point]
+      handles = [
+          ax.fill_between(
+              future, low, high, color=_BLUE, alpha=0.18, linewidth=0
+          ),
+          ax.fill_between(
+              future, lower, upper, color=_BLUE, alpha=0.35, linewidth=0
+          ),
+          *ax.plot(future, median, color=_BLUE, linewidth=1.7),
+          *ax.plot(
+              np.concatenate([past, future]),
+              np.concatenate([history[:, point], observation[:, point]]),
+              color="black",
+              linewidth=1.2,
+              marker="o",
+              markersize=2.4,
+          ),
+      ]
+      ax.axvline(0.5, **(_GUIDE | {"linewidth": 0.7}))
+      shown = style.picked(length, 4 if max(map(len, names)) > 4 else 6)
+      ax.set_xticks(future[shown], [names[i] for i in shown])
+      ax.tick_params(labelbottom=point + columns >= points)
+      if labels is not None:
+        ax.set_title(labels[point], loc="left", fontsize=9.5)
+      if not point % columns:
+        ax.set_ylabel(units)
+      _grid(ax)
+    for ax in axes[points:]:
+      ax.set_visible(False)
+    fig.legend(
+        handles,
+        ["5\N{EN DASH}95 %", "25\N{EN DASH}75 %", "median", "observation"],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+    )
+
+
+def draw(
+    diagrams: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+    scores: Mapping[str, Mapping[str, Any]],
+    folder: str | os.PathLike,
+    *,
+    lead_labels: Sequence[str] | None = None,
+    units: str = "",
+) -> None:
+  """Draws all diagrams of the convention "ensemble", if it is there.
+
+  rank_histogram.png, reliability_<event>.png, roc_<event>.png, and
+  spread_skill.png where there is a spread.
+
+  Args:
+    diagrams: of the forecast, by convention, as `Accumulator.diagrams`
+      returns them.
+    scores: of the forecast, by convention, as `Accumulator.compute` does.
+    folder: must exist.
+    lead_labels: [T] of the lead times.
+    units: of the scores, if all variables share them.
+  """
+  folder = pathlib.Path(folder)
+  for name, diagram in diagrams.get(_CONVENTION, {}).items():
+    path = folder / f"{name}.png"
+    kind, _, event = name.partition("_gt_")
+    if kind == "rank_histogram":
+      rank_histogram(diagram["frequency"], path)
+    elif kind == "reliability":
+      keys = ("forecast_probability", "observed_frequency", "count")
+      reliability_diagram(
+          *(diagram[key] for key in keys), path, title=f"above {event}"
+      )
+    elif kind == "roc":
+      roc_curve(
+          diagram["false_alarm_rate"],
+          diagram["hit_rate"],
+          path,
+          area=diagram["area"],
+          title=f"above {event}",
+      )
+  by_name = scores.get(_CONVENTION, {})
+  if "spread_skill" in by_name and by_name["spread"].overall > 0:
+    rmse = by_name["rmse"].by_lead
+    spread_skill(
+        by_name["spread_skill"].by_lead * rmse,
+        rmse,
+        folder / "spread_skill.png",
+        lead_labels=lead_labels,
+        units=units,
+    )
