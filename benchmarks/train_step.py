@@ -14,12 +14,12 @@ compiled step: loop bodies once, hence too little on CPU.
 """
 
 import argparse
-import dataclasses
 import functools
 import os
 import statistics
-import time
-from collections.abc import Callable
+
+from benchmarks import timing
+from benchmarks.timing import Contender
 
 # Steps in a row of one contender before the next one's turn.
 STEPS_PER_TURN = 2
@@ -28,21 +28,6 @@ COLUMNS = (
   "translator", "precision", "parameters", "GFLOP", "stjax ms", "torch ms",
   "torch compiled ms", "ratio", "stjax processor ms", "torch processor ms",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Contender:
-  """A program to be timed.
-
-  Attributes:
-    run: makes one step and waits for its loss.
-    parameters: their number.
-    flops: of a step; None if not known.
-  """
-
-  run: Callable[[], float]
-  parameters: int
-  flops: float | None = None
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,15 +48,6 @@ def parse_arguments() -> argparse.Namespace:
     help="default: float32 on CPU, both on GPU",
   )
   return parser.parse_args()
-
-
-def limit_cores(threads: int, devices: int) -> None:
-  """Has to run before jax or torch are imported."""
-  if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-  os.environ["OMP_NUM_THREADS"] = str(threads)
-  flag = f"--xla_force_host_platform_device_count={devices}"
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
 def stjax_contender(config, inputs, targets, precision: str) -> Contender:
@@ -169,26 +145,11 @@ def torch_contender(
   return Contender(lambda: float(step()), parameters)
 
 
-def measure(
-  contenders: dict[str, Contender], rounds: int
-) -> dict[str, tuple[list[float], list[float]]]:
-  """Wall and processor seconds of every step, the contenders in turns."""
-  times = {name: ([], []) for name in contenders}
-  for contender in contenders.values():
-    for _ in range(WARM_UP):
-      contender.run()
-  for _ in range(rounds):
-    for name, contender in contenders.items():
-      for _ in range(STEPS_PER_TURN):
-        wall, processor = time.perf_counter(), time.process_time()
-        contender.run()
-        times[name][0].append(time.perf_counter() - wall)
-        times[name][1].append(time.process_time() - processor)
-  return times
-
-
 def row(
-  translator: str, precision: str, contenders: dict[str, Contender], times
+  translator: str,
+  precision: str,
+  contenders: dict[str, Contender],
+  times: dict[str, timing.Times],
 ) -> dict[str, str]:
   """The cells of one line of the table, by column."""
   ours = contenders["stjax"]
@@ -200,23 +161,20 @@ def row(
   if ours.flops:
     cells["GFLOP"] = f"{ours.flops / 1e9:.2f}"
   medians = {}
-  for name, (wall, processor) in times.items():
-    medians[name] = statistics.median(wall)
-    cells[f"{name} ms"] = f"{1e3 * medians[name]:.1f} ({1e3 * min(wall):.1f})"
-    cells[f"{name} processor ms"] = f"{1e3 * statistics.median(processor):.0f}"
+  for name, of in times.items():
+    median = medians[name] = statistics.median(of.wall)
+    cells[f"{name} ms"] = f"{1e3 * median:.1f} ({1e3 * min(of.wall):.1f})"
+    processor = statistics.median(of.processor)
+    cells[f"{name} processor ms"] = f"{1e3 * processor:.0f}"
   ours = medians.pop("stjax")
   if medians:
     cells["ratio"] = f"{ours / min(medians.values()):.2f}"
   return cells
 
 
-def print_line(cells: list[str]) -> None:
-  print("| " + " | ".join(cells) + " |", flush=True)
-
-
 def main() -> None:
   arguments = parse_arguments()
-  limit_cores(arguments.threads, arguments.devices)
+  timing.limit_cores(arguments.threads, arguments.devices)
   import jax
   import numpy as np
 
@@ -242,8 +200,7 @@ def main() -> None:
     f"{STEPS_PER_TURN} steps; ratio: of the medians, stjax / torch"
   )
   columns = [c for c in COLUMNS if gpu or c != "torch compiled ms"]
-  print_line(columns)
-  print_line(["---"] * len(columns))
+  timing.print_head(columns)
   translators = [arguments.translator]
   if translators == ["all"]:
     translators = sorted(TRANSLATORS)
@@ -260,9 +217,11 @@ def main() -> None:
               config, inputs, targets, precision, arguments.threads, compiled
             )
           )
-      times = measure(contenders, arguments.rounds)
+      times = timing.measure(
+        contenders, arguments.rounds, STEPS_PER_TURN, WARM_UP
+      )
       cells = row(translator, precision, contenders, times)
-      print_line([cells.get(column, "") for column in columns])
+      timing.print_line([cells.get(column, "") for column in columns])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.seed = 0  # Initialisation, shuffling, dropout and sampling.
   c.precision = "float32"  # Or "bfloat16": compute only, never parameters.
   c.init_from = ""  # A work directory to start from: its best parameters.
+  # What the method reads and never trains, by name: {"mean": {"init_from":
+  # work directory or torch file, "model": as below}}.
+  c.frozen = ml_collections.ConfigDict()
 
   c.num_epochs = 1.0  # Passes over the training split.
   c.num_steps = 0  # If positive: optimiser steps, instead of num_epochs.
@@ -28,11 +31,18 @@ def get_config() -> ml_collections.ConfigDict:
       transform="identity",  # Or "log1p", before normalising.
       missing="error",  # Or "mask": missing points count for nothing.
       augment=(),  # flip_h, flip_w, transpose, roll_h, roll_w: training only.
+      calendar=(),  # slot_of_day, day_of_week, month, hour_of_day, day_of_year.
+      slots_per_day=0,  # 0: by the time step; else counted by frame number.
+      statistics=config_dict.create(
+          frames="all",  # Or "history": only those of each training window.
+          ddof=0,  # Deviations divide by the number of values less this.
+      ),
       split=config_dict.create(
-          by="auto",  # Or "time", "sample", "event".
+          by="auto",  # Or "time", "sample", "event", "window", "ranges".
           fractions=(0.7, 0.15, 0.15),  # Train, validation, test.
           seed=0,
           boundaries=(),  # First dates of validation and test, by time.
+          ranges=config_dict.create(),  # {split: ((sample, first, stop),)}.
       ),
       cache="auto",  # Or "memory", "disk", "none".
       memory_limit_gib=2.0,  # auto keeps less than this in memory.
@@ -87,16 +97,29 @@ def get_config() -> ml_collections.ConfigDict:
       conventions=("physical",),  # Named sets of scores; see docs/metrics.md.
       data_range=0.0,  # Of PSNR and SSIM; 0: as observed in training.
       area_weights="none",  # Or "latitude": cosine of the latitude.
-      baselines=("persistence", "lead_mean"),
+      thresholds=(),  # Of "ensemble"'s event scores, physical units.
+      baselines=("persistence", "lead_mean"),  # And "climatology".
       figures=4,  # Examples shown as pictures and animations.
+      points=(),  # (row, column) of fan charts; (): some are chosen.
+      stride=1,  # Every so many windows of the split are scored.
+      validation_stride=1,  # The same while training,
+      validation_members=1,  # with so many ensemble members.
   )
   c.forecast = config_dict.create(
       split="test",  # Where the initial conditions are taken from.
       checkpoint="best",
       history=0,  # Frames before each forecast; 0: as trained.
       horizon=0,  # Lead times; 0: as trained. More are fed back.
-      members=1,
+      members=1,  # Of the ensemble; evaluation draws as many.
+      member_chunk=0,  # Members made at the same time; 0: as memory allows.
       batch_size=8,
+      valid_range=(),  # (lowest, highest) possible value: others are clipped.
+      sampler=config_dict.create(  # Of methods that sample.
+          name="ddpm",  # Or "ddim", "heun", "dpm++"; see docs/diffusion.md.
+          steps=0,  # Steps per member; 0: those of the noise schedule.
+          eta=0.0,  # ddim: share of fresh noise.
+          guidance=1.0,  # Above 1: classifier-free guidance.
+      ),
   )
   c.log = config_dict.create(
       every_steps=10,

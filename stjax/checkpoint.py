@@ -17,7 +17,6 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from stjax import config as config_lib
-from stjax import state as state_lib
 
 PyTree = Any
 
@@ -214,21 +213,21 @@ class Checkpoints:
     return f"step {others[-1]}" if others else "the beginning"
 
   def restore_variables(
-      self, step: int, abstract: state_lib.TrainState
+      self, step: int, expected: Mapping[str, PyTree]
   ) -> dict[str, PyTree]:
     """Restores what forecasts need: variables, averaged ones if they exist.
 
     Args:
       step: a step that was saved.
-      abstract: the state with shapes and shardings; its optimiser need not be
-        the one that was saved.
+      expected: {"params": ..., other collections}, shapes and shardings.
 
     Raises:
       ConfigError: the checkpoint holds another network.
     """
     found = self._manager.item_metadata(step).state.tree
     name = "ema_params" if found.get("ema_params") else "params"
-    wanted = {name: abstract.params, "collections": abstract.collections}
+    collections = {k: v for k, v in expected.items() if k != "params"}
+    wanted = {name: expected["params"], "collections": collections}
     differing = [
         f"  {path}: {theirs} in the checkpoint, {ours} in this config"
         for path, theirs, ours in differing_shapes(

@@ -30,10 +30,18 @@ _IDENTITY = (
     "data",
     "optimizer",
     "init_from",
+    "frozen",
 )
 # How the same examples are read does not change which run it is.
 _READING = ("loader", "cache", "memory_limit_gib")
 _PLACES = ("path", "data_dir")  # May move: only the last part counts.
+# Keys that older work directories do not have, with what holds for those.
+_BEFORE = {
+    "data.calendar": [],
+    "data.slots_per_day": 0,
+    "data.statistics.frames": "all",
+    "data.statistics.ddof": 0,
+}
 
 _REQUIRED = (
     *_IDENTITY,
@@ -69,8 +77,13 @@ _SECTIONS = {
         "conventions",
         "data_range",
         "area_weights",
+        "thresholds",
         "baselines",
         "figures",
+        "points",
+        "stride",
+        "validation_stride",
+        "validation_members",
     ),
     "forecast": (
         "split",
@@ -78,8 +91,12 @@ _SECTIONS = {
         "history",
         "horizon",
         "members",
+        "member_chunk",
         "batch_size",
+        "valid_range",
+        "sampler",
     ),
+    "forecast.sampler": ("name", "steps", "eta", "guidance"),
     "log": ("every_steps", "histograms_every_steps"),
     "optimizer": (
         "name",
@@ -206,6 +223,16 @@ def validate(config: ml_collections.ConfigDict) -> None:
   for section in ("method", "model"):
     if "name" not in config[section]:
       raise ConfigError(f"The config has no key {section}.name.")
+  for name, part in config.frozen.items():
+    where = f"frozen.{name}"
+    if not isinstance(part, Mapping | ml_collections.ConfigDict):
+      raise ConfigError(f"{where}={part!r} must have keys init_from and model.")
+    check_options(where, part, ("init_from", "model"))
+    for key in ("init_from", "model"):
+      if key not in part:
+        raise ConfigError(f"The config has no key {where}.{key}.")
+    if "name" not in part.model:
+      raise ConfigError(f"The config has no key {where}.model.name.")
   for key in ("history", "horizon"):
     if key not in config.data:
       raise ConfigError(f"The config has no key data.{key}.")
@@ -222,6 +249,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _positive("evaluation.batch_size", config.evaluation.batch_size)
   _positive("forecast.batch_size", config.forecast.batch_size)
   _positive("forecast.members", config.forecast.members)
+  for key in ("stride", "validation_stride", "validation_members"):
+    _positive(f"evaluation.{key}", config.evaluation[key])
+  ends = tuple(config.forecast.valid_range)
+  if ends and not (len(ends) == 2 and ends[0] < ends[1]):
+    raise ConfigError(
+        f"forecast.valid_range={ends} must be empty or (lowest, highest), in"
+        " physical units."
+    )
   for section in ("evaluation", "forecast"):
     pick(f"{section}.split", config[section].split, dict.fromkeys(SPLITS))
     pick(
@@ -240,6 +275,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
       "evaluation.data_range",
       "log.every_steps",
       "log.histograms_every_steps",
+      "forecast.member_chunk",
       "optimizer.clip_norm",
       "optimizer.weight_decay",
   ):
@@ -267,15 +303,26 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
   return {prefix: tree}
 
 
+def _last_parts(place: str | list[str]) -> str | list[str]:
+  """Names of a file, or of several files, without their folders."""
+  several = place.split(",") if isinstance(place, str) else place
+  names = [pathlib.PurePath(name.strip()).name for name in several]
+  return names[0] if len(names) == 1 else names
+
+
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
   config = plain(config)
   chosen = {key: config.get(key) for key in _IDENTITY}
   chosen["data"] = {
-      k: pathlib.PurePath(v).name if k in _PLACES and v else v
+      k: _last_parts(v) if k in _PLACES else v
       for k, v in (chosen["data"] or {}).items()
       if k not in _READING
   }
-  return _flatten(chosen)
+  chosen["frozen"] = {
+      name: part | {"init_from": pathlib.PurePath(part["init_from"]).name}
+      for name, part in (chosen["frozen"] or {}).items()
+  }
+  return _BEFORE | _flatten(chosen)
 
 
 def claim_workdir(

@@ -1,6 +1,7 @@
 """Labelled forecasts: a checkpoint and initial conditions -> a Zarr store."""
 
 import functools
+import math
 import pathlib
 import shutil
 import warnings
@@ -8,14 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 import zarr
 from absl import logging
-from jax.experimental import multihost_utils
 
-import input_pipeline
 from stjax import initialise
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
@@ -23,6 +21,7 @@ from stjax.methods import base
 from stjax.models import layers
 
 PyTree = Any
+_CHUNK_VALUES = 2**20  # Of the store: whole forecasts, up to about 4 MB.
 # Folded into the run's key, so that forecasts do not repeat training's draws.
 FORECAST_STREAM = 1
 
@@ -35,7 +34,7 @@ def forecast_key(seed: int) -> jax.Array:
 def compile_forecast(
     run: run_lib.Run, batch_size: int, members: int, horizon: int
 ) -> Callable[..., jax.Array]:
-  """Compiles (variables, batch, key) -> forecast in physical units.
+  """Compiles (variables, frozen, batch, key) -> forecast, physical units.
 
   Args:
     run: the run.
@@ -47,21 +46,27 @@ def compile_forecast(
     A function to [M, B, T_out, H, W, C].
   """
   batch = run.abstract_batch(batch_size)
+  # What is known in advance goes on to the last lead time.
+  longer = run.abstract_batch(
+      batch_size, horizon=max(horizon, run.config.data.horizon)
+  )
+  batch |= {name: longer[name] for name in base.KNOWN if name in longer}
   shapes = {k: v.shape for k, v in batch.items()}
   out = (members, batch_size, horizon, *run.example_shape["inputs"][1:])
   sharding = sharding_lib.batch_shardings({"forecast": out}, run.mesh, 1)
 
-  def function(variables, batch, key):
+  def function(variables, frozen, batch, key):
     forecast = base.rollout(
-        run.method, variables, {}, batch, key, members, horizon
+        run.method, variables, frozen, batch, key, members, horizon
     )
-    return input_pipeline.inverse(run.statistics, forecast, xp=jnp)
+    return run.physical(forecast)
 
   with layers.convolution_mesh(run.mesh):
     return (
         jax.jit(
             function,
             in_shardings=(
+                None,
                 None,
                 sharding_lib.batch_shardings(shapes, run.mesh),
                 sharding_lib.replicated(run.mesh),
@@ -70,18 +75,12 @@ def compile_forecast(
         )
         .lower(
             run.abstract_variables,
+            run.abstract_frozen,
             batch,
             jax.eval_shape(functools.partial(forecast_key, 0)),
         )
         .compile()
     )
-
-
-def fetch(array: jax.Array) -> np.ndarray:
-  """Brings a global array to every host."""
-  if array.is_fully_addressable:
-    return np.asarray(array)
-  return multihost_utils.process_allgather(array, tiled=True)
 
 
 class ForecastStore:
@@ -136,11 +135,13 @@ class ForecastStore:
     self._names = list(coordinates.data_vars)
     dims = ("member", axis, "lead_time", *space)
     grid = tuple(coordinates.sizes[d] for d in space)
+    # Small fields of many members would be as many tiny files.
+    together = max(_CHUNK_VALUES // (lead * math.prod(grid)), 1)
     for name in self._names:
       array = self._group.create_array(
           name,
           shape=(members, samples, lead, *grid),
-          chunks=(1, 1, lead, *grid),
+          chunks=(min(members, together), 1, lead, *grid),
           dtype="float32",
           fill_value=float("nan"),
           dimension_names=dims,
@@ -204,6 +205,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   options = run.config.forecast
   horizon = options.horizon or run.config.data.horizon
   variables = initialise.load_variables(run, run.workdir, options.checkpoint)
+  frozen = initialise.frozen(run)
   data = run.split(
       options.split,
       options.batch_size,
@@ -233,7 +235,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   first = 0
   for batch in data.batches:
     batch = sharding_lib.put_batch(run.as_trained(batch), run.mesh)
-    fields = fetch(function(variables, batch, key))
+    fields = sharding_lib.fetch(function(variables, frozen, batch, key))
     count = min(options.batch_size, data.num_examples - first)
     if store is not None:
       store.write(first, fields[:, :count])

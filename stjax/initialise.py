@@ -1,19 +1,35 @@
-"""Where a run's first state comes from: another run, torch, or nothing."""
+"""Where variables come from: another run, torch, or nothing.
 
+What a method never trains (`frozen`) is loaded or computed once and kept in
+the work directory, which needs nothing else from then on.
+"""
+
+import json
+import os
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
+import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 
+import input_pipeline
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
 from stjax import convert
 from stjax import run as run_lib
+from stjax import sharding as sharding_lib
 from stjax import state as state_lib
 from stjax.convert import files
+from stjax.methods import base
+from stjax.models import layers
+
+PyTree = Any
 
 
 def first_state(run: run_lib.Run) -> state_lib.TrainState:
@@ -28,30 +44,73 @@ def first_state(run: run_lib.Run) -> state_lib.TrainState:
   """
   if not run.config.init_from:
     return run.fresh_state()
-  variables = _variables_from(run, pathlib.Path(run.config.init_from))
+  variables = _variables_from(
+      run, run.config.init_from, "init_from", run.config.model,
+      run.abstract_variables,
+  )
   return with_variables(run.fresh_state(), variables)
 
 
-def _variables_from(run: run_lib.Run, source: pathlib.Path) -> dict[str, Any]:
-  if (source / "checkpoints").is_dir():
-    variables = load_variables(run, source, "best")
-    logging.info("Started from the best parameters of %s", source)
-    return variables
-  if source.suffix not in files.SUFFIXES:
+def _variables_from(
+    run: run_lib.Run,
+    source: str,
+    key: str,
+    model: ml_collections.ConfigDict,
+    expected: Mapping[str, PyTree],
+) -> dict[str, Any]:
+  """Variables out of a work directory or a file of torch weights.
+
+  Args:
+    run: the run that needs them.
+    source: the path.
+    key: config key of the path, for messages.
+    model: the network's section of the config.
+    expected: shapes and shardings of the variables.
+  """
+  path = pathlib.Path(source)
+  if (path / "checkpoints").is_dir():
+    _check_statistics(run, path, key)
+    return load_variables(run, path, "best", expected)
+  if path.suffix not in files.SUFFIXES:
     raise config_lib.ConfigError(
-        f"init_from={str(source)!r} ({source.absolute()}) is neither a work"
-        " directory with checkpoints nor a file of torch weights"
+        f"{key}={source!r} ({path.absolute()}) is neither a work directory"
+        " with checkpoints nor a file of torch weights"
         f" ({', '.join(files.SUFFIXES)})."
     )
   try:
-    variables = convert_weights(run, files.read(source))
+    variables = convert_weights(
+        run, files.read(path), model=model, expected=expected
+    )
   except convert.ConvertError as error:
     raise config_lib.ConfigError(
-        f"init_from={str(source)!r} cannot be used: {error}\n(python -m"
+        f"{key}={source!r} cannot be used: {error}\n(python -m"
         " stjax.convert has more options.)"
     ) from error
-  logging.info("Started from the weights in %s", source)
+  logging.info("Read the weights in %s", path)
   return variables
+
+
+def _check_statistics(run: run_lib.Run, workdir: pathlib.Path, key: str):
+  """Variables are worth nothing on data normalised in another way."""
+  path = workdir / "statistics.json"
+  if not path.exists() or key == "init_from":
+    return  # Training goes on, and may adapt to other data.
+  theirs = input_pipeline.Statistics.from_json(path.read_text())
+  ours = run.statistics
+  same = theirs.transform == ours.transform and all(
+      np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-4, atol=0)
+      for a, b in (
+          (theirs.offset, ours.offset),
+          (theirs.scale, ours.scale),
+      )
+  )
+  if not same:
+    raise config_lib.ConfigError(
+        f"{key}={str(workdir)!r} was trained on data normalised by offset"
+        f" {theirs.offset}, scale {theirs.scale} ({theirs.transform}); here"
+        f" they are {ours.offset}, {ours.scale} ({ours.transform}). Use the"
+        " same data.* keys in both runs."
+    )
 
 
 def with_variables(
@@ -73,11 +132,19 @@ def with_variables(
   )
 
 
-def network_options(run: run_lib.Run) -> dict[str, Any]:
-  """What the converter must know of a run's network besides its name."""
+def network_options(
+    run: run_lib.Run, model: ml_collections.ConfigDict | None = None
+) -> dict[str, Any]:
+  """What the converter must know of a network besides its name.
+
+  Args:
+    run: has the shape of its inputs.
+    model: the network's section of the config; the trained one's by default.
+  """
+  model = run.config.model if model is None else model
   return {
       "in_shape": tuple(run.example_shape["inputs"]),
-      **config_lib.without(run.config.model, "name"),
+      **config_lib.without(model, "name"),
   }
 
 
@@ -85,32 +152,38 @@ def convert_weights(
     run: run_lib.Run,
     state_dict: Mapping[str, Any],
     allow_unused: str | None = None,
+    *,
+    model: ml_collections.ConfigDict | None = None,
+    expected: Mapping[str, PyTree] | None = None,
 ) -> dict[str, Any]:
   """Converts a torch state dict to a run's variables, on its devices.
 
   Args:
-    run: decides network, shapes and shardings.
+    run: decides shapes and shardings.
     state_dict: names and arrays; see `stjax.convert.to_stjax`.
     allow_unused: regular expression of torch names that may stay unused.
+    model: the network's section of the config; the trained one's by default.
+    expected: shapes and shardings; the trained variables' by default.
 
   Raises:
     ConvertError: the weights are not those of the network.
     NetworkError: no names are known for this network.
     ConfigError: the method has variables besides those of the network.
   """
+  model = run.config.model if model is None else model
+  expected = run.abstract_variables if expected is None else expected
   variables = convert.to_stjax(
-      run.config.model.name,
+      model.name,
       state_dict,
       allow_unused=allow_unused,
-      **network_options(run),
+      **network_options(run, model),
   )
-  # Torch's counts of batches, which no network here reads.
+  # What only torch reads.
   variables.pop("torch", None)
-  expected = run.abstract_variables
   differing = checkpoint_lib.differing_shapes(variables, expected)
   if differing:
     raise config_lib.ConfigError(
-        f"The weights of network {run.config.model.name!r} are not all that"
+        f"The weights of network {model.name!r} are not all that"
         f" method {run.config.method.name!r} needs:\n"
         + "\n".join(
             f"  {path}: {theirs} in the file, {ours} in this config"
@@ -129,7 +202,10 @@ def _on_devices(
 
 
 def load_variables(
-    run: run_lib.Run, workdir: pathlib.Path, which: str
+    run: run_lib.Run,
+    workdir: pathlib.Path,
+    which: str,
+    expected: Mapping[str, PyTree] | None = None,
 ) -> dict:
   """Loads the variables to forecast with: averaged ones where they exist.
 
@@ -137,28 +213,123 @@ def load_variables(
     run: decides shapes and shardings.
     workdir: whose checkpoints are read.
     which: "best" or "latest".
+    expected: shapes and shardings; the trained variables' by default.
 
   Raises:
     ConfigError: no checkpoint, or one of another network.
   """
-  options = run.config.checkpoint
+  expected = run.abstract_variables if expected is None else expected
+  options = _checkpoint_options(run, workdir)
   checkpoints = checkpoint_lib.Checkpoints(
       workdir / "checkpoints",
-      metric=options.best_metric,
-      mode=options.best_mode,
-      keep_latest=options.keep_latest,
-      keep_best=options.keep_best,
+      metric=options["best_metric"],
+      mode=options["best_mode"],
+      keep_latest=options["keep_latest"],
+      keep_best=options["keep_best"],
   )
   try:
     step = checkpoints.step_named(which)
-    if which == "best" and checkpoints.best_step is None:
+    if (
+        which == "best"
+        and checkpoints.best_step is None
+        and run.method.trainable
+    ):
       logging.warning(
           "%s has no checkpoint scored by %r: the latest is taken.",
           workdir,
-          options.best_metric,
+          options["best_metric"],
       )
-    variables = checkpoints.restore_variables(step, run.abstract_state)
+    variables = checkpoints.restore_variables(step, expected)
   finally:
     checkpoints.close()
   logging.info("Loaded step %d (%s) of %s", step, which, workdir)
   return variables
+
+
+def _checkpoint_options(
+    run: run_lib.Run, workdir: pathlib.Path
+) -> Mapping[str, Any]:
+  """How a run chose its best checkpoint: its own config says."""
+  path = workdir / "config.json"
+  if workdir.absolute() == run.workdir or not path.exists():
+    return run.config.checkpoint
+  return json.loads(path.read_text())["checkpoint"]
+
+
+def frozen(run: run_lib.Run) -> PyTree:
+  """Returns what the method reads and never trains, on its devices.
+
+  Made once, from `config.frozen` and the data, and kept in the work
+  directory's `frozen`.
+
+  Raises:
+    ConfigError: a source does not exist or holds another network.
+  """
+  expected = run.abstract_frozen
+  if not expected:
+    return {}
+  place = run.workdir / "frozen"
+  checkpointer = ocp.StandardCheckpointer()
+  if place.is_dir():
+    try:
+      return checkpointer.restore(place, expected)
+    except (ValueError, OSError, KeyError) as error:
+      raise config_lib.ConfigError(
+          f"{place} cannot be restored into this config's frozen variables;"
+          f" delete it to have it made again. The reason: {error}"
+      ) from error
+    finally:
+      checkpointer.close()
+  made = {}
+  for name in run.method.parts:
+    section, key = run.config.frozen[name], f"frozen.{name}.init_from"
+    if not section.init_from:
+      raise config_lib.ConfigError(
+          f"{key} is empty: give the work directory of a run that trained"
+          f" model.name={section.model.name!r}, or a file of its torch"
+          " weights."
+      )
+    made[name] = _variables_from(
+        run, section.init_from, key, section.model, expected[name]
+    )
+  with layers.convolution_mesh(run.mesh):
+    prepared = run.method.prepare(made, _material(run))
+  made |= {
+      name: _on_devices(expected[name], np.asarray(array, np.float32))
+      for name, array in prepared.items()
+  }
+  _keep(checkpointer, place, made)
+  return made
+
+
+def _keep(
+    checkpointer: ocp.StandardCheckpointer, place: pathlib.Path, tree: PyTree
+) -> None:
+  """Writes a tree beside its place and moves it there when complete."""
+  draft = place.with_name(f".{place.name}.draft")
+  if jax.process_index() == 0:
+    shutil.rmtree(draft, ignore_errors=True)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("frozen")
+  checkpointer.save(draft, tree)
+  checkpointer.close()
+  if jax.process_index() == 0:
+    os.replace(draft, place)
+
+
+def _material(run: run_lib.Run) -> base.Material:
+  """The data, as a method's `prepare` sees them."""
+
+  def batches(split: str) -> Iterator[base.Batch]:
+    data = run.split(split, run.config.evaluation.batch_size)
+    for batch in data.batches:
+      yield sharding_lib.put_batch(batch, run.mesh)
+
+  def series() -> list[np.ndarray]:
+    return input_pipeline.training_series(
+        run.config.data.to_dict(),
+        statistics=run.statistics,
+        cache_dir=run.workdir / "data",
+    )
+
+  return base.Material(series, batches, sharding_lib.fetch)

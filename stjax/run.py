@@ -45,6 +45,7 @@ class Run:
     statistics: normalisation of the training split.
     coordinates: template of the forecast's labels.
     example_shape: shapes of one example's arrays, without the batch axis.
+    calendar_sizes: values of each calendar feature of the data.
     num_examples: examples in the training split.
     num_steps: optimiser steps of the whole run.
   """
@@ -56,6 +57,7 @@ class Run:
   statistics: input_pipeline.Statistics
   coordinates: xr.Dataset
   example_shape: dict[str, tuple[int, ...]]
+  calendar_sizes: tuple[int, ...]
   num_examples: int
   num_steps: int
 
@@ -99,10 +101,12 @@ class Run:
       start: int = 0,
       history: int = 0,
       horizon: int = 0,
+      every: int = 1,
   ) -> input_pipeline.Split:
     """Opens a split of the data; see `input_pipeline.build`.
 
-    A history or horizon other than 0 is used instead of the trained one.
+    A history or horizon other than 0 is used instead of the trained one;
+    of the windows, every `every`-th is taken.
     """
     return _open(
         self.config,
@@ -115,6 +119,7 @@ class Run:
         statistics=self.statistics,
         history=history,
         horizon=horizon,
+        every=every,
     )
 
   def check_splits(self, mode: str) -> None:
@@ -164,8 +169,8 @@ class Run:
   def example_batch(self) -> dict[str, np.ndarray]:
     """A batch of one example of zeros, for shapes."""
     return {
-        name: np.zeros((1, *shape), np.float32)
-        for name, shape in self.example_shape.items()
+        name: np.zeros((1, *a.shape[1:]), a.dtype)
+        for name, a in self._batch_shapes(1).items()
     }
 
   def init_state(self, key: jax.Array) -> state_lib.TrainState:
@@ -191,6 +196,26 @@ class Run:
         shardings,
     )
 
+  @functools.cached_property
+  def abstract_frozen(self) -> PyTree:
+    """Shapes, types and shardings of what the method reads, never trains."""
+    batch = self.example_batch()
+    with layers.convolution_mesh(self.mesh):
+      abstract = {
+          name: jax.eval_shape(part.init, jax.random.key(0), batch)
+          for name, part in self.method.parts.items()
+      }
+    shapes = self.method.prepared_shapes(self.example_shape)
+    abstract |= {
+        name: jax.ShapeDtypeStruct(shape, jnp.float32)
+        for name, shape in shapes.items()
+    }
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+        abstract,
+        sharding_lib.state_shardings(abstract, self.mesh),
+    )
+
   @property
   def abstract_variables(self) -> dict[str, PyTree]:
     """Shapes, types and shardings of the variables."""
@@ -210,7 +235,17 @@ class Run:
     for name in ("mask", "time"):
       if name in batch:
         batch[name] = batch[name][:, max(early, 0) : last]
+    for name in base.KNOWN:  # To the end: rollouts read on.
+      if name in batch:
+        batch[name] = batch[name][:, max(early, 0) :]
     return batch
+
+  def physical(self, forecast: jax.Array) -> jax.Array:
+    """A forecast [..., C] in physical units, within its valid range."""
+    fields = input_pipeline.inverse(self.statistics, forecast, xp=jnp)
+    if self.config.forecast.valid_range:
+      fields = jnp.clip(fields, *self.config.forecast.valid_range)
+    return fields
 
   def fresh_state(self) -> state_lib.TrainState:
     """Makes the first state directly on its devices."""
@@ -238,24 +273,40 @@ class Run:
         ema_decay=self.config.ema_decay,
     )
     batch = self.abstract_batch(self.config.global_batch_size)
-    shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
+    shardings, frozen = (
+        jax.tree.map(lambda a: a.sharding, tree)
+        for tree in (self.abstract_state, self.abstract_frozen)
+    )
     with layers.convolution_mesh(self.mesh):
       step = jax.jit(
           function,
           in_shardings=(
               shardings,
               {name: a.sharding for name, a in batch.items()},
-              sharding_lib.replicated(self.mesh),
+              frozen,
           ),
           out_shardings=(shardings, sharding_lib.replicated(self.mesh)),
           donate_argnums=0,
       )
-      return step.lower(self.abstract_state, batch, {}).compile()
+      return step.lower(
+          self.abstract_state, batch, self.abstract_frozen
+      ).compile()
 
   def abstract_batch(
       self, batch_size: int, history: int = 0, horizon: int = 0
   ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a global batch as the step receives it."""
+    full = self._batch_shapes(batch_size, history, horizon)
+    shardings = sharding_lib.batch_shardings(
+        {k: a.shape for k, a in full.items()}, self.mesh
+    )
+    return {
+        k: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=shardings[k])
+        for k, a in full.items()
+    }
+
+  def _batch_shapes(self, batch_size, history=0, horizon=0):
+    """Shapes and types of a batch, without shardings."""
     history = history or self.example_shape["inputs"][0]
     frames = horizon or self.example_shape["targets"][0]
     grid = self.example_shape["inputs"][1:]
@@ -267,11 +318,12 @@ class Run:
     }
     if self.masked:
       shapes["mask"] = ((history + frames, *grid), jnp.bool_)
-    full = {k: (batch_size, *shape) for k, (shape, _) in shapes.items()}
-    shardings = sharding_lib.batch_shardings(full, self.mesh)
+    if self.calendar_sizes:
+      features = len(self.calendar_sizes)
+      shapes["calendar"] = ((history + frames, features), jnp.int32)
     return {
-        k: jax.ShapeDtypeStruct(full[k], dtype, sharding=shardings[k])
-        for k, (_, dtype) in shapes.items()
+        k: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+        for k, (shape, dtype) in shapes.items()
     }
 
   def describe(self) -> str:
@@ -308,6 +360,34 @@ def _open(
       cache_dir=workdir / "data",
       **options,
   )
+
+
+def _network(section: ml_collections.ConfigDict, dtype: jnp.dtype):
+  """The network of a config's section; None where its name is "none"."""
+  if section.name == "none":
+    return None
+  return models.build(
+      section.name, dtype=dtype, **config_lib.without(section, "name")
+  )
+
+
+def _model_sections(config) -> dict[str, ml_collections.ConfigDict]:
+  """The sections that name networks, by their keys."""
+  frozen = {f"frozen.{k}.model": v.model for k, v in config.frozen.items()}
+  return {"model": config.model} | frozen
+
+
+def _check_calendar(where, section, sizes: tuple[int, ...]) -> None:
+  """A network's tables must have a row for every value of the data's."""
+  rows = section.get("calendar_sizes")
+  if rows is None or section.get("calendar_divisors"):
+    return
+  fits = len(rows) == len(sizes)
+  if not fits or any(r < s for r, s in zip(rows, sizes, strict=True)):
+    raise config_lib.ConfigError(
+        f"{where}.calendar_sizes={tuple(rows)} do not fit the data's calendar"
+        f" features (data.calendar), which have {tuple(sizes)} values."
+    )
 
 
 def _load_statistics(path: pathlib.Path) -> input_pipeline.Statistics | None:
@@ -347,14 +427,15 @@ def build(
   workdir = pathlib.Path(workdir).absolute()
   mesh = sharding_lib.make_mesh(config.mesh, devices)
   dtype = jnp.dtype(config.precision)
-  network = models.build(
-      config.model.name,
-      dtype=dtype,
-      **config_lib.without(config.model, "name"),
-  )
   method = methods.build(
       config.method.name,
-      network,
+      _network(config.model, dtype),
+      frozen={
+          name: _network(part.model, dtype)
+          for name, part in config.frozen.items()
+      },
+      sampling=config_lib.plain(config.forecast.sampler)
+      | {"member_chunk": config.forecast.member_chunk},
       horizon=config.data.horizon,
       **config_lib.without(config.method, "name"),
   )
@@ -385,8 +466,12 @@ def build(
   )
   check("evaluation.batch_size", config.evaluation.batch_size, 1, height)
   check("forecast.batch_size", config.forecast.batch_size, 1, height)
+  for where, section in _model_sections(config).items():
+    _check_calendar(where, section, train.calendar_sizes)
   num_steps = config.num_steps
-  if num_steps <= 0:
+  if not method.trainable:
+    num_steps = 0
+  elif num_steps <= 0:
     num_steps = math.ceil(
         config.num_epochs * train.num_examples / config.global_batch_size
     )
@@ -398,6 +483,7 @@ def build(
       statistics=train.statistics,
       coordinates=train.coordinates,
       example_shape=dict(train.example_shape),
+      calendar_sizes=tuple(train.calendar_sizes),
       num_examples=train.num_examples,
       num_steps=num_steps,
   )
@@ -406,7 +492,7 @@ def build(
       jax.eval_shape(
           functools.partial(method.loss, train=True),
           run.abstract_variables,
-          {},
+          run.abstract_frozen,
           run.abstract_batch(config.global_batch_size),
           jax.random.key(0),
       )

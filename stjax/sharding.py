@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from stjax import config as config_lib
@@ -180,6 +181,13 @@ def put_batch(
       )
       for name, array in batch.items()
   }
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+  """Brings a global array to every host."""
+  if array.is_fully_addressable:
+    return np.asarray(array)
+  return multihost_utils.process_allgather(array, tiled=True)
 
 
 def _local_rows(array: np.ndarray, mesh: jax.sharding.Mesh) -> np.ndarray:

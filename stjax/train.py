@@ -106,6 +106,8 @@ def train(run: run_lib.Run) -> bool:
   else:
     state, position = checkpoints.restore(saved, run.abstract_state)
   step = int(state.step)
+  if saved is None and not run.method.trainable:
+    checkpoints.save(step, state, position, wait=True)
   if step >= run.num_steps:
     logging.info("Step %d of %d: nothing left to train.", step, run.num_steps)
     checkpoints.close()
@@ -116,7 +118,11 @@ def train(run: run_lib.Run) -> bool:
   writer = writers.create(run.workdir / "logs", first_step=step + 1)
   if step == 0:
     writer.write_hparams(_flat(config_lib.plain(config)))
-  evaluator = evaluate.Evaluator(run, config.evaluation.batch_size)
+  evaluator = evaluate.Evaluator(
+      run,
+      config.evaluation.batch_size,
+      members=config.evaluation.validation_members,
+  )
   names = evaluator.score_names()
   if config.checkpoint.best_metric not in names:
     raise config_lib.ConfigError(
@@ -125,6 +131,7 @@ def train(run: run_lib.Run) -> bool:
         f" {config_lib.near(config.checkpoint.best_metric, names)}."
     )
   start = time.monotonic()
+  frozen = initialise.frozen(run)
   train_step = run.compile_train_step()
   logging.info("Compiled the train step in %.1f s", time.monotonic() - start)
   data = run.split(
@@ -165,7 +172,7 @@ def train(run: run_lib.Run) -> bool:
         with progress.waiting():
           batch = next(batches)
         state, scalars = train_step(
-            state, sharding_lib.put_batch(batch, run.mesh), {}
+            state, sharding_lib.put_batch(batch, run.mesh), frozen
         )
         step += 1
         settle()
@@ -178,7 +185,7 @@ def train(run: run_lib.Run) -> bool:
         if run.every(config.evaluation, step):
           settle()
           with progress.paused():
-            scores = _validate(run, evaluator, state, writer, step)
+            scores = _validate(run, evaluator, state, frozen, writer, step)
         if stop or scores or run.every(config.checkpoint, step):
           settle()
           with progress.paused():
@@ -218,11 +225,15 @@ def train(run: run_lib.Run) -> bool:
   return finished
 
 
-def _validate(run, evaluator, state, writer, step) -> dict[str, float]:
+def _validate(
+    run, evaluator, state, frozen, writer, step
+) -> dict[str, float]:
   """Scores the validation split and logs them."""
   variables = state.variables(averaged=run.config.ema_decay > 0)
-  data = evaluate.open_split(run, "validation")
-  scores = evaluator.summary(evaluator.score(variables, data))
+  data = evaluate.open_split(
+      run, "validation", every=run.config.evaluation.validation_stride
+  )
+  scores = evaluator.summary(evaluator.score(variables, frozen, data))
   writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
   names = ("mse", "mae", "rmse", "ssim", "psnr")
   shown = "  ".join(

@@ -117,3 +117,36 @@ def test_values_are_checked_before_anything_is_made(changes):
   [(key, _)] = changes.items()
   with pytest.raises(config_lib.ConfigError, match=key.replace("__", ".")):
     config_lib.validate(tiny_config(**changes))
+
+
+def test_a_work_directory_from_before_a_key_was_there_is_still_its_own(
+    tmp_path,
+):
+  config_lib.claim_workdir(tiny_config(), tmp_path)
+  path = tmp_path / "config.json"
+  saved = json.loads(path.read_text())
+  for key in ("calendar", "slots_per_day", "statistics"):
+    del saved["data"][key]
+  del saved["data"]["split"]["ranges"]
+  path.write_text(json.dumps(saved))
+  config_lib.claim_workdir(tiny_config(), tmp_path)
+  path.write_text(json.dumps(saved))
+  changed = tiny_config()
+  changed.data.split.ranges = {"train": (("a", 0, None),)}
+  changed.data.slots_per_day = 2
+  with pytest.raises(config_lib.ConfigError) as error:
+    config_lib.claim_workdir(changed, tmp_path)
+  assert "data.slots_per_day: 0 in the work directory, 2" in str(error.value)
+  assert "data.split.ranges.train" in str(error.value)
+
+
+def test_several_files_may_move_but_not_be_others(tmp_path):
+  def of(path):
+    config = tiny_config()
+    config.data.path = path
+    return config
+
+  config_lib.claim_workdir(of("/old/a.npy, /old/b.npy"), tmp_path)
+  config_lib.claim_workdir(of(("/new/a.npy", "/else/b.npy")), tmp_path)
+  with pytest.raises(config_lib.ConfigError, match="data.path"):
+    config_lib.claim_workdir(of("/new/b.npy,/new/a.npy"), tmp_path)

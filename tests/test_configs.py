@@ -33,7 +33,9 @@ def test_a_config_is_complete_and_its_keys_are_known(name, variant):
   config_lib.validate(config)
   data = config.data.to_dict()
   assert set(data) == set(input_pipeline.defaults(data["store"]))
-  models.build(**config_lib.without(config.model))
+  for section in (config.model, *(v.model for v in config.frozen.values())):
+    if section.name != "none":
+      models.build(**config_lib.without(section))
   assert "Run:" in module.__doc__
 
 

@@ -8,8 +8,8 @@ from small_runs import tiny_config
 
 import input_pipeline
 from configs import simvp_xarray
+from stjax import baselines, evaluate, forecast, initialise, train
 from stjax import config as config_lib
-from stjax import evaluate, forecast, initialise, train
 from stjax import run as run_lib
 
 # A network that compiles at once: what is tested here is everything around it.
@@ -93,7 +93,7 @@ def test_scores_do_not_depend_on_the_batch_or_the_devices(finished):
     )
     variables = initialise.load_variables(other, run.workdir, "best")
     scores = evaluate.Evaluator(other, size).score(
-        variables, evaluate.open_split(other, "test")
+        variables, {}, evaluate.open_split(other, "test")
     )
     physical = scores.results["forecast"]["physical"]
     for name in ("mse", "mae", "bias", "psnr"):
@@ -114,7 +114,7 @@ def test_persistence_takes_the_last_value_that_was_observed():
   mask[0, 2, 0, 1] = False  # The newest is missing.
   mask[0, 1:3, 0, 2] = False  # The two newest are.
   mask[0, :3, 0, 3] = False  # Nothing was observed.
-  found = evaluate.persistence({"inputs": inputs, "mask": mask}, 2)
+  found = baselines.persistence({"inputs": inputs, "mask": mask}, 2)
   assert found.shape == (1, 2, 1, 4, 1)
   np.testing.assert_array_equal(found[0, 0, 0, :, 0], [3.0, 2.0, 1.0, 0.0])
   np.testing.assert_array_equal(found[0, 1], found[0, 0])
@@ -122,13 +122,13 @@ def test_persistence_takes_the_last_value_that_was_observed():
 
 def test_the_lead_mean_is_that_of_the_training_targets(make_run):
   run = make_run(1)
-  mean = evaluate.lead_mean(run)
+  mean = baselines.lead_mean(run)
   data = run.split("train", 1)
   targets = np.concatenate([b["targets"] for b in data.batches])
   targets = input_pipeline.inverse(run.statistics, targets)
   np.testing.assert_allclose(mean, targets.mean((0, 2, 3)), rtol=1e-5)
   # The second call reads what the first one left.
-  np.testing.assert_array_equal(evaluate.lead_mean(run), mean)
+  np.testing.assert_array_equal(baselines.lead_mean(run), mean)
 
 
 def test_area_weights_need_a_latitude():

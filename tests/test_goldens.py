@@ -15,6 +15,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))  # Test files are no package.
 
 import golden_case  # noqa: E402
+import golden_cost  # noqa: E402
 import golden_simvp_networks  # noqa: E402
 import golden_simvp_numbers  # noqa: E402
 
@@ -29,7 +30,7 @@ def run_simvp(case: golden_case.Case) -> None:
     golden_simvp_networks.run(case)
 
 
-SYSTEMS = {"simvp": run_simvp}
+SYSTEMS = {"cost": golden_cost.run, "simvp": run_simvp}
 
 
 def test_there_are_golden_cases():

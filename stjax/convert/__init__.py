@@ -8,16 +8,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from stjax import models
-from stjax.convert import mapping, simvp
+from stjax.convert import mapping, simvp, stid
 from stjax.convert.mapping import ConvertError, NameMap
 from stjax.models.errors import unknown_name
 
 __all__ = ["FAMILIES", "ConvertError", "Family", "to_stjax", "to_torch"]
+
+
+Buffers = Callable[[nn.Module, tuple[int, ...]], dict[str, np.ndarray]]
+
+
+def _none(network: nn.Module, in_shape: tuple[int, ...]) -> dict:
+  del network, in_shape
+  return {}
 
 
 class Family(NamedTuple):
@@ -27,15 +34,19 @@ class Family(NamedTuple):
     names: network -> its name map.
     constants: (network, in_shape) -> torch names and values of the buffers
       that follow from them.
+    unread: likewise, weights that the original holds and nothing reads.
   """
 
   names: Callable[[nn.Module], NameMap]
-  constants: Callable[[nn.Module, tuple[int, ...]], dict[str, np.ndarray]]
+  constants: Buffers = _none
+  unread: Buffers = _none
 
 
 # Families have the names of their networks in `stjax.models.MODELS`.
 FAMILIES: dict[str, Family] = {
   "simvp": Family(simvp.name_map, simvp.constants),
+  "stid": Family(stid.mean_names),
+  "stid_denoiser": Family(stid.denoiser_names, unread=stid.denoiser_unread),
 }
 
 
@@ -52,22 +63,24 @@ def to_stjax(
   Args:
     family: key of `FAMILIES`.
     state_dict: names and arrays; a checkpoint's "state_dict" nesting and the
-      prefixes "module.", "model." and "_orig_mod." are taken off.
-    in_shape: (T, H, W, C) of one input.
+      prefixes "module.", "model.", "_orig_mod." and "param/" are taken off.
+    in_shape: (T, H, W, C) of one input; a denoiser's is its history.
     allow_unused: regular expression of torch names that may stay unused.
     **network_kwargs: options of `stjax.models.build(family, ...)`.
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, float32; and "torch",
-    batch counters that only `to_torch` reads, where the state dict has them.
+    batch counters and the like that only `to_torch` reads, where the state
+    dict has them.
 
   Raises:
     ConvertError: names missing or unused, shapes that differ: all listed.
     NetworkError: unknown family or options.
   """
   rules, network = _family(family, network_kwargs)
+  arguments, fields = models.example_arguments(network, in_shape)
   expected = jax.eval_shape(
-    lambda key: network.init(key, jnp.zeros((1, *in_shape)), False),
+    lambda key: network.init(key, *arguments, train=False, **fields),
     jax.random.key(0),
   )
   return mapping.to_variables(
@@ -95,7 +108,8 @@ def to_torch(
     **network_kwargs: options of `stjax.models.build(family, ...)`.
 
   Returns:
-    Names and arrays as the original network's, constant buffers included.
+    Names and arrays as the original network's, constant buffers included,
+    and zeros for weights that nothing reads.
 
   Raises:
     ConvertError: variables that no torch name belongs to.
@@ -106,6 +120,7 @@ def to_torch(
     rules.names(network),
     variables,
     constants=rules.constants(network, tuple(in_shape)),
+    unread=rules.unread(network, tuple(in_shape)),
   )
 
 

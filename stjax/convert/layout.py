@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Collection of what torch counts and these networks do not use.
+# Collection of what torch holds and these networks do not use: counts of
+# batches, and weights that nothing reads.
 COUNTERS = "torch"
 
 
@@ -71,6 +72,17 @@ BIAS = Leaf("bias", "params", "bias")
 # Convolutions, depthwise and grouped ones too, and linear layers.
 LAYER = (
   Leaf("weight", "params", "kernel", kernel_from_torch, kernel_to_torch),
+  BIAS,
+)
+# Convolutions of kernel size 1 there that are linear layers here.
+POINTWISE = (
+  Leaf(
+    "weight",
+    "params",
+    "kernel",
+    lambda weight: weight.reshape(weight.shape[:2]).T,
+    lambda kernel: kernel.T[:, :, None, None],
+  ),
   BIAS,
 )
 TRANSPOSED = (

@@ -9,8 +9,9 @@ from flax import traverse_util
 
 from stjax.convert.layout import COUNTERS, Leaf
 
-# What training wrappers put in front of the names of a state dict.
-PREFIXES = ("module.", "model.", "_orig_mod.")
+# What training wrappers, or writers of archives, put in front of the names of
+# a state dict.
+PREFIXES = ("module.", "model.", "_orig_mod.", "param/")
 
 
 class ConvertError(ValueError):
@@ -134,8 +135,9 @@ def to_variables(
     allow_unused: regular expression of names (without prefixes) to ignore.
 
   Returns:
-    {collection: tree of numpy arrays}; with the collection "torch" (counters
-    that the networks do not use) where the state dict has such.
+    {collection: tree of numpy arrays}; with the collection "torch" (what the
+    networks do not use: counters, weights that nothing reads) where the state
+    dict has such.
 
   Raises:
     ConvertError: missing or unused names, all listed; a shape or a constant
@@ -189,6 +191,7 @@ def to_state_dict(
   variables: Mapping[str, Any],
   *,
   constants: Mapping[str, np.ndarray] | None = None,
+  unread: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
   """Converts variables back; the inverse of `to_variables`.
 
@@ -196,6 +199,8 @@ def to_state_dict(
     names: the family's map.
     variables: {collection: tree of arrays}.
     constants: torch names and values of buffers to be added.
+    unread: torch names and values of weights that nothing reads, for
+      variables that do not hold them.
 
   Returns:
     Torch's names and arrays. Counters of batches are those of the collection
@@ -220,5 +225,7 @@ def to_state_dict(
     raise ConvertError(
       "variables without a torch name: " + ", ".join(sorted(unknown))
     )
+  for key, value in (unread or {}).items():
+    result.setdefault(key, np.array(value))
   return result | {key: np.array(value) for key, value in
                    (constants or {}).items()}

@@ -91,7 +91,8 @@ def errors(
     family: key of `stjax.models.MODELS`.
     variables: the network's variables.
     reference: file of "inputs" (or "input/x") and "outputs" (or
-      "output/out"), both [B, T, C, H, W].
+      "output/out"), both [B, T, C, H, W], and of what the network reads
+      besides ("calendar" [B, T, K]).
     **network_kwargs: options of the network.
 
   Returns:
@@ -105,10 +106,24 @@ def errors(
   inputs = _array(arrays, INPUTS, reference)[1]
   name, expected = _array(arrays, OUTPUTS, reference)
   network = models.build(family, **network_kwargs | {"dtype": "float32"})
+  if getattr(network, "denoises", False):
+    raise convert.ConvertError(
+        f"network {family!r} is a denoiser: a file of inputs and outputs does"
+        " not say which step and noise they belong to. Leave out --reference."
+    )
+  fields = {
+      name: jnp.asarray(arrays[name])
+      for name in getattr(network, "reads", ())
+      if name in arrays
+  }
   try:
     with jax.default_matmul_precision("highest"):
-      outputs = jax.jit(lambda v, x: network.apply(v, x, train=False))(
-          variables, jnp.asarray(np.moveaxis(inputs, 2, -1), jnp.float32)
+      outputs = jax.jit(
+          lambda v, x, fields: network.apply(v, x, train=False, **fields)
+      )(
+          variables,
+          jnp.asarray(np.moveaxis(inputs, 2, -1), jnp.float32),
+          fields,
       )
   except (ValueError, TypeError) as error:  # Shapes, by flax and jax.
     raise convert.ConvertError(

@@ -1,27 +1,49 @@
 """What is trained and asked for forecasts, by name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 
 from stjax import config as config_lib
-from stjax.methods import base, regression
+from stjax.methods import base, regression, residual, residual_diffusion
 
-METHODS = {"regression": regression.Regression}
+METHODS: dict[str, type[base.Method]] = {
+    "regression": regression.Regression,
+    "residual_diffusion": residual_diffusion.ResidualDiffusion,
+    "residual_gaussian": residual.ResidualGaussian,
+}
 
 
-def build(name: str, network: nn.Module, **options: Any) -> base.Method:
-  """Builds a method around a network.
+def build(
+    name: str,
+    network: nn.Module | None,
+    frozen: Mapping[str, nn.Module] | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> base.Method:
+  """Builds a method around its networks.
 
   Args:
     name: a key of METHODS.
-    network: the network it trains.
-    **options: the method's fields, such as horizon.
+    network: the network it trains; None for a method that has none.
+    frozen: networks it reads and never trains, by name: "mean" ...
+    sampling: fields of `base.Sampling`, for a method that draws.
+    **options: the method's other fields, such as horizon.
 
   Raises:
     ConfigError: unknown name or option; lists the near ones.
   """
   method = config_lib.pick("method.name", name, METHODS)
-  known = [f for f in base.field_names(method) if f != "network"]
+  fields = base.field_names(method)
+  networks = {f"{key}_network": value for key, value in (frozen or {}).items()}
+  for key in frozen or {}:
+    if f"{key}_network" not in fields:
+      known = [f[:-8] for f in fields if f.endswith("_network")]
+      config_lib.check_options("frozen", {key: None}, known)
+  given = {"network": network, "sampling": base.Sampling(**(sampling or {}))}
+  given = {key: value for key, value in given.items() if key in fields}
+  reserved = {"network", "sampling", *networks}
+  known = [f for f in fields if f not in reserved]
   config_lib.check_options("method", options, known)
-  return method(network=network, **options)
+  return method(**given, **networks, **options)

@@ -1,17 +1,28 @@
 """The method interface, and the one function that feeds forecasts back."""
 
+import abc
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import einops
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
 from flax import struct
 
 PyTree = Any
 Batch = dict[str, jax.Array]
 Variables = dict[str, PyTree]
+# Along time, and known for lead times too.
+KNOWN = ("calendar",)
+# Forecast points made at the same time: enough rows for full speed, and the
+# activations of a network of a few hundred features stay below 1 GB; on a CPU,
+# within its cache.
+_CHUNK_POINTS = {"cpu": 2**15}
+_CHUNK_POINTS_ELSEWHERE = 2**20
 
 
 @struct.dataclass
@@ -30,18 +41,96 @@ class Outputs:
   weight: jax.Array | float = 1.0
 
 
-class Method(Protocol):
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How a method that draws at random makes its forecasts.
+
+  Attributes:
+    name: the sampler; see `stjax.diffusion.samplers`.
+    steps: steps per member, each one network call (two of "heun"); 0: those
+      of the schedule.
+    eta: DDIM's share of fresh noise, 0 (none) to 1.
+    guidance: scale of classifier-free guidance; 1: none.
+    member_chunk: members made at the same time; 0: as many as
+      memory (on a CPU, its cache) allows.
+  """
+
+  name: str = "ddpm"
+  steps: int = 0
+  eta: float = 0.0
+  guidance: float = 1.0
+  member_chunk: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+  """What a method may look at before its first step.
+
+  Attributes:
+    series: gives the training frames [T, H, W, C] of every sequence,
+      normalised, NaN where missing.
+    batches: (split) -> the batches of one pass over that split, on devices.
+    fetch: brings an array of the devices to every host.
+  """
+
+  series: Callable[[], list[np.ndarray]]
+  batches: Callable[[str], Iterable[Batch]]
+  fetch: Callable[[jax.Array], np.ndarray]
+
+
+class Method(abc.ABC):
   """What is trained and asked for forecasts; stateless.
 
   Every array comes in through arguments, so each function can be jitted,
-  vmapped, sharded and exported.
+  vmapped, sharded and exported. Methods are frozen dataclasses.
+
+  Attributes:
+    horizon: frames T_out of one forecast.
   """
 
   horizon: int
 
+  @property
+  def trainable(self) -> bool:
+    """Whether there is anything to learn by steps."""
+    return True
+
+  @property
+  def parts(self) -> dict[str, "Method"]:
+    """Trained methods that this one reads, by their names in `frozen`."""
+    return {}
+
+  def prepared_shapes(
+      self, example: dict[str, tuple[int, ...]]
+  ) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `prepare` returns.
+
+    Args:
+      example: shapes of one example: "inputs" and "targets".
+    """
+    del example
+    return {}
+
+  def prepare(
+      self, frozen: PyTree, material: Material
+  ) -> dict[str, np.ndarray]:
+    """Computes constants from the data once, before the first step.
+
+    Args:
+      frozen: variables of `parts`.
+      material: the data.
+
+    Returns:
+      Float32 arrays that `frozen` will hold under the same names.
+    """
+    del frozen, material
+    return {}
+
+  @abc.abstractmethod
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     """Returns {"params": ..., other collections} for batches of this shape."""
 
+  @abc.abstractmethod
   def loss(
       self,
       variables: Variables,
@@ -52,6 +141,7 @@ class Method(Protocol):
   ) -> tuple[jax.Array, Outputs]:
     """Returns the scalar loss of a batch and its `Outputs`."""
 
+  @abc.abstractmethod
   def forecast(
       self,
       variables: Variables,
@@ -68,11 +158,87 @@ class Method(Protocol):
     """
 
 
+def reads(
+    network: nn.Module, batch: Batch, frames: int | None = None
+) -> dict[str, jax.Array]:
+  """What a network reads of a batch besides its inputs, by keyword.
+
+  Args:
+    network: says so by its attribute `reads`.
+    batch: the batch.
+    frames: length that arrays along time are cut to, from the first history
+      frame on; None: not cut.
+
+  Raises:
+    ValueError: the data do not have it.
+  """
+  names = getattr(network, "reads", ())
+  for name in names:
+    if name not in batch:
+      raise ValueError(
+          f"network {type(network).__name__} reads {name!r}, which the data"
+          f" do not give; set data.{name}"
+      )
+  return {
+      name: batch[name][:, :frames] if name in KNOWN else batch[name]
+      for name in names
+  }
+
+
+def member_keys(
+    key: jax.Array, member: jax.Array, index: jax.Array
+) -> jax.Array:
+  """Keys [B] for one member of each example; see `Method.forecast`."""
+  key = jax.random.fold_in(key, member)
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(index)
+
+
+def draw_normal(
+    keys: jax.Array, number: jax.Array | int, shape: tuple[int, ...]
+) -> jax.Array:
+  """Standard normal [B, *shape], example by example from its own key.
+
+  Args:
+    keys: [B], of `member_keys`.
+    number: which draw this is.
+    shape: of one example.
+  """
+
+  def one(key):
+    return jax.random.normal(jax.random.fold_in(key, number), shape)
+
+  return jax.vmap(one)(keys)
+
+
+def map_members(
+    one: Callable[[jax.Array], jax.Array],
+    members: int,
+    chunk: int,
+    points: int,
+) -> jax.Array:
+  """Makes members [M, ...], a chunk of them at a time.
+
+  Args:
+    one: member number -> [B, T_out, H, W, C].
+    members: how many.
+    chunk: how many at the same time; 0: as memory allows.
+    points: values in one member's forecast of the batch.
+  """
+  limit = _CHUNK_POINTS.get(jax.default_backend(), _CHUNK_POINTS_ELSEWHERE)
+  chunk = chunk or max(limit // points, 1)
+  # Equal chunks, so that one program serves them all.
+  chunks = -(-members // min(chunk, members))
+  return jax.lax.map(
+      one, jnp.arange(members), batch_size=-(-members // chunks)
+  )
+
+
 def feed_back(
-    step: Callable[[jax.Array, PyTree, jax.Array], tuple[jax.Array, PyTree]],
+    step: Callable[..., tuple[jax.Array, PyTree]],
     history: jax.Array,
     carry: PyTree,
     horizon: int,
+    known: dict[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, PyTree]:
   """Makes a forecast of any length by feeding forecast frames back.
 
@@ -80,11 +246,13 @@ def feed_back(
   last block is cut to the horizon.
 
   Args:
-    step: (history [B, T_in, H, W, C], carry, block number) -> (forecast
-      [B, T_block, H, W, C], carry).
+    step: (history [B, T_in, H, W, C], carry, block number, **known) ->
+      (forecast [B, T_block, H, W, C], carry).
     history: [B, T_in, H, W, C] observed frames.
     carry: anything that `step` hands to its next call.
     horizon: number of frames wanted.
+    known: arrays [B, T_in + horizon, ...] known for lead times too; each
+      block gets them from the first frame of its history on.
 
   Returns:
     The forecast [B, horizon, H, W, C] and the last carry.
@@ -93,7 +261,8 @@ def feed_back(
     ValueError: if more than one block is needed and the forecast's fields are
       not those of the history.
   """
-  first, carry = step(history, carry, jnp.zeros((), jnp.int32))
+  known = known or {}
+  first, carry = step(history, carry, jnp.zeros((), jnp.int32), **known)
   block = first.shape[1]
   if horizon <= block:
     return first[:, :horizon], carry
@@ -111,7 +280,9 @@ def feed_back(
 
   def body(state, number):
     history, carry = state
-    forecast, carry = step(history, carry, number)
+    forecast, carry = step(
+        history, carry, number, **later(known, number * block)
+    )
     return (newest(history, forecast), carry), forecast
 
   blocks = -(-horizon // block)
@@ -121,6 +292,13 @@ def feed_back(
   rest = einops.rearrange(rest, "n b t ... -> b (n t) ...")
   forecast = jnp.concatenate([first, rest], axis=1)
   return forecast[:, :horizon], carry
+
+
+def later(
+    known: dict[str, jax.Array], frames: jax.Array | int
+) -> dict[str, jax.Array]:
+  """Moves what is known along time forward; what wraps is never read."""
+  return {k: jnp.roll(v, -frames, axis=1) for k, v in known.items()}
 
 
 def rollout(
@@ -138,7 +316,8 @@ def rollout(
     method: makes blocks of `method.horizon` frames.
     variables: the method's variables.
     frozen: what the method reads and never trains.
-    batch: needs `inputs` [B, T_in, H, W, C].
+    batch: needs `inputs` [B, T_in, H, W, C]; what is known in advance must
+      reach to the end of the horizon.
     key: PRNG key; block number b uses fold_in(key, b), and from the second
       block on the member's number as well, so that a longer forecast begins
       with the shorter one.
@@ -149,12 +328,15 @@ def rollout(
     [M, B, horizon, H, W, C] in normalised units.
   """
 
-  def forecast(inputs, key, members):
-    return method.forecast(
-        variables, frozen, batch | {"inputs": inputs}, key, members
-    )
+  known = {name: batch[name] for name in KNOWN if name in batch}
 
-  first = forecast(batch["inputs"], jax.random.fold_in(key, 0), members)
+  def forecast(inputs, known, key, members):
+    seen = batch | {"inputs": inputs} | known
+    return method.forecast(variables, frozen, seen, key, members)
+
+  first = forecast(
+      batch["inputs"], known, jax.random.fold_in(key, 0), members
+  )
   if horizon <= first.shape[2]:
     return first[:, :, :horizon]
   frames = batch["inputs"].shape[1]
@@ -162,12 +344,15 @@ def rollout(
   def of_member(first, member):
     history = jnp.concatenate([batch["inputs"], first], axis=1)[:, -frames:]
 
-    def step(history, carry, number):
+    def step(history, carry, number, **known):
       block_key = jax.random.fold_in(key, number + 1)
       member_key = jax.random.fold_in(block_key, member)
-      return forecast(history, member_key, 1)[0], carry
+      return forecast(history, known, member_key, 1)[0], carry
 
-    rest, _ = feed_back(step, history, (), horizon - first.shape[1])
+    block = first.shape[1]
+    rest, _ = feed_back(
+        step, history, (), horizon - block, later(known, block)
+    )
     return jnp.concatenate([first, rest], axis=1)
 
   return jax.vmap(of_member)(first, jnp.arange(members))

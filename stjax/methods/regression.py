@@ -52,7 +52,7 @@ def divergence_regulariser(
 
 
 @dataclasses.dataclass(frozen=True)
-class Regression:
+class Regression(base.Method):
   """Trains a network on the (masked) mean error over all frames.
 
   A network that returns fewer frames than the horizon is fed its own output,
@@ -71,27 +71,52 @@ class Regression:
   divergence_weight: float = 0.0
 
   def __post_init__(self):
+    if self.network is None:
+      raise config_lib.ConfigError(
+          "model.name='none', but method 'regression' needs a network."
+      )
     config_lib.pick("method.loss_name", self.loss_name, _LOSSES)
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
-    return dict(self.network.init(key, batch["inputs"], train=False))
+    return dict(
+        self.network.init(
+            key, batch["inputs"], train=False, **self._reads(batch)
+        )
+    )
 
-  def _forecast(self, variables, inputs, train, key):
-    """Forecast [B, T_out, H, W, C] and the new collections."""
+  def _reads(self, batch):
+    frames = batch["inputs"].shape[1] + self.horizon
+    return base.reads(self.network, batch, frames)
+
+  def apply(
+      self,
+      variables: base.Variables,
+      batch: base.Batch,
+      train: bool,
+      key: jax.Array,
+  ) -> tuple[jax.Array, dict[str, PyTree]]:
+    """Returns the forecast [B, T_out, H, W, C] and the new collections."""
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
 
-    def step(history, collections, number):
+    def step(history, collections, number, **known):
       arguments = {"params": params, **collections}, history
       if not train:
-        return self.network.apply(*arguments, train=False), collections
+        forecast = self.network.apply(*arguments, train=False, **known)
+        return forecast, collections
       rngs = {"dropout": jax.random.fold_in(key, number)}
       forecast, updated = self.network.apply(
-          *arguments, train=True, rngs=rngs, mutable=list(collections)
+          *arguments,
+          train=True,
+          rngs=rngs,
+          mutable=list(collections),
+          **known,
       )
       return forecast, dict(updated)
 
-    return base.feed_back(step, inputs, collections, self.horizon)
+    return base.feed_back(
+        step, batch["inputs"], collections, self.horizon, self._reads(batch)
+    )
 
   def loss(
       self,
@@ -103,9 +128,7 @@ class Regression:
   ) -> tuple[jax.Array, base.Outputs]:
     del frozen
     targets = batch["targets"].astype(jnp.float32)
-    forecast, collections = self._forecast(
-        variables, batch["inputs"], train, key
-    )
+    forecast, collections = self.apply(variables, batch, train, key)
     if forecast.shape != targets.shape:
       raise ValueError(
           f"the network forecasts {forecast.shape} where the targets are"
@@ -133,7 +156,7 @@ class Regression:
   ) -> jax.Array:
     """Returns [M, B, T_out, H, W, C]; all members of a regression agree."""
     del frozen
-    forecast, _ = self._forecast(variables, batch["inputs"], False, key)
+    forecast, _ = self.apply(variables, batch, False, key)
     return jnp.broadcast_to(
         forecast.astype(jnp.float32), (members, *forecast.shape)
     )

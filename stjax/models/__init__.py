@@ -1,26 +1,51 @@
 """Networks: Flax modules that know arrays only.
 
-A network maps inputs [B, T, H, W, C] to [B, T_out, H, W, C_out]:
+There are two kinds, with the same ways of training and the same collections,
+"params" and "batch_stats".
+
+Forecasting networks map inputs [B, T_in, H, W, C] to [B, T_out, H, W, C_out]:
 `module.apply(variables, inputs, train=..., rngs={"dropout": key},
-mutable=["batch_stats"])`. Its collections are "params" and "batch_stats".
+mutable=["batch_stats"])`.
+
+Denoisers, which say so by the attribute `denoises = True`, are called as
+`module.apply(variables, noisy, step, history, shift, train=...)`:
+  noisy [B, T_out, H, W, C]: what is denoised (CoST: a noisy residual);
+  step [B] int32: its noise level, an index of the training schedule;
+  history [B, T_in, H, W, C]: the frames that are known, normalised;
+  shift [B, T_out, H, W, C]: what the noise is centred on; zeros where nothing.
+They return [B, T_out, H, W, C] float32: the noise, the clean field or the
+velocity, as the diffusion is parameterised. `horizon` is their T_out.
+
+A network that reads more of a batch names it in its attribute `reads`, e.g.
+("calendar",), and takes each as a keyword argument: calendar [B, T_in + T_out,
+K], integers. (Forecasting networks get it from the first history frame on and
+need no more than the history's.)
 """
 
 import dataclasses
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.models.errors import NetworkError, unknown_name
 from stjax.models.recurrent import ConvLSTM, PredRNN
 from stjax.models.simvp import SimVP
+from stjax.models.stid import STID, STIDDenoiser
 from stjax.models.threshold import ThresholdRule
+from stjax.models.unet import UNetDenoiser
 
-__all__ = ["MODELS", "NetworkError", "build"]
+__all__ = ["MODELS", "NetworkError", "build", "example_arguments"]
 
 MODELS: dict[str, type[nn.Module]] = {
   "convlstm": ConvLSTM,
   "predrnn": PredRNN,
   "simvp": SimVP,
+  "stid": STID,
+  "stid_denoiser": STIDDenoiser,
   "threshold_rule": ThresholdRule,
+  "unet_denoiser": UNetDenoiser,
 }
 
 
@@ -44,3 +69,30 @@ def build(name: str, **options) -> nn.Module:
     if option not in known:
       raise unknown_name(f"option of network {name!r} (model.*)", option, known)
   return network(**options)
+
+
+def example_arguments(
+  network: nn.Module, in_shape: tuple[int, ...], batch_size: int = 1
+) -> tuple[tuple[jax.Array, ...], dict[str, Any]]:
+  """Zeros that a network can be initialised with.
+
+  Args:
+    network: of either kind.
+    in_shape: (T_in, H, W, C) of one input; a denoiser's is its history.
+    batch_size: B.
+
+  Returns:
+    Positional and keyword arguments of its call, without `train`.
+  """
+  t, h, w, c = in_shape
+  inputs = jnp.zeros((batch_size, t, h, w, c))
+  arguments = (inputs,)
+  if getattr(network, "denoises", False):
+    targets = jnp.zeros((batch_size, network.horizon, h, w, c))
+    arguments = (targets, jnp.zeros(batch_size, jnp.int32), inputs, targets)
+  fields = {}
+  if "calendar" in getattr(network, "reads", ()):
+    fields["calendar"] = jnp.zeros(
+      (batch_size, t + network.horizon, len(network.calendar_sizes)), jnp.int32
+    )
+  return arguments, fields

@@ -4,7 +4,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from configs import simvp_boiling
+from configs import diffusion_boiling, simvp_boiling
 
 # Big enough to hold every kind of layer, small enough to compile in seconds.
 TINY = {
@@ -35,6 +35,30 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
   """The boiling config, shrunk; keys with dots written with two underscores."""
   config = simvp_boiling.get_config("default")
   config.update_from_flattened_dict(TINY)
+  config.update_from_flattened_dict(
+      {k.replace("__", "."): v for k, v in changes.items()}
+  )
+  return config
+
+
+def tiny_diffusion(mean_workdir, **changes) -> ml_collections.ConfigDict:
+  """The diffusion of a tiny boiling run's residuals; keys as above."""
+  config = diffusion_boiling.get_config()
+  mean = {k: v for k, v in TINY.items() if k.startswith("model.")}
+  config.update_from_flattened_dict(
+      {k: v for k, v in TINY.items() if k not in mean}
+      | {f"frozen.mean.{k}": v for k, v in mean.items()}
+      | {
+          "frozen.mean.init_from": str(mean_workdir),
+          "model.horizon": TINY["data.horizon"],
+          "model.features": 4,
+          "model.groups": 2,
+          "model.depth": 1,
+          "method.num_steps": 5,
+          "forecast.members": 3,
+          "forecast.sampler.steps": 3,
+      }
+  )
   config.update_from_flattened_dict(
       {k.replace("__", "."): v for k, v in changes.items()}
   )

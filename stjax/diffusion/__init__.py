@@ -1,0 +1,32 @@
+"""Diffusion: schedules, parameterisations, samplers, guidance.
+
+Functions of arrays: no network, no config object, no PRNG key. Steps are
+0 ... N-1; at step t, with A_t = prod_{s <= t} (1 - beta_s),
+
+    x_t = signal x0 + sigma noise,  signal = sqrt(A_t), sigma = sqrt(1 - A_t).
+
+    schedule = diffusion.make("quadratic", 50, 1e-4, 0.5)
+    x = diffusion.sample("ddim", predict, schedule, start, draw, num_steps=10)
+"""
+
+from stjax.diffusion import guidance, parameterisations, samplers, schedules
+from stjax.diffusion.guidance import guided
+from stjax.diffusion.parameterisations import KINDS, target, to_x0_and_noise
+from stjax.diffusion.samplers import SAMPLERS, sample
+from stjax.diffusion.schedules import SCHEDULES, NoiseSchedule, make
+
+__all__ = (
+    "KINDS",
+    "SAMPLERS",
+    "SCHEDULES",
+    "NoiseSchedule",
+    "guidance",
+    "guided",
+    "make",
+    "parameterisations",
+    "sample",
+    "samplers",
+    "schedules",
+    "target",
+    "to_x0_and_noise",
+)

@@ -1,0 +1,355 @@
+"""CoST's diffusion and its training against goldens."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from golden_case import Case, NotBuilt, assert_close
+from golden_cost_networks import (
+  DIVISORS,
+  Network,
+  check_gradients,
+  columns_of,
+)
+
+from stjax import diffusion, optim, step
+from stjax import state as state_lib
+from stjax.methods import regression, residual_diffusion
+from stjax.models import denoisers
+
+SCHEDULE_TOLERANCE = 1e-5
+TRAJECTORY_TOLERANCE = 1e-4
+# The states grow to hundreds, from differences of nearly equal numbers.
+SAMPLING_TOLERANCE = 1e-3
+# What the original's program fixes.
+NAME, BETA_START, BETA_END, STEPS = "quadratic", 1e-4, 0.5, 50
+
+
+def schedule_of(config) -> diffusion.NoiseSchedule:
+  return diffusion.make(
+    NAME,
+    config.get("diff_steps", STEPS),
+    config.get("beta_start", BETA_START),
+    config.get("beta_end", BETA_END),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reverse:
+  """The original's reverse process in x - z, rising in t.
+
+  Attributes:
+    x: weight of x.
+    eps: weight of the predicted noise in the bracket that `x` multiplies.
+    noise: standard deviation of what is added.
+  """
+
+  x: np.ndarray
+  eps: np.ndarray
+  noise: np.ndarray
+
+
+def reverse(schedule: diffusion.NoiseSchedule) -> Reverse:
+  """Weights of x and of the noise, from those of x and of x0."""
+  c = diffusion.samplers.linear_coefficients("ddpm", schedule)
+  assert list(c.step[::-1]) == list(range(schedule.num_steps))
+  signal = np.sqrt(schedule.alpha_bar)
+  sigma = np.sqrt(1 - schedule.alpha_bar)
+  x0 = c.x0[::-1] / signal
+  x = c.x[::-1] + x0
+  return Reverse(x, x0 * sigma / x, c.noise[::-1])
+
+
+def tables(case: Case) -> None:
+  """The schedule, the reverse process's weights and the table of steps."""
+  config, expected = case.meta["config"], case.group("output")
+  schedule = schedule_of(config)
+  weights = reverse(schedule)
+  steps = jnp.arange(schedule.num_steps)
+  actual = {
+    "beta": schedule.beta,
+    "alpha_hat": 1 - schedule.beta,
+    "alpha": schedule.alpha_bar,
+    "sqrt_alpha": schedule.signal(steps),
+    "sqrt_one_minus_alpha": schedule.noise(steps),
+    "z_weight_forward": 1 - np.sqrt(schedule.alpha_bar),
+    "rev_coeff_x": weights.x,
+    "rev_coeff_z": 1 - weights.x,
+    "rev_coeff_eps": weights.eps,
+    "rev_sigma": weights.noise,
+    "step_embedding_table": denoisers.step_table(
+      config.get("embedding_steps", STEPS),
+      config.get("embedding_dim", 128),
+      "float32",
+    ),
+  }
+  assert expected.keys() <= actual.keys()
+  for key, value in expected.items():
+    assert actual[key].shape == value.shape, key
+    # Some are tiny at t = 0, where they matter: by value, not by scale.
+    np.testing.assert_allclose(
+      actual[key],
+      value,
+      rtol=SCHEDULE_TOLERANCE,
+      atol=1e-6 if key == "step_embedding_table" else 0,
+      err_msg=key,
+    )
+
+
+def network_of(case: Case) -> Network:
+  return Network(
+    "stid_denoiser", case.meta["config"], case.group("param"), ("slot", "day")
+  )
+
+
+def method_of(case: Case, network: Network):
+  config = case.meta["config"]
+  return residual_diffusion.ResidualDiffusion(
+    horizon=config["predict_len"],
+    network=network.module,
+    # The mean is given: what is left over is diffused as if it were the data.
+    mean="none",
+    schedule=NAME,
+    num_steps=schedule_of(config).num_steps,
+    beta_start=config.get("beta_start", BETA_START),
+    beta_end=config.get("beta_end", BETA_END),
+  )
+
+
+def horizon_first(x: np.ndarray, horizon: int) -> jax.Array:
+  """Maps the originals' [..., K, T] to [..., horizon, K, 1, 1], its end."""
+  x = np.swapaxes(x[..., -horizon:], -1, -2)
+  return jnp.asarray(x[..., None, None])
+
+
+def nodes_first(x) -> np.ndarray:
+  """Maps [..., T, K, 1, 1] to the originals' [..., K, T]."""
+  return np.swapaxes(np.asarray(x)[..., 0, 0], -1, -2)
+
+
+def batch_of(case: Case, network: Network) -> dict[str, jax.Array]:
+  """Inputs and calendar."""
+  inputs = case.group("input")
+  history = case.meta["config"]["history_len"]
+  known = np.arange(inputs["gt_mask"].shape[1]) < history
+  if (inputs["gt_mask"] != known[None, :, None, None]).any():
+    raise NotBuilt("a mask other than history known, horizon not")
+  observed = jnp.asarray(inputs["observed_data"])
+  batch = {"inputs": observed[:, :history, :, None]}
+  if network.columns:
+    batch["calendar"] = network.calendar(columns_of(inputs["timepoints"]))
+  return batch
+
+
+def train_loss(case: Case) -> None:
+  """The denoiser's loss and gradients for given draws."""
+  inputs, expected = case.group("input"), case.group("output")
+  history = case.meta["config"]["history_len"]
+  horizon = case.meta["config"]["predict_len"]
+  network = network_of(case)
+  batch = batch_of(case, network)
+  observed = inputs["observed_data"][:, history:, :, None]
+  target = jnp.asarray(observed - inputs["prior"][:, :, :, None, None])
+  prior = horizon_first(
+    inputs["sign"] * inputs["scale_residual"][:, :, None], horizon
+  )
+  noise = horizon_first(inputs["noise"], horizon)
+  number = jnp.asarray(inputs["t"], jnp.int32)
+
+  @jax.jit
+  def run(variables):
+    loss, _ = method_of(case, network).denoising_loss(
+      variables, batch, target, step=number, noise=noise, prior=prior
+    )
+    return loss
+
+  loss, gradients = jax.value_and_grad(run)(network.variables)
+  assert_close("loss", loss, expected["loss"])
+  check_gradients(case, network, gradients)
+  assert_close(
+    "residual_target", nodes_first(target), expected["residual_target"]
+  )
+  side = expected["side_info"]
+  for i, (name, column) in enumerate(
+    sorted(columns_of(inputs["timepoints"]).items(), reverse=True)
+  ):
+    scaled = np.broadcast_to(
+      column[:, :, None] / DIVISORS[name], side.shape[:3]
+    )
+    assert_close(f"side_info {name}", scaled, side[..., i])
+  schedule = schedule_of(case.meta["config"])
+  rows = number[:, None, None, None, None]
+  noisy = (
+    schedule.signal(rows) * (target - prior)
+    + schedule.noise(rows) * noise
+    + prior
+  )
+  both = expected["denoiser_input"]
+  known = jnp.concatenate([batch["inputs"], prior], axis=1)
+  unknown = jnp.concatenate([jnp.zeros_like(batch["inputs"]), noisy], axis=1)
+  stacked = np.stack([nodes_first(known), nodes_first(unknown)], axis=1)
+  assert_close("denoiser_input", stacked, both)
+  assert_close(
+    "eps_pred", predicted_window(network, both, number, batch),
+    expected["eps_pred"],
+  )
+
+
+def predicted_window(network, window, number, batch) -> jax.Array:
+  """Noise [B, K, T] of a whole window [B, 2, K, T]."""
+  window = np.moveaxis(window, 1, 3)[:, :, None]
+  b, k, _, frames, _ = window.shape
+  y = network.module.apply(
+    network.variables,
+    jnp.asarray(window.reshape(b, k, 1, 2 * frames)),
+    number,
+    frames,
+    calendar=batch.get("calendar"),
+    method="window",
+  )
+  return y[:, :, 0]
+
+
+def sampling(case: Case) -> None:
+  """All reverse steps for given noise, and some of them one by one."""
+  inputs, expected = case.group("input"), case.group("output")
+  horizon = case.meta["config"]["predict_len"]
+  network = network_of(case)
+  # Members become rows, [n, B, ...] to [n B, ...].
+  members = len(inputs["init_noise"])
+  batch = {
+    key: jnp.tile(value, (members, *(1,) * (value.ndim - 1)))
+    for key, value in batch_of(case, network).items()
+  }
+
+  def rows(x):
+    return x.reshape(-1, *x.shape[2:])
+
+  prior = rows(
+    horizon_first(
+      inputs["sign"] * inputs["scale_residual"][None, :, :, None], horizon
+    )
+  )
+  start = rows(horizon_first(inputs["init_noise"], horizon))
+  noise = horizon_first(np.moveaxis(inputs["step_noise"], 1, 0), horizon)
+  noise = noise.reshape(-1, *start.shape)
+  schedule = schedule_of(case.meta["config"])
+  assert len(noise) == schedule.num_steps - 1
+  # The last draw is asked for and not used: NaN would show.
+  noise = jnp.concatenate([noise, jnp.full_like(start, jnp.nan)[None]])
+
+  def predict(x, number):
+    return network.module.apply(
+      network.variables,
+      x,
+      jnp.broadcast_to(number, (len(x),)),
+      batch["inputs"],
+      prior,
+      calendar=batch.get("calendar"),
+    )
+
+  method = method_of(case, network)
+  residuals = jax.jit(
+    lambda start: method.sample(
+      network.variables, batch, prior, start, lambda i: noise[i]
+    )
+  )(start)
+  shape = inputs["init_noise"].shape[:2]
+  samples = nodes_first(residuals).reshape(*shape, *residuals.shape[2:0:-1])
+  mean = np.swapaxes(inputs["prior"], -1, -2)
+  assert_close(
+    "samples",
+    np.swapaxes(samples + mean, 0, 1),
+    expected["samples"][..., -horizon:],
+    SAMPLING_TOLERANCE,
+  )
+  weights = reverse(schedule)
+  predict = jax.jit(predict)
+  numbers = [int(k[3:]) for k in expected if k.startswith("x_t")]
+  for t in numbers:
+    before, eps, after = (
+      # [n, B, K, T] as the originals'.
+      rows(horizon_first(expected[f"{key}_t{t}"], horizon))
+      for key in ("x", "eps", "x_after")
+    )
+    if t == schedule.num_steps - 1:
+      assert_close(f"x_t{t}", start + prior, np.asarray(before))
+    found = predict(before, jnp.asarray(t))
+    assert_close(f"eps_t{t}", found, np.asarray(eps))
+    x = weights.x[t] * (before - prior - weights.eps[t] * found) + prior
+    if t:
+      x += weights.noise[t] * noise[schedule.num_steps - 1 - t]
+    assert_close(f"x_after_t{t}", x, np.asarray(after))
+
+
+def adam(case: Case) -> None:
+  """Losses, learning rates and parameters of a few optimiser steps."""
+  config, expected = case.meta["config"], case.group("output")
+  inputs = {
+    key: np.asarray(x) for key, x in case.group("input").items()
+  }
+  channels = config.get("input_dim", 1)
+  network = Network("stid", config, case.group("param"), channels=channels)
+  steps = len(inputs["x"])
+  # The schedule "multistep" is timm's, one count ahead of torch's.
+  milestones = tuple(m + 1 for m in config.get("milestones", ()))
+  optimizer = optim.build(
+    {
+      "name": "adam",
+      "learning_rate": config["lr"],
+      "weight_decay": config.get("weight_decay", 0.0),
+      "clip_norm": 0.0,
+      "b1": config.get("betas", (0.9, 0.999))[0],
+      "b2": config.get("betas", (0.9, 0.999))[1],
+      "eps": config.get("eps", 1e-8),
+      "momentum": 0.0,
+      "schedule": {
+        "name": "multistep" if milestones else "constant",
+        "per": "step",
+        "cycle_momentum": False,
+        "milestones": milestones,
+        "decay_rate": config.get("gamma", 1.0),
+      },
+    },
+    steps,
+    steps,
+  )
+  # Dropout is on in training: the fixture's network has none.
+  module = network.module.copy(dropout=0.0)
+  method = regression.Regression(module, config["predict_len"])
+  state = state_lib.create(
+    jax.random.key(0), network.variables, optimizer.transformation, 0.0
+  )
+  update = jax.jit(
+    functools.partial(
+      step.train_step,
+      method=method,
+      transformation=optimizer.transformation,
+      learning_rate=optimizer.learning_rate,
+    )
+  )
+  losses, rates = [], []
+  for number in range(steps):
+    batch = {
+      "inputs": jnp.asarray(inputs["x"][number][:, :, :, None, :channels]),
+      "targets": jnp.asarray(inputs["target"][number][:, :, :, None]),
+    }
+    if network.columns:
+      times = inputs["timepoints"][number]
+      # Horizon frames, which the mean does not look at.
+      times = np.pad(
+        times, ((0, 0), (0, config["predict_len"]), (0, 0)), mode="edge"
+      )
+      batch["calendar"] = network.calendar(columns_of(times))
+    state, scalars = update(state, batch, {})
+    losses.append(scalars["loss"])
+    rates.append(optimizer.learning_rate(number))
+  np.testing.assert_allclose(
+    losses, expected["losses"], rtol=TRAJECTORY_TOLERANCE
+  )
+  np.testing.assert_allclose(rates, expected["lrs"], rtol=1e-6)
+  weights = network.to_torch(state.variables())
+  for key, value in case.group("output/after").items():
+    assert_close(f"after/{key}", weights[key], value, TRAJECTORY_TOLERANCE)

@@ -1,0 +1,342 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from stjax import config as config_lib
+from stjax import diffusion, methods
+from stjax.methods import base, residual_diffusion
+
+HORIZON = 2
+GRID = (3, 2, 1)
+
+
+class Last(nn.Module):
+  """The last frame, scaled, again and again."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    scale = self.param("scale", nn.initializers.ones, ())
+    x = nn.Dropout(0.5)(x, deterministic=not train)
+    return jnp.repeat(scale * x[:, -1:], HORIZON, axis=1)
+
+
+class Linear(nn.Module):
+  """A denoiser that is linear in all that it is given."""
+
+  @nn.compact
+  def __call__(self, noisy, step, history, shift, train=False):
+    weights = self.param("weights", nn.initializers.constant(0.3), (4,))
+    step = step.astype(jnp.float32)[:, None, None, None, None]
+    return (
+        weights[0] * noisy
+        + weights[1] * history[:, -1:]
+        + weights[2] * shift
+        + 0.01 * weights[3] * step
+    )
+
+
+def build(**options):
+  sampling = options.pop("sampling", {})
+  return methods.build(
+      "residual_diffusion",
+      Linear(),
+      frozen={"mean": Last()},
+      sampling=sampling,
+      horizon=HORIZON,
+      **({"num_steps": 6} | options),
+  )
+
+
+def make_batch(rows=4, first=0):
+  rng = np.random.default_rng(0)
+  full = {
+      "inputs": rng.standard_normal((8, 3, *GRID)),
+      "targets": rng.standard_normal((8, HORIZON, *GRID)),
+  }
+  batch = {
+      k: jnp.asarray(v[first : first + rows], jnp.float32)
+      for k, v in full.items()
+  }
+  batch["index"] = jnp.arange(first, first + rows, dtype=jnp.int32)
+  return batch
+
+
+def make_frozen(scale=0.7):
+  return {
+      "mean": {"params": {"scale": jnp.asarray(0.9)}},
+      "scale": jnp.full((HORIZON, *GRID), scale),
+  }
+
+
+VARIABLES = {"params": {"weights": jnp.asarray([0.3, -0.2, 0.5, 0.1])}}
+
+
+def test_the_loss_is_the_shifted_forward_process_by_hand():
+  method, batch, frozen = build(), make_batch(), make_frozen()
+  shape = batch["targets"].shape
+  keys = jax.random.split(jax.random.key(5), 2)
+  noise = jax.random.normal(keys[0], shape)
+  sign = jax.random.rademacher(keys[1], shape, jnp.float32)
+  step = jnp.asarray([0, 1, 4, 5])
+  mean = method.mean_forecast(frozen, batch, jax.random.key(0))
+  loss, outputs = method.denoising_loss(
+      VARIABLES,
+      batch,
+      batch["targets"] - mean,
+      step=step,
+      noise=noise,
+      prior=method.prior(frozen, sign),
+  )
+  beta = np.linspace(1e-4**0.5, 0.5**0.5, 6) ** 2
+  alpha_bar = np.cumprod(1 - beta)[np.asarray(step)][:, None, None, None, None]
+  residual = np.asarray(batch["targets"]) - 0.9 * np.asarray(
+      batch["inputs"][:, -1:]
+  )
+  z = 0.7 * np.asarray(sign)
+  noisy = (
+      np.sqrt(alpha_bar) * residual
+      + (1 - np.sqrt(alpha_bar)) * z
+      + np.sqrt(1 - alpha_bar) * np.asarray(noise)
+  )
+  predicted = (
+      0.3 * noisy
+      - 0.2 * np.asarray(batch["inputs"][:, -1:])
+      + 0.5 * z
+      + 0.001 * np.asarray(step, np.float32)[:, None, None, None, None]
+  )
+  expected = np.mean((predicted - np.asarray(noise)) ** 2)
+  assert float(loss) == pytest.approx(expected, rel=1e-5)
+  assert float(outputs.weight) == batch["targets"].size
+
+
+def test_points_that_are_missing_or_padding_do_not_count():
+  method, batch, frozen = build(), make_batch(), make_frozen()
+  mask = np.ones((4, 3 + HORIZON, *GRID), bool)
+  mask[1, 4, 2, 0] = False
+  batch |= {
+      "mask": jnp.asarray(mask),
+      "valid": jnp.asarray([True, True, True, False]),
+  }
+  key = jax.random.key(1)
+  loss, outputs = method.loss(VARIABLES, frozen, batch, key, train=True)
+  spoiled = batch | {
+      "targets": batch["targets"]
+      .at[1, 1, 2, 0].set(1e3)
+      .at[3].set(-1e3)
+  }
+  other, _ = method.loss(VARIABLES, frozen, spoiled, key, train=True)
+  assert float(loss) == pytest.approx(float(other), rel=1e-6)
+  assert float(outputs.weight) == 3 * HORIZON * 6 - 1
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
+def test_a_member_is_the_same_for_any_ensemble_chunk_and_batch(sampler):
+  frozen, key = make_frozen(), jax.random.key(2)
+  options = {"name": sampler, "steps": 4}
+  many = build(sampling=options | {"member_chunk": 2})
+  whole = many.forecast(VARIABLES, frozen, make_batch(6), key, members=5)
+  assert whole.shape == (5, 6, HORIZON, *GRID)
+  few = build(sampling=options).forecast(
+      VARIABLES, frozen, make_batch(2, first=3), key, members=3
+  )
+  np.testing.assert_allclose(few, whole[:3, 3:5], rtol=1e-5, atol=1e-6)
+  assert np.ptp(np.asarray(whole), axis=0).min() > 1e-3
+  assert not np.allclose(whole[:, 0] - whole[:, 0].mean(0),
+                         whole[:, 1] - whole[:, 1].mean(0))
+
+
+def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
+  """For r ~ N(m, s^2) the best noise prediction is known."""
+  centre, spread, scale, steps = 1.5, 0.4, 0.7, 50
+
+  class Best(nn.Module):
+
+    @nn.compact
+    def __call__(self, noisy, step, history, shift, train=False):
+      schedule = diffusion.make("quadratic", steps, 1e-4, 0.5)
+      at = step[:, None, None, None, None]
+      signal, sigma = schedule.signal(at), schedule.noise(at)
+      x, law = noisy - shift, centre - shift
+      return sigma * (x - signal * law) / (signal**2 * spread**2 + sigma**2)
+
+  method = residual_diffusion.ResidualDiffusion(
+      network=Best(), horizon=HORIZON, mean_network=Last(), num_steps=steps
+  )
+  batch, frozen = make_batch(8), make_frozen(scale)
+  drawn = method.forecast({"params": {}}, frozen, batch, jax.random.key(3), 400)
+  residual = np.asarray(drawn) - 0.9 * np.asarray(batch["inputs"][:, -1:])
+  assert residual.mean() == pytest.approx(centre, abs=0.02)
+  assert residual.std() == pytest.approx(spread, abs=0.02)
+
+
+def test_mean_only_is_the_mean_and_trains_nothing():
+  method, batch, frozen = build(mean="only"), make_batch(), make_frozen()
+  assert not method.trainable
+  assert method.init(jax.random.key(0), batch) == {"params": {}}
+  forecast = method.forecast(
+      {"params": {}}, frozen, batch, jax.random.key(0), 3
+  )
+  expected = 0.9 * np.repeat(batch["inputs"][:, -1:], HORIZON, axis=1)
+  for member in forecast:
+    np.testing.assert_allclose(member, expected, rtol=1e-6)
+  loss, _ = method.loss(
+      {"params": {}}, frozen, batch, jax.random.key(0), train=False
+  )
+  error = np.asarray(batch["targets"]) - expected
+  assert float(loss) == pytest.approx(np.mean(error**2), rel=1e-5)
+
+
+def test_without_a_mean_the_observation_itself_is_diffused():
+  method, batch = build(mean="none"), make_batch()
+  assert method.parts == {}
+  assert method.prepared_shapes({"targets": (HORIZON, *GRID)}) == {}
+  shape = batch["targets"].shape
+  noise = jax.random.normal(jax.random.key(4), shape)
+  loss, _ = method.denoising_loss(
+      VARIABLES,
+      batch,
+      batch["targets"],
+      step=jnp.full(4, 5),
+      noise=noise,
+      prior=method.prior({}, jnp.ones(shape)),
+  )
+  again, _ = dataclasses.replace(method, mean="network").denoising_loss(
+      VARIABLES,
+      batch,
+      batch["targets"],
+      step=jnp.full(4, 5),
+      noise=noise,
+      prior=jnp.zeros(shape),
+  )
+  assert float(loss) == float(again)
+
+
+def test_the_means_dropout_is_off_unless_asked_for():
+  batch, frozen = make_batch(), make_frozen()
+  keys = [jax.random.key(seed) for seed in (0, 1)]
+  quiet = [build().mean_forecast(frozen, batch, k) for k in keys]
+  noisy = [
+      build(mean_dropout=True).mean_forecast(frozen, batch, k) for k in keys
+  ]
+  np.testing.assert_array_equal(*quiet)
+  assert not np.array_equal(*noisy)
+
+
+def test_the_mean_gets_no_gradient():
+  method, batch = build(), make_batch()
+
+  def loss(frozen):
+    return method.loss(
+        VARIABLES, frozen, batch, jax.random.key(0), train=True
+    )[0]
+
+  gradient = jax.grad(loss)(make_frozen())
+  assert float(gradient["mean"]["params"]["scale"]) == 0.0
+
+
+def test_guidance_moves_away_from_the_forecast_without_history():
+  batch, frozen, key = make_batch(), make_frozen(), jax.random.key(6)
+  drawn = [
+      np.asarray(
+          build(sampling={"name": "ddim", "guidance": scale}).forecast(
+              VARIABLES, frozen, batch, key, 1
+          )
+      )
+      for scale in (0.0, 1.0, 2.0)
+  ]
+  # The denoiser is linear, and so is what guidance does to its samples.
+  np.testing.assert_allclose(
+      drawn[2] - drawn[1], drawn[1] - drawn[0], rtol=1e-3, atol=1e-4
+  )
+  assert np.abs(drawn[1] - drawn[0]).max() > 1e-2
+
+
+def test_conditions_are_dropped_in_training_only():
+  method = build(condition_dropout=0.5)
+  batch, frozen, key = make_batch(), make_frozen(), jax.random.key(0)
+  plain = build()
+  losses = [
+      float(m.loss(VARIABLES, frozen, batch, key, train=train)[0])
+      for m in (method, plain)
+      for train in (True, False)
+  ]
+  assert losses[0] != losses[2]
+  assert losses[1] == losses[3]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mean": "netwrk"}, "did you mean 'network'"),
+        ({"scale": "signals"}, "did you mean 'signal'"),
+        ({"prediction": "noise"}, "method.prediction"),
+        ({"condition_dropout": 1.0}, "condition_dropout"),
+        ({"sampling": {"steps": 7}}, "forecast.sampler.steps=7"),
+        ({"sampling": {"name": "ddmp"}}, "did you mean 'ddpm'"),
+        ({"num_step": 3}, "num_step"),
+    ],
+)
+def test_wrong_options_are_refused_in_words(options, words):
+  with pytest.raises(config_lib.ConfigError, match=words):
+    build(**options)
+
+
+def test_a_method_without_its_networks_is_refused():
+  with pytest.raises(config_lib.ConfigError, match="frozen.mean"):
+    methods.build("residual_diffusion", Linear(), horizon=2)
+  with pytest.raises(config_lib.ConfigError, match="denoiser"):
+    methods.build("residual_diffusion", None, {"mean": Last()}, horizon=2)
+  with pytest.raises(config_lib.ConfigError, match="frozen.reference"):
+    methods.build("regression", Last(), {"reference": Last()}, horizon=2)
+
+
+def material(series=None, batches=None):
+  return base.Material(
+      series=lambda: series, batches=lambda split: batches[split],
+      fetch=np.asarray,
+  )
+
+
+def test_the_signals_scale_is_repeated_for_every_lead_time():
+  rng = np.random.default_rng(0)
+  series = [rng.standard_normal((40, *GRID)).astype(np.float32)]
+  scale = build().prepare(make_frozen(), material(series))["scale"]
+  assert scale.shape == (HORIZON, *GRID)
+  np.testing.assert_array_equal(scale[0], scale[1])
+
+
+def test_the_residuals_scale_is_its_spread_over_the_split():
+  batches = {
+      "train": [make_batch(4), make_batch(4, first=4)],
+      "validation": [make_batch(3)],
+  }
+  for split, scale in (
+      ("train", "residual"), ("validation", "validation_residual"),
+  ):
+    found = build(scale=scale).prepare(
+        make_frozen(), material(batches=batches)
+    )["scale"]
+    residuals = np.concatenate([
+        np.asarray(b["targets"]) - 0.9 * np.asarray(b["inputs"][:, -1:])
+        for b in batches[split]
+    ])
+    np.testing.assert_allclose(found, residuals.std(0), rtol=1e-4)
+
+
+def test_the_gaussian_floor_has_the_measured_spread():
+  method = methods.build(
+      "residual_gaussian", None, {"mean": Last()}, horizon=HORIZON
+  )
+  spread = jnp.linspace(0.0, 2.0, 12).reshape(HORIZON, *GRID)
+  frozen = make_frozen() | {"spread": spread}
+  batch = make_batch(2)
+  drawn = method.forecast({}, frozen, batch, jax.random.key(0), 2000)
+  mean = 0.9 * np.repeat(batch["inputs"][:, -1:], HORIZON, axis=1)
+  np.testing.assert_allclose(drawn.mean(0), mean, atol=0.2)
+  np.testing.assert_allclose(
+      drawn.std(0), np.broadcast_to(spread, mean.shape), rtol=0.1, atol=1e-6
+  )

@@ -1,0 +1,285 @@
+"""Two stages from start to end: a mean, and what it leaves over."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from cost_runs import tiny_config
+from small_runs import tiny_diffusion, trees_equal
+
+from stjax import config as config_lib
+from stjax import evaluate, forecast, initialise, train
+from stjax import run as run_lib
+
+
+def build(config, workdir, devices=1):
+  return run_lib.build(config, workdir, devices=jax.devices()[:devices])
+
+
+def finish(config, workdir, devices=1):
+  run = build(config, workdir, devices)
+  assert train.train(run)
+  return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Holds the data and the work directory of a trained mean."""
+  folder = tmp_path_factory.mktemp("stages")
+  finish(tiny_config(folder, "mean"), folder / "mean")
+  return folder
+
+
+@pytest.fixture(scope="module")
+def diffusion(folder):
+  """A trained second stage, and its scores."""
+  run = finish(tiny_config(folder, "diffusion"), folder / "diffusion")
+  return run, evaluate.evaluate(run)
+
+
+def test_the_report_has_scores_diagrams_floors_and_fan_charts(diffusion):
+  run, content = diffusion
+  assert content["baselines"].keys() == {"persistence", "climatology"}
+  crps = content["ensemble"]["crps"]["overall"]
+  single = content["cost"]["mae_single_sample"]["overall"]
+  assert 0 < crps < single
+  found = {p.name for p in (run.workdir / "evaluation").rglob("*")}
+  for name in (
+      "ensemble_rank_histogram.csv",
+      "rank_histogram.png",
+      "spread_skill.png",
+      "lead_time.png",
+  ):
+    assert name in found
+  assert any(name.endswith("_fan.png") for name in found)
+  # Sensors in a row make no picture.
+  assert not any(name.endswith(".gif") for name in found)
+  ranks = content["diagrams"]["ensemble"]["rank_histogram"]
+  assert sum(ranks["frequency"]) == pytest.approx(1.0)
+
+
+def test_validation_scores_have_the_crps_that_chooses_the_best(diffusion):
+  run, _ = diffusion
+  checkpoints = run.checkpoints()
+  assert checkpoints.scores(checkpoints.best_step)["cost/crps"] > 0
+  checkpoints.close()
+
+
+def test_the_second_stage_needs_nothing_of_the_first_any_more(
+    diffusion, folder, tmp_path
+):
+  run, content = diffusion
+  shutil.copytree(run.workdir, tmp_path / "alone")
+  config = tiny_config(
+      folder, "diffusion", frozen__mean__init_from="gone/mean"
+  )
+  again = build(config, tmp_path / "alone")
+  assert evaluate.evaluate(again)["cost"] == content["cost"]
+
+
+def test_the_frozen_mean_is_that_of_the_first_stage(diffusion, folder):
+  run, _ = diffusion
+  frozen = initialise.frozen(run)
+  mean_run = build(tiny_config(folder, "mean"), folder / "mean")
+  best = initialise.load_variables(mean_run, mean_run.workdir, "best")
+  assert trees_equal(frozen["mean"], best)
+  assert frozen["scale"].shape == (3, 6, 1, 1)
+  scale = np.asarray(frozen["scale"])[0, :, 0, 0]
+  assert scale[-1] > 3 * scale[0] > 0  # The noise grows from node to node.
+
+
+def test_a_resumed_second_stage_equals_the_uninterrupted_one(
+    diffusion, folder, tmp_path
+):
+  run, _ = diffusion
+  half = run.num_steps // 2
+  workdir = tmp_path / "resumed"
+  config = tiny_config(folder, "diffusion", checkpoint__every_steps=half)
+  first = build(config, workdir)
+  train.train(first)
+  for step in run_steps(first):
+    if step > half:
+      shutil.rmtree(workdir / "checkpoints" / str(step))
+  second = build(config, workdir)
+  assert train.train(second)
+  assert trees_equal(latest(second), latest(run))
+
+
+def run_steps(run):
+  checkpoints = run.checkpoints()
+  steps = checkpoints.all_steps()
+  checkpoints.close()
+  return steps
+
+
+def latest(run):
+  checkpoints = run.checkpoints()
+  state, _ = checkpoints.restore(checkpoints.latest_step, run.abstract_state)
+  checkpoints.close()
+  return state
+
+
+def forecasts(folder, workdir, devices=1, **changes):
+  config = tiny_config(folder, "diffusion", **changes)
+  run = build(config, workdir, devices)
+  return xr.open_zarr(forecast.forecast(run))["traffic"].load()
+
+
+def test_members_agree_for_any_ensemble_batch_chunk_and_device_count(
+    diffusion, folder, tmp_path
+):
+  run, _ = diffusion
+  shutil.copytree(run.workdir, tmp_path / "w")
+  six = forecasts(folder, tmp_path / "w", forecast__members=6)
+  assert six.dims[:3] == ("member", "sample", "lead_time")
+  few = forecasts(
+      folder,
+      tmp_path / "w",
+      devices=4,
+      forecast__members=2,
+      forecast__member_chunk=1,
+      forecast__batch_size=8,
+  )
+  np.testing.assert_allclose(few, six[:2], rtol=2e-5, atol=2e-5)
+  assert float(six.std("member").min()) > 1e-3
+
+
+def test_a_window_draws_the_same_whatever_else_is_scored(
+    diffusion, folder, tmp_path
+):
+  """Every third window alone is scored as it is among all."""
+  run, _ = diffusion
+  config = tiny_config(folder, "diffusion", evaluation__stride=3)
+  thinned = build(config, run.workdir)
+  frozen = initialise.frozen(run)
+  variables = initialise.load_variables(run, run.workdir, "best")
+  drawn = []
+  for one, stride in ((run, 1), (thinned, 3)):
+    evaluator = evaluate.Evaluator(one, 16, members=4)
+    keep = {6 // stride: {}}
+    evaluator.score(
+        variables, frozen, evaluate.open_split(one, "test", stride), keep
+    )
+    drawn.append(keep[6 // stride]["quantiles"])
+  np.testing.assert_allclose(*drawn, rtol=1e-5)
+
+
+def test_values_beyond_the_valid_range_are_clipped(
+    diffusion, folder, tmp_path
+):
+  run, _ = diffusion
+  shutil.copytree(run.workdir, tmp_path / "w")
+  clipped = forecasts(
+      folder, tmp_path / "w", forecast__valid_range=(9.0, 11.0)
+  )
+  assert float(clipped.min()) == 9.0
+  assert float(clipped.max()) == 11.0
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [("diffusion", {"method__mean": "only"}), ("gaussian", {})],
+)
+def test_what_has_nothing_to_train_is_scored_all_the_same(
+    stage, change, folder, tmp_path
+):
+  run = finish(tiny_config(folder, stage, **change), tmp_path / "w")
+  content = evaluate.evaluate(run)
+  spread = content["ensemble"]["spread"]["overall"]
+  assert (spread > 0) == (stage == "gaussian")
+  mean = finish(tiny_config(folder, "mean"), folder / "mean")
+  alone = evaluate.evaluate(mean)["cost"]["mae"]["overall"]
+  mae = content["cost"]["mae"]["overall"]
+  if stage == "diffusion":
+    assert mae == pytest.approx(alone, rel=1e-5)
+  else:  # Four members: close to their mean.
+    assert mae == pytest.approx(alone, rel=0.5)
+
+
+def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(
+    folder, tmp_path
+):
+  plain = dict(
+      method__mean="none",
+      frozen__mean__init_from="",
+      data__split__by="time",  # Longer windows: the same borders.
+      forecast__members=2,
+  )
+  run = finish(tiny_config(folder, "diffusion", **plain), tmp_path / "w")
+  assert not (run.workdir / "frozen").exists()
+  assert evaluate.evaluate(run)["cost"]["crps"]["overall"] > 0
+  short = forecasts(folder, run.workdir, **plain)
+  long = forecasts(folder, run.workdir, **plain, forecast__horizon=7)
+  assert long.sizes["lead_time"] == 7
+  assert np.isfinite(long).all()
+  np.testing.assert_allclose(
+      long[:, :, :3], short[:, : long.sizes["sample"]], rtol=2e-5, atol=2e-5
+  )
+
+
+def test_a_convolutional_mean_and_denoiser_make_an_ensemble(
+    make_run, tmp_path
+):
+  mean = make_run(workdir=tmp_path / "mean", num_epochs=1.0)
+  assert train.train(mean)
+  run = finish(tiny_diffusion(tmp_path / "mean"), tmp_path / "diffusion")
+  content = evaluate.evaluate(run)
+  assert content["ensemble"]["spread"]["overall"] > 0
+  assert 0 <= content["ensemble"]["brier_gt_0.5"]["overall"] <= 1
+  figures = {p.name for p in (run.workdir / "evaluation/figures").iterdir()}
+  assert "reliability_gt_0.5.png" in figures
+  store = xr.open_zarr(forecast.forecast(run))
+  fields = next(iter(store.data_vars.values()))
+  assert fields.sizes["member"] == 3
+  assert float(fields.min()) >= 0 and float(fields.max()) <= 1
+
+
+def test_a_missing_first_stage_is_said_with_its_key(folder, tmp_path):
+  config = tiny_config(folder, "diffusion", frozen__mean__init_from="nowhere")
+  run = build(config, tmp_path / "w")
+  with pytest.raises(config_lib.ConfigError, match="frozen.mean.init_from"):
+    train.train(run)
+  config = tiny_config(folder, "diffusion", frozen__mean__init_from="")
+  run = build(config, tmp_path / "v")
+  with pytest.raises(config_lib.ConfigError, match="frozen.mean.init_from is"):
+    train.train(run)
+
+
+def test_a_mean_of_another_normalisation_is_refused(folder, tmp_path):
+  config = tiny_config(folder, "diffusion", data__normalise="range")
+  run = build(config, tmp_path / "w")
+  with pytest.raises(config_lib.ConfigError, match="normalised by"):
+    train.train(run)
+
+
+def test_a_mean_of_another_size_is_refused(folder, tmp_path):
+  config = tiny_config(folder, "diffusion", frozen__mean__model__node_dim=5)
+  run = build(config, tmp_path / "w")
+  with pytest.raises(config_lib.ConfigError, match="another network"):
+    train.train(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"forecast__members": 0}, "forecast.members=0"),
+        ({"evaluation__stride": 0}, "evaluation.stride=0"),
+        ({"forecast__valid_range": (2.0, 1.0)}, "forecast.valid_range"),
+        ({"model__calendar_sizes": (12, 7)}, "model.calendar_sizes"),
+        ({"model__horizon": 4}, "model.horizon"),
+        ({"forecast__sampler__steps": 9}, "forecast.sampler.steps=9"),
+        ({"model__name": "none"}, "model.name='none'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_training(
+    change, words, folder, tmp_path
+):
+  if change == {"model__name": "none"}:
+    config = tiny_config(folder, "diffusion")
+    config.model = {"name": "none"}
+  else:
+    config = tiny_config(folder, "diffusion", **change)
+  with pytest.raises(config_lib.ConfigError, match=words):
+    build(config, tmp_path / "w")
