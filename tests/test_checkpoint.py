@@ -121,7 +121,7 @@ def test_variables_come_without_the_optimiser_and_averaged(tmp_path):
   store.close()
   store = checkpoint.Checkpoints(tmp_path)  # As another process would.
   other = make_state().replace(opt_state=())
-  found = store.restore_variables(1, abstract(other))
+  found = store.restore_variables(1, abstract(other).variables())
   store.close()
   assert trees_equal(found, state.variables(averaged=True))
   assert not trees_equal(found["params"], state.params)
@@ -132,7 +132,7 @@ def test_another_network_is_refused_by_name(tmp_path):
   store.save(1, make_state(width=64), position(1))
   store.wait()
   with pytest.raises(config_lib.ConfigError) as error:
-    store.restore_variables(1, abstract(make_state(width=32)))
+    store.restore_variables(1, abstract(make_state(width=32)).variables())
   assert "kernel: (32, 64) in the checkpoint, (32, 32)" in str(error.value)
   with pytest.raises(config_lib.ConfigError, match="cannot be restored"):
     store.restore(1, abstract(make_state(width=32)))

@@ -150,14 +150,18 @@ def test_a_member_is_the_same_for_any_ensemble_chunk_and_batch(sampler):
 
 
 def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
-  """For r ~ N(m, s^2) the best noise prediction is known."""
+  """For r ~ N(m, s^2) the best noise prediction is known, and linear.
+
+  So is each ancestral step then, and the law of what is drawn follows; it is
+  near the residual's, and would be it with infinitely many steps.
+  """
   centre, spread, scale, steps = 1.5, 0.4, 0.7, 50
+  schedule = diffusion.make("quadratic", steps, 1e-4, 0.5)
 
   class Best(nn.Module):
 
     @nn.compact
     def __call__(self, noisy, step, history, shift, train=False):
-      schedule = diffusion.make("quadratic", steps, 1e-4, 0.5)
       at = step[:, None, None, None, None]
       signal, sigma = schedule.signal(at), schedule.noise(at)
       x, law = noisy - shift, centre - shift
@@ -169,8 +173,21 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
   batch, frozen = make_batch(8), make_frozen(scale)
   drawn = method.forecast({"params": {}}, frozen, batch, jax.random.key(3), 400)
   residual = np.asarray(drawn) - 0.9 * np.asarray(batch["inputs"][:, -1:])
+
+  law, variance = 0.0, 1.0  # From the scale prior, the mean in units of m.
+  alpha_bar = np.append(1.0, schedule.alpha_bar)
+  for before, now in zip(alpha_bar[-2::-1], alpha_bar[:0:-1], strict=True):
+    alpha = now / before
+    of_x0 = np.sqrt(before) * (1 - alpha) / (1 - now)
+    of_x = np.sqrt(alpha) * (1 - before) / (1 - now)
+    gain = np.sqrt(now) * spread**2 / (now * spread**2 + 1 - now)
+    law = of_x * law + of_x0 * (1 + gain * (law - np.sqrt(now)))
+    noise = (1 - alpha) * (1 - before) / (1 - now)
+    variance = (of_x + of_x0 * gain) ** 2 * variance + noise
+  assert law == pytest.approx(1.0, abs=1e-3)
   assert residual.mean() == pytest.approx(centre, abs=0.02)
-  assert residual.std() == pytest.approx(spread, abs=0.02)
+  assert residual.std() == pytest.approx(np.sqrt(variance), rel=0.01)
+  assert np.sqrt(variance) == pytest.approx(spread, rel=0.1)
 
 
 def test_mean_only_is_the_mean_and_trains_nothing():
@@ -187,7 +204,7 @@ def test_mean_only_is_the_mean_and_trains_nothing():
       {"params": {}}, frozen, batch, jax.random.key(0), train=False
   )
   error = np.asarray(batch["targets"]) - expected
-  assert float(loss) == pytest.approx(np.mean(error**2), rel=1e-5)
+  np.testing.assert_allclose(loss, np.mean(np.square(error)), rtol=1e-5)
 
 
 def test_without_a_mean_the_observation_itself_is_diffused():
