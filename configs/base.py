@@ -119,6 +119,7 @@ def get_config() -> ml_collections.ConfigDict:
           steps=0,  # Steps per member; 0: those of the noise schedule.
           eta=0.0,  # ddim: share of fresh noise.
           guidance=1.0,  # Above 1: classifier-free guidance.
+          temperature=1.0,  # Factor on the noise drawn: members' spread.
       ),
   )
   c.log = config_dict.create(

@@ -96,7 +96,13 @@ _SECTIONS = {
         "valid_range",
         "sampler",
     ),
-    "forecast.sampler": ("name", "steps", "eta", "guidance"),
+    "forecast.sampler": (
+        "name",
+        "steps",
+        "eta",
+        "guidance",
+        "temperature",
+    ),
     "log": ("every_steps", "histograms_every_steps"),
     "optimizer": (
         "name",

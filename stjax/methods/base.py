@@ -13,6 +13,8 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
+from stjax import config as config_lib
+
 PyTree = Any
 Batch = dict[str, jax.Array]
 Variables = dict[str, PyTree]
@@ -51,6 +53,8 @@ class Sampling:
       of the schedule.
     eta: DDIM's share of fresh noise, 0 (none) to 1.
     guidance: scale of classifier-free guidance; 1: none.
+    temperature: factor on all the noise that is drawn. The spread of Gaussian
+      samples changes by this factor, their mean does not.
     member_chunk: members made at the same time; 0: as many as
       memory (on a CPU, its cache) allows.
   """
@@ -59,7 +63,15 @@ class Sampling:
   steps: int = 0
   eta: float = 0.0
   guidance: float = 1.0
+  temperature: float = 1.0
   member_chunk: int = 0
+
+  def __post_init__(self):
+    if self.temperature <= 0:
+      raise config_lib.ConfigError(
+          f"forecast.sampler.temperature={self.temperature} must be above 0;"
+          " 1 draws as was trained."
+      )
 
 
 @dataclasses.dataclass(frozen=True)

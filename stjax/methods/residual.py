@@ -130,7 +130,7 @@ class ResidualGaussian(Residual):
 
   Attributes:
     split: whose residuals are measured, "train" or "validation".
-    sampling: only its member_chunk is read.
+    sampling: its temperature, a factor on the spread, and its member_chunk.
   """
 
   split: str = "train"
@@ -165,9 +165,8 @@ class ResidualGaussian(Residual):
 
     def one(member):
       keys = base.member_keys(key, member, batch["index"])
-      return mean + frozen["spread"] * base.draw_normal(
-          keys, 0, mean.shape[1:]
-      )
+      noise = base.draw_normal(keys, 0, mean.shape[1:])
+      return mean + self.sampling.temperature * frozen["spread"] * noise
 
     return base.map_members(
         one, members, self.sampling.member_chunk, mean.size

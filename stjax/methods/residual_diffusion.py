@@ -229,7 +229,11 @@ class ResidualDiffusion(residual.Residual):
 
     def one(member):
       keys = base.member_keys(key, member, batch["index"])
-      draw = functools.partial(base.draw_normal, keys, shape=shape)
+
+      def draw(number):
+        noise = base.draw_normal(keys, number, shape)
+        return self.sampling.temperature * noise
+
       sign = jax.vmap(
           lambda k: jax.random.rademacher(
               jax.random.fold_in(k, self.num_steps + 1), shape, jnp.float32

@@ -255,6 +255,29 @@ def test_the_mean_gets_no_gradient():
   assert float(gradient["mean"]["params"]["scale"]) == 0.0
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
+def test_temperature_scales_what_members_differ_by(sampler):
+  def forecast(temperature):
+    sampling = {"name": sampler, "steps": 4, "temperature": temperature}
+    return np.asarray(
+        build(sampling=sampling).forecast(
+            VARIABLES, make_frozen(), make_batch(2), jax.random.key(2), 3
+        )
+    )
+
+  # The denoiser is linear: what is common to all temperatures drops out.
+  whole, half, quarter = forecast(1.0), forecast(0.5), forecast(0.25)
+  assert np.abs(whole - half).max() > 0.1
+  np.testing.assert_allclose(
+      whole - half, 2 * (half - quarter), rtol=1e-3, atol=1e-4
+  )
+
+
+def test_a_temperature_of_zero_is_refused():
+  with pytest.raises(config_lib.ConfigError, match="temperature=0"):
+    build(sampling={"temperature": 0.0})
+
+
 def test_guidance_moves_away_from_the_forecast_without_history():
   batch, frozen, key = make_batch(), make_frozen(), jax.random.key(6)
   drawn = [
