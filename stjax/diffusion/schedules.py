@@ -11,6 +11,10 @@ from stjax import config as config_lib
 # Keeps the cosine schedule's first step from adding next to no noise.
 _COSINE_OFFSET = 0.008
 _COSINE_LARGEST = 0.999
+# Of the last step: below it, what float32 rounds off a noisy state (6e-8),
+# divided by the signal, is no longer small against data of variance 1; far
+# below it, the signal is 0 in float32 and samples are NaN.
+_SMALLEST_SIGNAL = 1e-6
 
 
 # Compared by identity, so that it may be a static argument of jit.
@@ -85,7 +89,7 @@ def make(
 
   Raises:
     ConfigError: (a ValueError) unknown name (near ones are listed), or a
-      number out of its range.
+      number out of its range; or nothing is left of the data.
   """
   formula = config_lib.pick("method.schedule", name, SCHEDULES)
   if num_steps < 1:
@@ -98,4 +102,15 @@ def make(
           f"method.{key}={value} must lie between 0 and 1, both excluded."
       )
   beta = formula(num_steps, beta_start, beta_end)
-  return NoiseSchedule(beta, np.cumprod(1 - beta))
+  schedule = NoiseSchedule(beta, np.cumprod(1 - beta))
+  signal = float(np.sqrt(schedule.alpha_bar[-1]))
+  if signal < _SMALLEST_SIGNAL:
+    ends = "" if formula is _cosine else f" and method.beta_end={beta_end}"
+    lower = "" if formula is _cosine else " or method.beta_end"
+    raise config_lib.ConfigError(
+        f"method.schedule={name!r} with method.num_steps={num_steps}{ends}"
+        f" leaves {signal:.2g} of the data at the last step, from which"
+        " nothing can be sampled in float32; at least"
+        f" {_SMALLEST_SIGNAL:g} is needed. Lower method.num_steps{lower}."
+    )
+  return schedule

@@ -73,12 +73,48 @@ def test_a_small_noise_keeps_its_digits():
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("linear", 1000, 1e-4, 0.02),
+        ("quadratic", 50, 1e-4, 0.5),
+        ("cosine", 10000, 0.0, 0.0),
+        ("linear", 88, 1e-4, 0.5),  # Close to what is refused.
+    ],
+)
+@pytest.mark.parametrize("sampler", diffusion.samplers.SAMPLERS)
+def test_every_accepted_schedule_samples_finite_data(arguments, sampler):
+  """Draws with the right answer known: the data are standard normal.
+
+  Few steps of "heun" from a high noise level make the draws wider.
+  """
+  schedule = diffusion.make(*arguments)
+  noise = jax.random.normal(jax.random.key(0), (1000,))
+
+  def epsilon(x, step):
+    return schedule.noise(step) * x
+
+  x = jax.jit(
+      lambda start: diffusion.sample(
+          sampler,
+          epsilon,
+          schedule,
+          start,
+          lambda i: jax.random.normal(jax.random.key(i + 1), start.shape),
+          num_steps=min(schedule.num_steps, 50),
+      )
+  )(noise)
+  assert 0.8 < float(x.std()) < (10 if sampler == "heun" else 1.2)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("quadratc", 5, 0.1, 0.2), "did you mean 'quadratic'"),
         (("linear", 0, 0.1, 0.2), "method.num_steps=0"),
         (("linear", 5, 0.0, 0.2), "method.beta_start=0.0"),
         (("linear", 5, 0.1, 1.0), "method.beta_end=1.0"),
+        (("linear", 1000, 1e-4, 0.5), "method.num_steps=1000.*beta_end=0.5"),
+        (("cosine", 10**5, 0.0, 0.0), "method.num_steps=100000"),
     ],
 )
 def test_what_is_no_schedule_is_refused(arguments, message):
