@@ -46,7 +46,8 @@ def climatology(
   Returns:
     float32 [product of the columns' sizes, H, W, C] in physical units; cells
     as `cell_index` numbers them. A cell that training never saw at a place has
-    the mean of that place, a place never observed the mean of its variable.
+    the mean there over all cells of the same first column; else the mean of
+    the place; a place never observed has the mean of its variable.
 
   Raises:
     DataError: without columns, or for settings or data that cannot be used.
@@ -65,7 +66,7 @@ def climatology(
     slots = 0
   days = calendar.make(store, columns, slots)
   path = training.kept_path("climatology", "npy", store, resolved, cache_dir,
-                            columns, slots)
+                            columns, slots, "unseen as first column")
   if path and os.path.exists(path):
     return np.load(path, allow_pickle=False)
   found = _means(store, resolved, days)
@@ -97,7 +98,17 @@ def _means(store, resolved, days: calendar.Calendar) -> np.ndarray:
         "data.split and the missing-value code of the file.")
   place = np.where(place_count > 0, place_total / np.maximum(place_count, 1),
                    variable)
+  wider_count = _by_first(count, days.sizes)
+  wider = np.where(wider_count > 0,
+                   _by_first(total, days.sizes) / np.maximum(wider_count, 1),
+                   place)
+  others = shape[0] // days.sizes[0]
   for cell in range(shape[0]):  # In place: this may be large.
     np.divide(total[cell], count[cell], out=total[cell], where=count[cell] > 0)
-    np.copyto(total[cell], place, where=count[cell] == 0)
+    np.copyto(total[cell], wider[cell // others], where=count[cell] == 0)
   return total.astype(np.float32)
+
+
+def _by_first(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+  """Sums [cells, ...] over all columns but the first."""
+  return values.reshape(sizes[0], -1, *values.shape[1:]).sum(1)

@@ -49,6 +49,7 @@ class Split:
     example_shape: shapes of one example, {"inputs": (T_in, H, W, C),
       "targets": (T_out, H, W, C)}.
     calendar_sizes: number of values of each column of data.calendar.
+    calendar_names: the columns.
   """
   batches: grain.IterDataset
   num_examples: int
@@ -58,6 +59,7 @@ class Split:
   labels: xr.Dataset
   example_shape: dict[str, tuple[int, ...]]
   calendar_sizes: tuple[int, ...] = ()
+  calendar_names: tuple[str, ...] = ()
 
 
 def build(
@@ -133,7 +135,8 @@ def build(
           sample=slice(None, None, every)),
       example_shape={"inputs": (resolved["history"], *frame),
                      "targets": (resolved["horizon"], *frame)},
-      calendar_sizes=days.sizes)
+      calendar_sizes=days.sizes,
+      calendar_names=days.columns)
 
 
 class _Read:

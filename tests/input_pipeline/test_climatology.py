@@ -112,3 +112,21 @@ def test_missing_columns_and_values_are_named(config):
   np.save(config["path"], data)
   with pytest.raises(errors.DataError, match="'channel_0' has no observed"):
     input_pipeline.climatology({**config, "missing": "mask"})
+
+
+def test_an_unseen_cell_has_the_mean_of_its_first_column(config):
+  data = np.load(config["path"])
+  day, slot = np.arange(40) // 3 % 7, np.arange(40) % 3
+  data[:, (day == 2) & (slot == 1), 1, 1] = np.nan
+  data[:, day == 4] = np.nan  # Not even the first column was seen.
+  np.save(config["path"], data)
+  found = input_pipeline.climatology({**config, "missing": "mask"})
+  train, slot, day = training_frames(config)
+  np.testing.assert_allclose(
+      found[2 * 3 + 1, 1, 1], np.nanmean(train[:, day == 2, 1, 1], (0, 1)),
+      rtol=1e-6)
+  np.testing.assert_allclose(
+      found[2 * 3 + 1, 0, 1],
+      train[:, (day == 2) & (slot == 1), 0, 1].mean((0, 1)), rtol=1e-6)
+  np.testing.assert_allclose(
+      found[4 * 3 + 1], np.nanmean(train, (0, 1)), rtol=1e-6)
