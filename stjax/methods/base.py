@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax import struct
 
 from stjax import config as config_lib
+from stjax import diffusion
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -67,10 +68,18 @@ class Sampling:
   member_chunk: int = 0
 
   def __post_init__(self):
-    if self.temperature <= 0:
+    samplers = dict.fromkeys(diffusion.samplers.SAMPLERS)
+    config_lib.pick("forecast.sampler.name", self.name, samplers)
+    # Written so that NaN fails too.
+    if not 0 < self.temperature < float("inf"):
       raise config_lib.ConfigError(
           f"forecast.sampler.temperature={self.temperature} must be above 0;"
           " 1 draws as was trained."
+      )
+    if not abs(self.guidance) < float("inf"):
+      raise config_lib.ConfigError(
+          f"forecast.sampler.guidance={self.guidance} must be a number; 1 is"
+          " no guidance."
       )
 
 
@@ -197,12 +206,17 @@ def reads(
   }
 
 
+def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+  """Keys [B] of the examples with these numbers, for any batch size."""
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(index)
+
+
 def member_keys(
     key: jax.Array, member: jax.Array, index: jax.Array
 ) -> jax.Array:
   """Keys [B] for one member of each example; see `Method.forecast`."""
   key = jax.random.fold_in(key, member)
-  return jax.vmap(functools.partial(jax.random.fold_in, key))(index)
+  return example_keys(key, index)
 
 
 def draw_normal(
@@ -223,25 +237,29 @@ def draw_normal(
 
 
 def map_members(
-    one: Callable[[jax.Array], jax.Array],
+    one: Callable[..., jax.Array],
     members: int,
     chunk: int,
     points: int,
+    *of_members: jax.Array,
 ) -> jax.Array:
   """Makes members [M, ...], a chunk of them at a time.
 
   Args:
-    one: member number -> [B, T_out, H, W, C].
+    one: (member number, what it has of `of_members`) -> [B, T_out, H, W, C].
     members: how many.
     chunk: how many at the same time; 0: as memory allows.
     points: values in one member's forecast of the batch.
+    *of_members: arrays [M, ...].
   """
   limit = _CHUNK_POINTS.get(jax.default_backend(), _CHUNK_POINTS_ELSEWHERE)
-  chunk = chunk or max(limit // points, 1)
-  # Equal chunks, so that one program serves them all.
-  chunks = -(-members // min(chunk, members))
+  chunk = min(chunk or max(limit // points, 1), members)
+  # Equal chunks need one program. Half as many at a time are still fast.
+  equal = [size for size in range(1, chunk + 1) if members % size == 0][-1]
   return jax.lax.map(
-      one, jnp.arange(members), batch_size=-(-members // chunks)
+      lambda given: one(*given),
+      (jnp.arange(members), *of_members),
+      batch_size=equal if 2 * equal >= chunk else chunk,
   )
 
 
@@ -353,7 +371,7 @@ def rollout(
     return first[:, :, :horizon]
   frames = batch["inputs"].shape[1]
 
-  def of_member(first, member):
+  def of_member(member, first):
     history = jnp.concatenate([batch["inputs"], first], axis=1)[:, -frames:]
 
     def step(history, carry, number, **known):
@@ -367,7 +385,8 @@ def rollout(
     )
     return jnp.concatenate([first, rest], axis=1)
 
-  return jax.vmap(of_member)(first, jnp.arange(members))
+  chunk = getattr(method, "sampling", Sampling()).member_chunk
+  return map_members(of_member, len(first), chunk, first[0].size, first)
 
 
 def field_names(method_class: type) -> list[str]:

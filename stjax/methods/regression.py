@@ -51,6 +51,23 @@ def divergence_regulariser(
   return jnp.mean(p * jnp.log(p / (q + tiny) + tiny))
 
 
+def check_kind(key: str, network: nn.Module | None, denoises: bool) -> None:
+  """Raises ConfigError for a denoiser where a forecaster goes, or reversed.
+
+  Args:
+    key: config key of the network.
+    network: None passes.
+    denoises: whether it should be a denoiser.
+  """
+  if network is None or getattr(network, "denoises", False) == denoises:
+    return
+  kinds = ("a network of forecasts", "a denoiser")
+  raise config_lib.ConfigError(
+      f"{key}.name: {type(network).__name__} is {kinds[not denoises]}, but"
+      f" {kinds[denoises]} is needed here."
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Regression(base.Method):
   """Trains a network on the (masked) mean error over all frames.
@@ -75,6 +92,7 @@ class Regression(base.Method):
       raise config_lib.ConfigError(
           "model.name='none', but method 'regression' needs a network."
       )
+    check_kind("model", self.network, False)
     config_lib.pick("method.loss_name", self.loss_name, _LOSSES)
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:

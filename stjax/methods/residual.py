@@ -27,12 +27,15 @@ class Residual(base.Method):
     mean_network: module of the mean, inputs [B, T_in, H, W, C] -> frames that
       are fed back or cut to the horizon; None: there is none, the mean is 0.
     mean_dropout: leave the mean's dropout on, as CoST's released code does;
-      one draw for all members of a batch.
+      one draw for all members of an example.
   """
 
   horizon: int
   mean_network: Any = None
   mean_dropout: bool = False
+
+  def __post_init__(self):
+    regression.check_kind("frozen.mean.model", self.mean_network, False)
 
   @property
   def has_mean(self) -> bool:
@@ -52,9 +55,27 @@ class Residual(base.Method):
     if not self.has_mean:
       inputs = batch["inputs"]
       return jnp.zeros((len(inputs), self.horizon, *inputs.shape[2:]))
-    forecast, _ = self.parts[MEAN].apply(
-        frozen[MEAN], batch, self.mean_dropout, key
-    )
+    mean = self.parts[MEAN]
+    if self.mean_dropout:
+
+      def one(example, key):
+        batch = jax.tree.map(lambda x: x[None], example)
+        forecast, _ = mean.apply(frozen[MEAN], batch, True, key)
+        return forecast[0]
+
+      # Each example has dropout of its own, whatever batch it is in.
+      names = ("inputs", *getattr(mean.network, "reads", ()))
+      examples = {name: batch[name] for name in names}
+      keys = base.example_keys(key, batch["index"])
+      forecast = jax.vmap(one)(examples, keys)
+    else:
+      forecast, _ = mean.apply(frozen[MEAN], batch, False, key)
+    if forecast.shape[2:] != batch["inputs"].shape[2:]:
+      raise ValueError(
+          f"the mean's network forecasts frames of shape {forecast.shape[2:]}"
+          f" where the data have {batch['inputs'].shape[2:]} (H, W, C); change"
+          " frozen.mean.model.out_channels or data.variables"
+      )
     return jax.lax.stop_gradient(forecast.astype(jnp.float32))
 
   def residual_spread(
@@ -137,6 +158,7 @@ class ResidualGaussian(Residual):
   sampling: base.Sampling = base.Sampling()
 
   def __post_init__(self):
+    super().__post_init__()
     splits = dict.fromkeys(("train", "validation"))
     config_lib.pick("method.split", self.split, splits)
 

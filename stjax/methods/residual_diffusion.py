@@ -14,7 +14,7 @@ import numpy as np
 
 from stjax import config as config_lib
 from stjax import diffusion
-from stjax.methods import base, residual
+from stjax.methods import base, regression, residual
 
 PyTree = Any
 MEANS = ("network", "none", "only")
@@ -64,6 +64,7 @@ class ResidualDiffusion(residual.Residual):
   sampling: base.Sampling = base.Sampling()
 
   def __post_init__(self):
+    super().__post_init__()
     pick = config_lib.pick
     pick("method.mean", self.mean, dict.fromkeys(MEANS))
     pick("method.scale", self.scale, dict.fromkeys(SCALES))
@@ -83,6 +84,25 @@ class ResidualDiffusion(residual.Residual):
       raise config_lib.ConfigError(
           "model.name='none', but method 'residual_diffusion' needs a"
           " denoiser, such as 'stid_denoiser' or 'unet_denoiser'."
+      )
+    if self.trainable:
+      self._check_denoiser()
+
+  def _check_denoiser(self):
+    regression.check_kind("model", self.network, True)
+    if self._schedule.num_steps > getattr(
+        self.network, "num_steps", self.num_steps
+    ):
+      raise config_lib.ConfigError(
+          f"method.num_steps={self.num_steps} is more than the"
+          f" model.num_steps={self.network.num_steps} that the denoiser has"
+          " embeddings for: make them equal."
+      )
+    if self.sampling.guidance != 1.0 and not self.condition_dropout:
+      raise config_lib.ConfigError(
+          f"forecast.sampler.guidance={self.sampling.guidance} needs a denoiser"
+          " that was also trained without history: method.condition_dropout,"
+          " here 0, must be above 0."
       )
     diffusion.samplers.check(
         self.sampling.name,
@@ -148,22 +168,30 @@ class ResidualDiffusion(residual.Residual):
     if not self.trainable:
       loss, count = residual.error_loss(mean, batch)
       return loss, base.Outputs({}, {}, count)
-    keys = [jax.random.fold_in(key, n) for n in range(1, 6)]
-    rows = len(mean)
+
+    def draws(key, shape):
+      keys = [jax.random.fold_in(key, n) for n in range(1, 5)]
+      step = jax.random.randint(keys[0], (), 0, self.num_steps)
+      noise = jax.random.normal(keys[1], shape)
+      sign = jax.random.rademacher(keys[2], shape, jnp.float32)
+      keep = jax.random.bernoulli(keys[3], 1 - self.condition_dropout)
+      return step, noise, sign, keep
+
+    # By example, so that a score is the same for any batch size.
+    step, noise, sign, keep = jax.vmap(
+        functools.partial(draws, shape=mean.shape[1:])
+    )(base.example_keys(jax.random.fold_in(key, 2), batch["index"]))
     history = batch["inputs"]
     if train and self.condition_dropout:
-      keep = jax.random.bernoulli(keys[4], 1 - self.condition_dropout, (rows,))
       history = history * keep[:, None, None, None, None]
     return self.denoising_loss(
         variables,
         batch | {"inputs": history},
         batch["targets"].astype(jnp.float32) - mean,
-        step=jax.random.randint(keys[0], (rows,), 0, self.num_steps),
-        noise=jax.random.normal(keys[1], mean.shape),
-        prior=self.prior(
-            frozen, jax.random.rademacher(keys[2], mean.shape, jnp.float32)
-        ),
-        dropout_key=keys[3] if train else None,
+        step=step,
+        noise=noise,
+        prior=self.prior(frozen, sign),
+        dropout_key=jax.random.fold_in(key, 1) if train else None,
     )
 
   def denoising_loss(

@@ -27,6 +27,8 @@ class Last(nn.Module):
 class Linear(nn.Module):
   """A denoiser that is linear in all that it is given."""
 
+  denoises = True
+
   @nn.compact
   def __call__(self, noisy, step, history, shift, train=False):
     weights = self.param("weights", nn.initializers.constant(0.3), (4,))
@@ -159,6 +161,7 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
   schedule = diffusion.make("quadratic", steps, 1e-4, 0.5)
 
   class Best(nn.Module):
+    denoises = True
 
     @nn.compact
     def __call__(self, noisy, step, history, shift, train=False):
@@ -243,6 +246,45 @@ def test_the_means_dropout_is_off_unless_asked_for():
   assert not np.array_equal(*noisy)
 
 
+def test_dropout_of_the_mean_is_the_examples_own():
+  method, frozen, key = build(mean_dropout=True), make_frozen(), jax.random.key(0)
+  whole = method.mean_forecast(frozen, make_batch(6), key)
+  part = method.mean_forecast(frozen, make_batch(2, first=3), key)
+  np.testing.assert_array_equal(part, whole[3:5])
+
+
+def test_the_score_of_a_split_is_the_same_for_any_batch_size():
+  method, frozen, key = build(), make_frozen(), jax.random.key(0)
+
+  def losses(rows):
+    return [
+        float(method.loss(
+            VARIABLES, frozen, make_batch(rows, first), key, train=False
+        )[0])
+        for first in range(0, 6, rows)
+    ]
+
+  assert len(set(losses(1))) == 6
+  assert np.mean(losses(1)) == pytest.approx(np.mean(losses(3)), rel=1e-5)
+
+
+def test_a_mean_of_other_fields_is_refused():
+  batch = make_batch()
+  wide = batch | {"inputs": jnp.tile(batch["inputs"], (1, 1, 1, 1, 2))}
+
+  class First(nn.Module):
+
+    @nn.compact
+    def __call__(self, x, train=False):
+      return jnp.repeat(x[:, -1:, ..., :1], HORIZON, axis=1)
+
+  method = methods.build(
+      "residual_gaussian", None, frozen={"mean": First()}, horizon=HORIZON
+  )
+  with pytest.raises(ValueError, match="out_channels"):
+    method.mean_forecast({"mean": {"params": {}}}, wide, jax.random.key(0))
+
+
 def test_the_mean_gets_no_gradient():
   method, batch = build(), make_batch()
 
@@ -282,9 +324,10 @@ def test_guidance_moves_away_from_the_forecast_without_history():
   batch, frozen, key = make_batch(), make_frozen(), jax.random.key(6)
   drawn = [
       np.asarray(
-          build(sampling={"name": "ddim", "guidance": scale}).forecast(
-              VARIABLES, frozen, batch, key, 1
-          )
+          build(
+              sampling={"name": "ddim", "guidance": scale},
+              condition_dropout=0.1,
+          ).forecast(VARIABLES, frozen, batch, key, 1)
       )
       for scale in (0.0, 1.0, 2.0)
   ]
@@ -318,11 +361,38 @@ def test_conditions_are_dropped_in_training_only():
         ({"sampling": {"steps": 7}}, "forecast.sampler.steps=7"),
         ({"sampling": {"name": "ddmp"}}, "did you mean 'ddpm'"),
         ({"num_step": 3}, "num_step"),
+        ({"schedule": "quadrtic"}, "did you mean 'quadratic'"),
+        ({"sampling": {"guidance": 2.0}}, "condition_dropout"),
+        ({"sampling": {"guidance": float("nan")}}, "guidance=nan"),
+        ({"sampling": {"temperature": float("nan")}}, "temperature=nan"),
     ],
 )
 def test_wrong_options_are_refused_in_words(options, words):
   with pytest.raises(config_lib.ConfigError, match=words):
     build(**options)
+
+
+def test_networks_of_the_wrong_kind_are_refused():
+  swapped = [
+      ("residual_diffusion", Last(), Last()),
+      ("residual_diffusion", Linear(), Linear()),
+      ("residual_gaussian", None, Linear()),
+      ("regression", Linear(), None),
+  ]
+  for name, network, mean in swapped:
+    frozen = {"mean": mean} if mean else {}
+    with pytest.raises(config_lib.ConfigError, match="is needed here"):
+      methods.build(name, network, frozen=frozen, horizon=2)
+
+
+def test_a_denoiser_needs_a_row_for_every_step():
+  class Table(Linear):
+    num_steps: int = 5
+
+  with pytest.raises(config_lib.ConfigError, match="num_steps=6 is more"):
+    methods.build(
+        "residual_diffusion", Table(), {"mean": Last()}, horizon=2, num_steps=6
+    )
 
 
 def test_a_method_without_its_networks_is_refused():
