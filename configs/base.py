@@ -113,7 +113,8 @@ def get_config() -> ml_collections.ConfigDict:
       members=1,  # Of the ensemble; evaluation draws as many.
       member_chunk=0,  # Members made at the same time; 0: as memory allows.
       batch_size=8,
-      valid_range=(),  # (lowest, highest) possible value: others are clipped.
+      # (lowest, highest) possible value, None for no end: others are clipped.
+      valid_range=(),
       sampler=config_dict.create(  # Of methods that sample.
           name="ddpm",  # Or "ddim", "heun", "dpm++"; see docs/diffusion.md.
           steps=0,  # Steps per member; 0: those of the noise schedule.

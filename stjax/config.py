@@ -6,6 +6,7 @@ check that needs no data is made here, before anything is compiled.
 
 import difflib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -258,10 +259,16 @@ def validate(config: ml_collections.ConfigDict) -> None:
   for key in ("stride", "validation_stride", "validation_members"):
     _positive(f"evaluation.{key}", config.evaluation[key])
   ends = tuple(config.forecast.valid_range)
-  if ends and not (len(ends) == 2 and ends[0] < ends[1]):
+  closed = [end for end in ends if end is not None]
+  if ends and not (
+      len(ends) == 2
+      and closed
+      and all(map(math.isfinite, closed))
+      and closed == sorted(set(closed))
+  ):
     raise ConfigError(
         f"forecast.valid_range={ends} must be empty or (lowest, highest), in"
-        " physical units."
+        " physical units; None leaves one end open."
     )
   for section in ("evaluation", "forecast"):
     pick(f"{section}.split", config[section].split, dict.fromkeys(SPLITS))
@@ -288,11 +295,25 @@ def validate(config: ml_collections.ConfigDict) -> None:
     section, name = key.split(".")
     if not config[section][name] >= 0:
       raise ConfigError(f"{key}={config[section][name]} must not be negative.")
+  _check_finite(plain(config))
   if config.checkpoint.best_mode not in ("min", "max"):
     raise ConfigError(
         f"checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min'"
         " or 'max'."
     )
+
+
+def _check_finite(config: Mapping[str, Any]) -> None:
+  """config.json has no word for what is not finite."""
+
+  def finite(value):
+    if isinstance(value, list):
+      return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+  for key, value in _flatten(config).items():
+    if not finite(value):
+      raise ConfigError(f"{key}={value} must be finite.")
 
 
 def _positive(key: str, value: int) -> None:

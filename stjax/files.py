@@ -24,5 +24,10 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-  """Writes plain values as JSON, atomically."""
-  write_atomically(path, json.dumps(content, indent=2) + "\n")
+  """Writes plain values as JSON, atomically.
+
+  Raises:
+    ValueError: a number that is not finite, for which JSON has no word.
+  """
+  text = json.dumps(content, indent=2, allow_nan=False)
+  write_atomically(path, text + "\n")
