@@ -22,6 +22,7 @@ import input_pipeline
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
 from stjax import convert
+from stjax import files as stjax_files
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
 from stjax import state as state_lib
@@ -51,6 +52,49 @@ def first_state(run: run_lib.Run) -> state_lib.TrainState:
   return with_variables(run.fresh_state(), variables)
 
 
+def check_sources(run: run_lib.Run) -> None:
+  """Looks for what other runs must have left, before anything is made.
+
+  Raises:
+    ConfigError: a source that is still needed does not exist.
+  """
+  if run.config.init_from and not _started(run):
+    _find("init_from", run.config.init_from)
+  _check_frozen_sources(run)
+
+
+def _check_frozen_sources(run: run_lib.Run) -> None:
+  if _frozen_place(run).is_dir():
+    return  # They are not needed any more.
+  for name in run.method.parts:
+    section, key = run.config.frozen[name], f"frozen.{name}.init_from"
+    if not section.init_from:
+      raise config_lib.ConfigError(
+          f"{key} is empty: give the work directory of a run that trained"
+          f" model.name={section.model.name!r}, or a file of its torch"
+          " weights."
+      )
+    _find(key, section.init_from)
+
+
+def _started(run: run_lib.Run) -> bool:
+  folder = run.workdir / "checkpoints"
+  return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+
+
+def _find(key: str, source: str) -> pathlib.Path:
+  """The path of a work directory or file of weights; it must be there."""
+  path = pathlib.Path(source)
+  weights = path.suffix in files.SUFFIXES and path.is_file()
+  if not weights and not (path / "checkpoints").is_dir():
+    raise config_lib.ConfigError(
+        f"{key}={source!r} ({path.absolute()}) is neither a work directory"
+        " with checkpoints nor a file of torch weights"
+        f" ({', '.join(files.SUFFIXES)})."
+    )
+  return path
+
+
 def _variables_from(
     run: run_lib.Run,
     source: str,
@@ -67,16 +111,10 @@ def _variables_from(
     model: the network's section of the config.
     expected: shapes and shardings of the variables.
   """
-  path = pathlib.Path(source)
+  path = _find(key, source)
   if (path / "checkpoints").is_dir():
     _check_statistics(run, path, key)
     return load_variables(run, path, "best", expected)
-  if path.suffix not in files.SUFFIXES:
-    raise config_lib.ConfigError(
-        f"{key}={source!r} ({path.absolute()}) is neither a work directory"
-        " with checkpoints nor a file of torch weights"
-        f" ({', '.join(files.SUFFIXES)})."
-    )
   try:
     variables = convert_weights(
         run, files.read(path), model=model, expected=expected
@@ -260,7 +298,7 @@ def frozen(run: run_lib.Run) -> PyTree:
   """Returns what the method reads and never trains, on its devices.
 
   Made once, from `config.frozen` and the data, and kept in the work
-  directory's `frozen`.
+  directory's `frozen`; `frozen.json` says which sources it was made from.
 
   Raises:
     ConfigError: a source does not exist or holds another network.
@@ -268,9 +306,11 @@ def frozen(run: run_lib.Run) -> PyTree:
   expected = run.abstract_frozen
   if not expected:
     return {}
-  place = run.workdir / "frozen"
+  place = _frozen_place(run)
+  _check_frozen_sources(run)
   checkpointer = ocp.StandardCheckpointer()
   if place.is_dir():
+    _say_sources(run)
     try:
       return checkpointer.restore(place, expected)
     except (ValueError, OSError, KeyError) as error:
@@ -283,12 +323,6 @@ def frozen(run: run_lib.Run) -> PyTree:
   made = {}
   for name in run.method.parts:
     section, key = run.config.frozen[name], f"frozen.{name}.init_from"
-    if not section.init_from:
-      raise config_lib.ConfigError(
-          f"{key} is empty: give the work directory of a run that trained"
-          f" model.name={section.model.name!r}, or a file of its torch"
-          " weights."
-      )
     made[name] = _variables_from(
         run, section.init_from, key, section.model, expected[name]
     )
@@ -298,8 +332,46 @@ def frozen(run: run_lib.Run) -> PyTree:
       name: _on_devices(expected[name], np.asarray(array, np.float32))
       for name, array in prepared.items()
   }
+  if jax.process_index() == 0:
+    stjax_files.write_json(_sources_path(run), _sources(run))
   _keep(checkpointer, place, made)
   return made
+
+
+def _frozen_place(run: run_lib.Run) -> pathlib.Path:
+  return run.workdir / "frozen"
+
+
+def _sources_path(run: run_lib.Run) -> pathlib.Path:
+  return run.workdir / "frozen.json"
+
+
+def _sources(run: run_lib.Run) -> dict[str, str]:
+  """Where the config has each part from, as absolute paths."""
+  return {
+      name: str(pathlib.Path(run.config.frozen[name].init_from).absolute())
+      for name in run.method.parts
+  }
+
+
+def _say_sources(run: run_lib.Run) -> None:
+  """Logs what was kept, and warns where the config now has another source."""
+  path, place = _sources_path(run), _frozen_place(run)
+  made = json.loads(path.read_text()) if path.exists() else {}
+  for name, now in _sources(run).items():
+    then = made.get(name, "an unknown source")
+    logging.info("frozen.%s: kept in %s, made from %s", name, place, then)
+    given = run.config.frozen[name].init_from
+    # One that is gone has only been moved or deleted since.
+    if given and name in made and then != now and pathlib.Path(now).exists():
+      logging.warning(
+          "frozen.%s.init_from=%s is not read: %s was made from %s. To have"
+          " it made again, delete it; to keep both, use another --workdir.",
+          name,
+          given,
+          place,
+          then,
+      )
 
 
 def _keep(

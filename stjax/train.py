@@ -98,8 +98,12 @@ def train(run: run_lib.Run) -> bool:
     ConfigError: the work directory's checkpoint does not fit.
   """
   config = run.config
+  initialise.check_sources(run)
   checkpoints = run.checkpoints()
   saved = checkpoints.latest_step
+  if saved is None or saved < run.num_steps:
+    # First of all: an error in what another run left is said at once.
+    frozen = initialise.frozen(run)
   if saved is None:
     state = initialise.first_state(run)
     position = checkpoint_lib.Position(batches=0)
@@ -131,7 +135,6 @@ def train(run: run_lib.Run) -> bool:
         f" {config_lib.near(config.checkpoint.best_metric, names)}."
     )
   start = time.monotonic()
-  frozen = initialise.frozen(run)
   train_step = run.compile_train_step()
   logging.info("Compiled the train step in %.1f s", time.monotonic() - start)
   data = run.split(
@@ -236,10 +239,11 @@ def _validate(
   scores = evaluator.summary(evaluator.score(variables, frozen, data))
   writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
   names = ("mse", "mae", "rmse", "ssim", "psnr")
+  always = ("loss", run.config.checkpoint.best_metric)
   shown = "  ".join(
       f"{k} {v:.5g}"
       for k, v in scores.items()
-      if k == "loss" or k.split("/")[-1] in names
+      if k in always or k.split("/")[-1] in names
   )
   epoch = float(step / run.steps_per_epoch)
   logging.info("epoch %.4g, step %d, validation: %s", epoch, step, shown)

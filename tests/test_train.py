@@ -90,6 +90,13 @@ def test_an_unknown_best_metric_lists_the_scores(tmp_path):
     train.train(build(tmp_path, config))
 
 
+def test_the_score_that_chooses_is_always_shown(tmp_path, caplog):
+  with caplog.at_level("INFO", logger="absl"):
+    trained(tmp_path, **{"checkpoint.best_metric": "physical/bias"})
+  shown = [m for m in caplog.messages if "validation: loss" in m]
+  assert shown and all("physical/bias" in message for message in shown)
+
+
 def test_bfloat16_trains_near_float32_with_float32_parameters(tmp_path):
   _, full = trained(tmp_path / "a")
   state, half = trained(tmp_path / "b", precision="bfloat16")
