@@ -1,7 +1,8 @@
 """Forecasts that need no training: what every score is compared with."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +12,44 @@ import input_pipeline
 from stjax import config as config_lib
 from stjax import files
 from stjax import metrics as metrics_lib
-from stjax import run as run_lib
 from stjax import sharding as sharding_lib
 from stjax.methods import base
+
+if TYPE_CHECKING:  # A run checks the names below when it is built.
+  from stjax import run as run_lib
 
 # (batch, T_out) -> [B, T_out, H, W, C] in physical units; runs under jit.
 Baseline = Callable[[base.Batch, int], jax.Array]
 
 
-def build(run: run_lib.Run) -> Mapping[str, Baseline]:
-  """The baselines that `config.evaluation.baselines` names.
+def check(names: Iterable[str], calendar_names: Sequence[str]) -> None:
+  """Refuses names that `build` could not build.
+
+  Args:
+    names: of evaluation.baselines.
+    calendar_names: the columns of data.calendar.
 
   Raises:
     ConfigError: an unknown name, or a climatology of data without a calendar.
   """
+  for name in names:
+    config_lib.pick("evaluation.baselines", name, _BASELINES)
+  if "climatology" in names and not calendar_names:
+    raise config_lib.ConfigError(
+        "evaluation.baselines has 'climatology', which needs data.calendar,"
+        " such as ('month',)."
+    )
+
+
+def build(run: "run_lib.Run") -> Mapping[str, Baseline]:
+  """The baselines that `config.evaluation.baselines` names; see `check`."""
   return {
       name: config_lib.pick("evaluation.baselines", name, _BASELINES)(run)
       for name in run.config.evaluation.baselines
   }
 
 
-def _persistence(run: run_lib.Run) -> Baseline:
+def _persistence(run: "run_lib.Run") -> Baseline:
   statistics = run.statistics
   mean = (statistics.mean - statistics.offset) / statistics.scale
 
@@ -42,7 +60,7 @@ def _persistence(run: run_lib.Run) -> Baseline:
   return fields
 
 
-def _lead_mean(run: run_lib.Run) -> Baseline:
+def _lead_mean(run: "run_lib.Run") -> Baseline:
   mean = lead_mean(run).astype(np.float32)[:, None, None]
 
   def fields(batch, horizon):
@@ -52,19 +70,16 @@ def _lead_mean(run: run_lib.Run) -> Baseline:
   return fields
 
 
-def _climatology(run: run_lib.Run) -> Baseline:
-  columns = tuple(run.config.data.calendar)[:1]
-  if not columns:
-    raise config_lib.ConfigError(
-        "evaluation.baselines has 'climatology', which needs data.calendar,"
-        " such as ('month',)."
-    )
+def _climatology(run: "run_lib.Run") -> Baseline:
   table = input_pipeline.climatology(
-      run.config.data.to_dict(), columns, cache_dir=run.workdir / "data"
+      run.config.data.to_dict(), cache_dir=run.workdir / "data"
   )
 
   def fields(batch, horizon):
-    return jnp.asarray(table)[batch["calendar"][:, -horizon:, 0]]
+    cell = input_pipeline.cell_index(
+        batch["calendar"][:, -horizon:], run.calendar_sizes
+    )
+    return jnp.asarray(table)[cell]
 
   return fields
 
@@ -93,7 +108,7 @@ def persistence(
   return jnp.repeat(last[:, None], horizon, axis=1)
 
 
-def lead_mean(run: run_lib.Run) -> np.ndarray:
+def lead_mean(run: "run_lib.Run") -> np.ndarray:
   """Mean of the training targets by lead time and variable, physical units.
 
   One pass over the training split; kept in the work directory.
@@ -142,8 +157,8 @@ def lead_mean(run: run_lib.Run) -> np.ndarray:
 
 
 # persistence: the last frame; lead_mean: the training mean by lead time;
-# climatology: the training mean of every point by the first column of
-# data.calendar.
+# climatology: the training mean of every point by all columns of
+# data.calendar together.
 _BASELINES = {
     "persistence": _persistence,
     "lead_mean": _lead_mean,

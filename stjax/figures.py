@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 import input_pipeline
-from stjax import config as config_lib
 from stjax import metrics as metrics_lib
 from stjax import plots, writers
 from stjax import run as run_lib
@@ -36,16 +35,8 @@ def _origin(coordinates: xr.Dataset) -> str:
 def _draw_fan(run, frames, quantiles, path, options) -> None:
   """The ensemble's quantiles at chosen points, or at some that vary."""
   series = np.concatenate([frames["history"], frames["observation"]])
-  height, width = series.shape[1:]
-  points = [tuple(point) for point in run.config.evaluation.points]
-  for point in points:
-    if len(point) != 2 or not (
-        0 <= point[0] < height and 0 <= point[1] < width
-    ):
-      raise config_lib.ConfigError(
-          f"evaluation.points has {point}; expected (row, column) on the"
-          f" {height} x {width} grid."
-      )
+  width = series.shape[-1]
+  points = run.config.evaluation.points
   if not points:
     # From the point that varies most down to one that varies little.
     varies = np.nan_to_num(np.nanstd(series, axis=0).ravel())
@@ -107,8 +98,13 @@ def draw(
         continue  # Sensors in a row make no picture.
       plots.picture_grid(**frames, path=folder / f"{stem}.png", **options)
       plots.animation(**frames, path=folder / f"{stem}.gif", **options)
+  units = {str(v.attrs.get("units", "")) for v in coordinates.values()}
   ensemble.draw(
-      diagrams, results[tables.FORECAST], folder, lead_labels=leads
+      diagrams,
+      results[tables.FORECAST],
+      folder,
+      lead_labels=leads,
+      units=units.pop() if len(units) == 1 else "",
   )
   reports.write_diagrams(
       folder.parent,

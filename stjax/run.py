@@ -21,9 +21,9 @@ from absl import logging
 from clu import parameter_overview
 
 import input_pipeline
+from stjax import baselines, files, methods, models, optim
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
-from stjax import files, methods, models, optim
 from stjax import sharding as sharding_lib
 from stjax import state as state_lib
 from stjax import step as step_lib
@@ -46,6 +46,7 @@ class Run:
     coordinates: template of the forecast's labels.
     example_shape: shapes of one example's arrays, without the batch axis.
     calendar_sizes: values of each calendar feature of the data.
+    calendar_names: the calendar features, the columns of data.calendar.
     num_examples: examples in the training split.
     num_steps: optimiser steps of the whole run.
   """
@@ -58,6 +59,7 @@ class Run:
   coordinates: xr.Dataset
   example_shape: dict[str, tuple[int, ...]]
   calendar_sizes: tuple[int, ...]
+  calendar_names: tuple[str, ...]
   num_examples: int
   num_steps: int
 
@@ -244,6 +246,7 @@ class Run:
     """A forecast [..., C] in physical units, within its valid range."""
     fields = input_pipeline.inverse(self.statistics, forecast, xp=jnp)
     if self.config.forecast.valid_range:
+      # An end that is None is open.
       fields = jnp.clip(fields, *self.config.forecast.valid_range)
     return fields
 
@@ -377,17 +380,46 @@ def _model_sections(config) -> dict[str, ml_collections.ConfigDict]:
   return {"model": config.model} | frozen
 
 
-def _check_calendar(where, section, sizes: tuple[int, ...]) -> None:
-  """A network's tables must have a row for every value of the data's."""
-  rows = section.get("calendar_sizes")
+def _check_calendar(where, section, columns: dict[str, int]) -> None:
+  """A network must read the data's columns, with a row for every value.
+
+  Args:
+    where: key of the network.
+    section: of the config.
+    columns: number of values of each column of data.calendar.
+  """
+  names, rows = section.get("calendar_names"), section.get("calendar_sizes")
+  if not names:
+    return  # It does not know the time, whatever the data know.
+  if tuple(names) != tuple(columns):
+    raise config_lib.ConfigError(
+        f"{where}.calendar_names={tuple(names)} are not the data's columns,"
+        f" data.calendar={tuple(columns)}. Make them equal, in one order."
+    )
   if rows is None or section.get("calendar_divisors"):
     return
+  sizes = columns.values()
   fits = len(rows) == len(sizes)
   if not fits or any(r < s for r, s in zip(rows, sizes, strict=True)):
     raise config_lib.ConfigError(
         f"{where}.calendar_sizes={tuple(rows)} do not fit the data's calendar"
         f" features (data.calendar), which have {tuple(sizes)} values."
     )
+
+
+def _check_evaluation(options, grid: tuple[int, int], calendar_names) -> None:
+  """Finds before training what would end the evaluation after it."""
+  baselines.check(options.baselines, calendar_names)
+  height, width = grid
+  for point in options.points:
+    place = tuple(point) if isinstance(point, tuple | list) else ()
+    if len(place) != 2 or not (
+        0 <= place[0] < height and 0 <= place[1] < width
+    ):
+      raise config_lib.ConfigError(
+          f"evaluation.points has {point}; expected (row, column) on the"
+          f" {height} x {width} grid, counted from 0."
+      )
 
 
 def _load_statistics(path: pathlib.Path) -> input_pipeline.Statistics | None:
@@ -467,7 +499,16 @@ def build(
   check("evaluation.batch_size", config.evaluation.batch_size, 1, height)
   check("forecast.batch_size", config.forecast.batch_size, 1, height)
   for where, section in _model_sections(config).items():
-    _check_calendar(where, section, train.calendar_sizes)
+    _check_calendar(
+        where,
+        section,
+        dict(zip(train.calendar_names, train.calendar_sizes, strict=True)),
+    )
+  _check_evaluation(
+      config.evaluation,
+      train.example_shape["inputs"][1:3],
+      train.calendar_names,
+  )
   num_steps = config.num_steps
   if not method.trainable:
     num_steps = 0
@@ -484,6 +525,7 @@ def build(
       coordinates=train.coordinates,
       example_shape=dict(train.example_shape),
       calendar_sizes=tuple(train.calendar_sizes),
+      calendar_names=tuple(train.calendar_names),
       num_examples=train.num_examples,
       num_steps=num_steps,
   )
@@ -496,6 +538,8 @@ def build(
           run.abstract_batch(config.global_batch_size),
           jax.random.key(0),
       )
+  except config_lib.ConfigError:
+    raise  # A method's own, which names its key.
   except ValueError as error:
     raise config_lib.ConfigError(
         f"The network does not fit the data (inputs"

@@ -8,7 +8,7 @@ from small_runs import tiny_config
 
 import input_pipeline
 from configs import simvp_xarray
-from stjax import baselines, evaluate, forecast, initialise, train
+from stjax import baselines, evaluate, figures, forecast, initialise, train
 from stjax import config as config_lib
 from stjax import run as run_lib
 
@@ -105,6 +105,20 @@ def test_scores_do_not_depend_on_the_batch_or_the_devices(finished):
     np.testing.assert_allclose(
         scores.loss, content["about"]["loss"], rtol=1e-5
     )
+
+
+def test_the_spread_is_drawn_with_the_units_that_all_variables_share(
+    finished, tmp_path, monkeypatch
+):
+  run, _ = finished
+  drawn = {}
+  monkeypatch.setattr(
+      figures.ensemble, "draw", lambda *_, **options: drawn.update(options)
+  )
+  monkeypatch.setattr(figures.plots, "lead_time_curves", lambda *_, **__: None)
+  data = evaluate.open_split(run, "test")
+  figures.draw(run, data, {}, {"forecast": {}}, {}, tmp_path / "figures")
+  assert drawn["units"] == "K"
 
 
 def test_persistence_takes_the_last_value_that_was_observed():

@@ -1,5 +1,7 @@
 """Two stages from start to end: a mean, and what it leaves over."""
 
+import dataclasses
+import json
 import shutil
 
 import jax
@@ -9,8 +11,9 @@ import xarray as xr
 from cost_runs import tiny_config
 from small_runs import tiny_diffusion, trees_equal
 
+import input_pipeline
+from stjax import baselines, evaluate, forecast, initialise, train
 from stjax import config as config_lib
-from stjax import evaluate, forecast, initialise, train
 from stjax import run as run_lib
 
 
@@ -176,6 +179,17 @@ def test_values_beyond_the_valid_range_are_clipped(
   )
   assert float(clipped.min()) == 9.0
   assert float(clipped.max()) == 11.0
+  below = run_lib.Run.physical(
+      dataclasses.replace(run, config=open_above(run.config, 9.0)),
+      np.array([[-1e3], [1e3]], np.float32),
+  )
+  assert below[0, 0] == 9.0 and below[1, 0] > 1e3
+
+
+def open_above(config, lowest):
+  config = config.copy_and_resolve_references()
+  config.forecast.valid_range = (lowest, None)
+  return config
 
 
 @pytest.mark.parametrize(
@@ -236,15 +250,79 @@ def test_a_convolutional_mean_and_denoiser_make_an_ensemble(
   assert float(fields.min()) >= 0 and float(fields.max()) <= 1
 
 
+def test_a_network_need_not_know_the_calendar_of_the_data(folder, tmp_path):
+  config = tiny_config(
+      folder,
+      "mean",
+      model__calendar_names=(),
+      model__calendar_sizes=(),
+      model__calendar_dims=(),
+  )
+  with config.ignore_type():  # As a config file may have it.
+    config.data.calendar = "slot_of_day, day_of_week"
+  run = build(config, tmp_path / "w")
+  assert run.method.network.reads == ()
+  # The climatology does: it is that of every slot of every weekday.
+  climatology = baselines.build(run)["climatology"]
+  data = evaluate.open_split(run, "test")
+  batch = next(iter(data.batches))
+  hour = data.labels.start.values[:16, None] + np.arange(6, 9)
+  found = np.asarray(climatology(batch, 3))
+  cells = input_pipeline.climatology(config.data.to_dict())
+  expected = cells[hour % 24 * 7 + hour // 24 % 7]
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_a_climatology_needs_a_calendar(folder, tmp_path):
+  config = tiny_config(
+      folder,
+      "mean",
+      model__calendar_names=(),
+      model__calendar_sizes=(),
+      model__calendar_dims=(),
+      data__calendar=(),
+  )
+  with pytest.raises(config_lib.ConfigError, match="needs data.calendar"):
+    build(config, tmp_path / "w")
+
+
 def test_a_missing_first_stage_is_said_with_its_key(folder, tmp_path):
   config = tiny_config(folder, "diffusion", frozen__mean__init_from="nowhere")
   run = build(config, tmp_path / "w")
-  with pytest.raises(config_lib.ConfigError, match="frozen.mean.init_from"):
+  with pytest.raises(
+      config_lib.ConfigError, match="frozen.mean.init_from.*/nowhere"
+  ):
     train.train(run)
+  # Before anything was made.
+  assert not (run.workdir / "logs").exists()
+  assert not (run.workdir / "checkpoints").exists()
   config = tiny_config(folder, "diffusion", frozen__mean__init_from="")
   run = build(config, tmp_path / "v")
   with pytest.raises(config_lib.ConfigError, match="frozen.mean.init_from is"):
     train.train(run)
+
+
+def test_kept_variables_of_another_source_are_pointed_out(
+    diffusion, folder, tmp_path, caplog
+):
+  run, _ = diffusion
+  made = json.loads((run.workdir / "frozen.json").read_text())
+  assert made == {"mean": str(folder / "mean")}
+  shutil.copytree(run.workdir, tmp_path / "w")
+  (tmp_path / "other/mean").mkdir(parents=True)
+
+  def warnings(source):
+    config = tiny_config(
+        folder, "diffusion", frozen__mean__init_from=str(source)
+    )
+    caplog.clear()
+    initialise.frozen(build(config, tmp_path / "w"))
+    return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+  assert not warnings(folder / "mean")
+  assert not warnings(tmp_path / "gone/mean")
+  (message,) = warnings(tmp_path / "other/mean")
+  assert f"made from {folder / 'mean'}" in message
 
 
 def test_a_mean_of_another_normalisation_is_refused(folder, tmp_path):
@@ -268,6 +346,18 @@ def test_a_mean_of_another_size_is_refused(folder, tmp_path):
         ({"evaluation__stride": 0}, "evaluation.stride=0"),
         ({"forecast__valid_range": (2.0, 1.0)}, "forecast.valid_range"),
         ({"model__calendar_sizes": (12, 7)}, "model.calendar_sizes"),
+        (
+            {"model__calendar_names": ("day_of_week", "slot_of_day")},
+            "model.calendar_names",
+        ),
+        ({"data__calendar": ()}, "model.calendar_names.*data.calendar"),
+        (
+            {"evaluation__baselines": ("persistance",)},
+            "did you mean 'persistence'",
+        ),
+        ({"evaluation__points": ((0, 0), (6, 0))}, "evaluation.points.*6 x 1"),
+        ({"evaluation__points": (3, 0)}, "evaluation.points has 3"),
+        ({"method__schedule": "liner"}, "^method.schedule='liner'"),
         ({"model__horizon": 4}, "model.horizon"),
         ({"forecast__sampler__steps": 9}, "forecast.sampler.steps=9"),
         ({"model__name": "none"}, "model.name='none'"),
