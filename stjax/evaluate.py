@@ -20,7 +20,6 @@ from stjax import forecast as forecast_lib
 from stjax import metrics as metrics_lib
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
-from stjax.methods import base
 from stjax.metrics import tables
 from stjax.models import layers
 
@@ -142,9 +141,10 @@ class Evaluator:
     trained = self._run.as_trained(batch)
     loss, outputs = method.loss(variables, frozen, trained, key, train=False)
     weight = jnp.asarray(outputs.weight, jnp.float32)
-    members = base.rollout(
-        method, variables, frozen, trained, key, self._members, horizon
+    forecast = forecast_lib.ensemble(
+        self._run, self._batch_size, self._members, horizon
     )
+    members = forecast(variables, frozen, trained, key)
     sources = {FORECAST: self._run.physical(members)}
     for name, baseline in self._baselines.items():
       sources[name] = baseline(batch, horizon)[None]

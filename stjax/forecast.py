@@ -31,6 +31,39 @@ def forecast_key(seed: int) -> jax.Array:
   return jax.random.fold_in(jax.random.key(seed), FORECAST_STREAM)
 
 
+def ensemble(
+    run: run_lib.Run, batch_size: int, members: int, horizon: int
+) -> Callable[..., jax.Array]:
+  """Returns (variables, frozen, batch, key) -> normalised forecasts.
+
+  The devices share the rows of the batch; where these do not divide, the
+  members.
+
+  Args:
+    run: the run.
+    batch_size: examples over all devices.
+    members: ensemble members M.
+    horizon: frames T_out; more than the trained ones are fed back.
+
+  Returns:
+    A function to [M, B, T_out, H, W, C].
+  """
+
+  def forecast(variables, frozen, batch, key, members):
+    return base.rollout(
+        run.method, variables, frozen, batch, key, members, horizon
+    )
+
+  if batch_size % sharding_lib.row_parts(run.mesh) == 0:
+    return functools.partial(forecast, members=members)
+
+  def own(*arguments):
+    with layers.convolution_mesh(None):  # Each device holds whole arrays.
+      return forecast(*arguments)
+
+  return sharding_lib.over_members(own, run.mesh, members)
+
+
 def compile_forecast(
     run: run_lib.Run, batch_size: int, members: int, horizon: int
 ) -> Callable[..., jax.Array]:
@@ -55,11 +88,10 @@ def compile_forecast(
   out = (members, batch_size, horizon, *run.example_shape["inputs"][1:])
   sharding = sharding_lib.batch_shardings({"forecast": out}, run.mesh, 1)
 
+  forecast = ensemble(run, batch_size, members, horizon)
+
   def function(variables, frozen, batch, key):
-    forecast = base.rollout(
-        run.method, variables, frozen, batch, key, members, horizon
-    )
-    return run.physical(forecast)
+    return run.physical(forecast(variables, frozen, batch, key))
 
   with layers.convolution_mesh(run.mesh):
     return (

@@ -496,8 +496,12 @@ def build(
       config.accumulation_steps,
       height,
   )
-  check("evaluation.batch_size", config.evaluation.batch_size, 1, height)
-  check("forecast.batch_size", config.forecast.batch_size, 1, height)
+  members = config.forecast.members
+  check("forecast.batch_size", config.forecast.batch_size, 1, height, members)
+  if method.trainable:  # Then it is also scored while training.
+    members = min(members, config.evaluation.validation_members)
+  size = config.evaluation.batch_size
+  check("evaluation.batch_size", size, 1, height, members)
   for where, section in _model_sections(config).items():
     _check_calendar(
         where,

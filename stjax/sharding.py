@@ -6,10 +6,11 @@ One device is the mesh (1, 1, 1), not another path.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -92,8 +93,11 @@ def check_batch(
     batch_size: int,
     accumulation_steps: int,
     height: int,
+    members: int = 1,
 ) -> None:
   """Raises ConfigError if a batch does not split evenly over the mesh.
+
+  It need not where the devices can share the members of an ensemble instead.
 
   Args:
     mesh: the device mesh.
@@ -101,9 +105,13 @@ def check_batch(
     batch_size: examples over all devices.
     accumulation_steps: parts the batch is cut into first.
     height: size of the H axis.
+    members: of the ensemble that is made for each example.
   """
-  parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation_steps
-  if batch_size % parts:
+  parts = row_parts(mesh) * accumulation_steps
+  shared = (
+      members > 1 and mesh.shape["space"] == 1 and jax.process_count() == 1
+  )
+  if batch_size % parts and not shared:
     raise config_lib.ConfigError(
         f"{key}={batch_size} is not divisible by mesh.data * mesh.fsdp *"
         f" accumulation_steps = {mesh.shape['data']} * {mesh.shape['fsdp']} *"
@@ -145,12 +153,50 @@ def state_shardings(abstract: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
   return jax.tree.map(one, abstract)
 
 
+def row_parts(mesh: jax.sharding.Mesh) -> int:
+  """Into how many parts the rows of a batch are split."""
+  return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def over_members(
+    function: Callable[..., jax.Array], mesh: jax.sharding.Mesh, members: int
+) -> Callable[..., jax.Array]:
+  """Lets every device make members of its own, each for the whole batch.
+
+  Args:
+    function: (*arguments, numbers [m] of members) -> [m, ...].
+    mesh: the device mesh.
+    members: M, of any number.
+
+  Returns:
+    (*arguments) -> [M, ...].
+  """
+  parts = row_parts(mesh)
+  # The devices make equally many; what is too much is made and dropped.
+  numbers = jnp.arange(-(-members // parts) * parts)
+
+  def shared(*arguments):
+    whole = (PartitionSpec(),) * len(arguments)
+    mapped = jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(*whole, PartitionSpec(BATCH_AXES)),
+        out_specs=PartitionSpec(BATCH_AXES),
+        check_vma=False,
+    )
+    return mapped(*arguments, numbers)[:members]
+
+  return shared
+
+
 def batch_shardings(
     shapes: Mapping[str, tuple[int, ...]],
     mesh: jax.sharding.Mesh,
     leading: int = 0,
 ) -> dict[str, NamedSharding]:
   """Shardings of a batch: rows over data and fsdp, H over space.
+
+  Rows that do not divide are not split: see `over_members`.
 
   Args:
     shapes: global shape of each array, [B, ...] or [B, T, H, W, C].
@@ -159,7 +205,8 @@ def batch_shardings(
   """
 
   def one(shape):
-    spec = [None] * leading + [BATCH_AXES]
+    splits = shape[leading] % row_parts(mesh) == 0
+    spec = [None] * leading + [BATCH_AXES if splits else None]
     if len(shape) - leading == 5:
       spec += [None, "space"]
     return NamedSharding(mesh, PartitionSpec(*spec))
@@ -218,7 +265,7 @@ def process_rows(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   part.
   """
   rows = _batch_rows(mesh, jax.process_index())
-  total = mesh.shape["data"] * mesh.shape["fsdp"]
+  total = row_parts(mesh)
   return int(rows[0]) // len(rows), total // len(rows)
 
 

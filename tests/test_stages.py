@@ -147,6 +147,43 @@ def test_members_agree_for_any_ensemble_batch_chunk_and_device_count(
   )
   np.testing.assert_allclose(few, six[:2], rtol=2e-5, atol=2e-5)
   assert float(six.std("member").min()) > 1e-3
+  # Three windows do not divide: the devices share the members.
+  shared = forecasts(
+      folder,
+      tmp_path / "w",
+      devices=4,
+      forecast__members=5,
+      forecast__batch_size=3,
+  )
+  np.testing.assert_allclose(shared, six[:5], rtol=2e-5, atol=2e-5)
+
+
+def test_scores_agree_where_devices_share_the_members(
+    diffusion, folder, tmp_path
+):
+  run, _ = diffusion
+  shutil.copytree(run.workdir, tmp_path / "w")
+  config = tiny_config(folder, "diffusion", evaluation__batch_size=3)
+  other = build(config, tmp_path / "w", devices=4)
+  results = []
+  for one, size in ((run, 16), (other, 3)):
+    frozen = initialise.frozen(one)
+    variables = initialise.load_variables(one, one.workdir, "best")
+    scores = evaluate.Evaluator(one, size, members=4).score(
+        variables, frozen, evaluate.open_split(one, "test", 5)
+    )
+    results.append(scores)
+  one, many = results
+  assert many.loss == pytest.approx(one.loss, rel=1e-4)
+  for convention, expected in one.results["forecast"].items():
+    for name, score in many.results["forecast"][convention].items():
+      np.testing.assert_allclose(
+          score.overall,
+          expected[name].overall,
+          rtol=1e-4,
+          atol=1e-6,
+          err_msg=name,
+      )
 
 
 def test_a_window_draws_the_same_whatever_else_is_scored(

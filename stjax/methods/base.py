@@ -19,6 +19,8 @@ from stjax import diffusion
 PyTree = Any
 Batch = dict[str, jax.Array]
 Variables = dict[str, PyTree]
+# Of an ensemble: how many, M for 0 ... M-1, or the numbers [M] of some.
+Members = int | jax.Array
 # Along time, and known for lead times too.
 KNOWN = ("calendar",)
 # Forecast points made at the same time: enough rows for full speed, and the
@@ -169,7 +171,7 @@ class Method(abc.ABC):
       frozen: PyTree,
       batch: Batch,
       key: jax.Array,
-      members: int,
+      members: Members,
   ) -> jax.Array:
     """Returns forecasts [M, B, T_out, H, W, C] in normalised units.
 
@@ -236,9 +238,14 @@ def draw_normal(
   return jax.vmap(one)(keys)
 
 
+def numbers(members: Members) -> jax.Array:
+  """The members' numbers [M]."""
+  return jnp.arange(members) if isinstance(members, int) else members
+
+
 def map_members(
     one: Callable[..., jax.Array],
-    members: int,
+    members: Members,
     chunk: int,
     points: int,
     *of_members: jax.Array,
@@ -247,18 +254,20 @@ def map_members(
 
   Args:
     one: (member number, what it has of `of_members`) -> [B, T_out, H, W, C].
-    members: how many.
+    members: which ones.
     chunk: how many at the same time; 0: as memory allows.
     points: values in one member's forecast of the batch.
     *of_members: arrays [M, ...].
   """
   limit = _CHUNK_POINTS.get(jax.default_backend(), _CHUNK_POINTS_ELSEWHERE)
-  chunk = min(chunk or max(limit // points, 1), members)
+  members = numbers(members)
+  chunk = min(chunk or max(limit // points, 1), len(members))
   # Equal chunks need one program. Half as many at a time are still fast.
-  equal = [size for size in range(1, chunk + 1) if members % size == 0][-1]
+  sizes = range(1, chunk + 1)
+  equal = [size for size in sizes if len(members) % size == 0][-1]
   return jax.lax.map(
       lambda given: one(*given),
-      (jnp.arange(members), *of_members),
+      (members, *of_members),
       batch_size=equal if 2 * equal >= chunk else chunk,
   )
 
@@ -337,7 +346,7 @@ def rollout(
     frozen: PyTree,
     batch: Batch,
     key: jax.Array,
-    members: int,
+    members: Members,
     horizon: int,
 ) -> jax.Array:
   """Forecasts of any length by any method, each member fed back on its own.
@@ -351,7 +360,7 @@ def rollout(
     key: PRNG key; block number b uses fold_in(key, b), and from the second
       block on the member's number as well, so that a longer forecast begins
       with the shorter one.
-    members: ensemble members M.
+    members: of the ensemble.
     horizon: number of frames wanted.
 
   Returns:
@@ -386,7 +395,7 @@ def rollout(
     return jnp.concatenate([first, rest], axis=1)
 
   chunk = getattr(method, "sampling", Sampling()).member_chunk
-  return map_members(of_member, len(first), chunk, first[0].size, first)
+  return map_members(of_member, members, chunk, first[0].size, first)
 
 
 def field_names(method_class: type) -> list[str]:

@@ -170,13 +170,14 @@ class Regression(base.Method):
       frozen: PyTree,
       batch: base.Batch,
       key: jax.Array,
-      members: int = 1,
+      members: base.Members = 1,
   ) -> jax.Array:
     """Returns [M, B, T_out, H, W, C]; all members of a regression agree."""
     del frozen
     forecast, _ = self.apply(variables, batch, False, key)
     return jnp.broadcast_to(
-        forecast.astype(jnp.float32), (members, *forecast.shape)
+        forecast.astype(jnp.float32),
+        (len(base.numbers(members)), *forecast.shape),
     )
 
 

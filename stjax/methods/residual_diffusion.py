@@ -252,7 +252,7 @@ class ResidualDiffusion(residual.Residual):
         frozen, batch, jax.random.fold_in(key, np.uint32(2**32 - 1))
     )
     if self.mean == "only":
-      return jnp.broadcast_to(mean, (members, *mean.shape))
+      return jnp.broadcast_to(mean, (len(base.numbers(members)), *mean.shape))
     shape = mean.shape[1:]
 
     def one(member):
