@@ -26,6 +26,16 @@ CANCELLATION = 1e-3
 QUICK = {"xla_backend_optimization_level": 0}
 
 
+def last_axes(array: np.ndarray) -> jax.Array:
+  """[..., C, H, W] -> [..., H, W, C]."""
+  return jnp.moveaxis(array, -3, -1)
+
+
+def first_axes(array: jax.Array) -> jax.Array:
+  """[..., H, W, C] -> [..., C, H, W]."""
+  return jnp.moveaxis(array, -1, -3)
+
+
 class Twin(NamedTuple):
   """A module here and how to bring the original's weights into it.
 
@@ -36,6 +46,8 @@ class Twin(NamedTuple):
     takes_train: whether its call takes `train`.
     method: name of the module's method to call.
     unused: regular expression of weights that the original never uses.
+    to_here: brings the original's inputs into the layout here.
+    to_original: its inverse, for outputs and gradients.
   """
 
   module: nn.Module
@@ -44,16 +56,8 @@ class Twin(NamedTuple):
   takes_train: bool = False
   method: str = "__call__"
   unused: str | None = None
-
-
-def last_axes(array: np.ndarray) -> np.ndarray:
-  """[..., C, H, W] -> [..., H, W, C]."""
-  return jnp.moveaxis(array, -3, -1)
-
-
-def first_axes(array: jax.Array) -> jax.Array:
-  """[..., H, W, C] -> [..., C, H, W]."""
-  return jnp.moveaxis(array, -1, -3)
+  to_here: Callable[[np.ndarray], jax.Array] = last_axes
+  to_original: Callable[[jax.Array], jax.Array] = first_axes
 
 
 def weighted_mean(outputs: dict[str, jax.Array]) -> jax.Array:
@@ -64,9 +68,19 @@ def weighted_mean(outputs: dict[str, jax.Array]) -> jax.Array:
   )
 
 
-def check(case: Case, twin: Twin) -> None:
-  """Outputs, batch statistics, loss and gradients of one module."""
-  inputs = {key: last_axes(x) for key, x in case.group("input").items()}
+def check(
+  case: Case,
+  twin: Twin,
+  loss_of: Callable[[dict[str, jax.Array]], jax.Array] = weighted_mean,
+) -> None:
+  """Outputs, batch statistics, loss and gradients of one module.
+
+  Args:
+    case: the case.
+    twin: the module.
+    loss_of: the goldens' loss, of their outputs by name.
+  """
+  inputs = {key: twin.to_here(x) for key, x in case.group("input").items()}
   order = tuple(case.meta["inputs"])
   mode = (case.train,) if twin.takes_train else ()
   expected = jax.eval_shape(
@@ -89,6 +103,8 @@ def check(case: Case, twin: Twin) -> None:
   assert_same_weights(back, state_dict, twin.unused)
   params = variables["params"]
   collections = {"batch_stats": variables.get("batch_stats", {})}
+  wanted = case.group("output")
+  loss = wanted.pop("loss", None)
 
   def run(params, inputs):
     outputs, updated = twin.module.apply(
@@ -99,36 +115,32 @@ def check(case: Case, twin: Twin) -> None:
       mutable=["batch_stats"],
       rngs={"dropout": jax.random.key(0)},
     )
-    if not isinstance(outputs, tuple):
-      outputs = {"out": outputs}
-    else:
-      outputs = {f"out{i}": y for i, y in enumerate(outputs)}
-    return {k: first_axes(y) for k, y in outputs.items()}, updated
-
-  wanted = case.group("output")
-  loss = wanted.pop("loss", None)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    outputs = map(twin.to_original, outputs)
+    return dict(zip(wanted, outputs, strict=True)), updated
 
   def evaluate(params, inputs):
     outputs, updated = run(params, inputs)
-    return weighted_mean(outputs), (outputs, updated)
+    return loss_of(outputs), (outputs, updated)
 
   if case.group("grad") or case.group("grad_input"):
     evaluate = jax.value_and_grad(evaluate, (0, 1), has_aux=True)
     compiled = jax.jit(evaluate, compiler_options=QUICK)
     (value, (outputs, updated)), gradients = compiled(params, inputs)
-    check_gradients(case, twin.names, *gradients)
+    check_gradients(case, twin, *gradients)
   else:
     compiled = jax.jit(evaluate, compiler_options=QUICK)
     value, (outputs, updated) = compiled(params, inputs)
 
-  assert outputs.keys() == wanted.keys()
   for key, expected in wanted.items():
     assert_close(key, outputs[key], expected)
   if loss is not None:
     # Its terms may cancel: their size, not the sum's, is the scale.
     terms = sum(np.abs(y).mean() for y in wanted.values()) / 2
-    assert_close("loss", value[None], loss, smallest_scale=terms)
-  if after := case.group("after"):
+    assert_close(
+      "loss", value.reshape(loss.shape), loss, smallest_scale=terms
+    )
+  if after := case.group("after") | case.group("buffer_after"):
     statistics = mapping.to_state_dict(twin.names, updated)
     for key, expected in after.items():
       # Networks here count no batches: nothing depends on the number.
@@ -137,14 +149,16 @@ def check(case: Case, twin: Twin) -> None:
 
 
 def check_gradients(
-  case: Case, names: mapping.NameMap, of_params: Any, of_inputs: Any
+  case: Case, twin: Twin, of_params: Any, of_inputs: Any
 ) -> None:
   """Gradients for parameters and inputs, under the original's names."""
   wanted = {f"grad/{k}": g for k, g in case.group("grad").items()}
   wanted |= {f"grad_input/{k}": g for k, g in case.group("grad_input").items()}
-  actual = mapping.to_state_dict(names, {"params": of_params})
+  actual = mapping.to_state_dict(twin.names, {"params": of_params})
   actual = {f"grad/{key}": gradient for key, gradient in actual.items()}
-  actual |= {f"grad_input/{k}": first_axes(g) for k, g in of_inputs.items()}
+  actual |= {
+    f"grad_input/{k}": twin.to_original(g) for k, g in of_inputs.items()
+  }
   largest = max(np.abs(gradient).max() for gradient in wanted.values())
   for key, expected in wanted.items():
     assert_close(

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from stjax import models
-from stjax.convert import mapping, simvp, stid
+from stjax.convert import mapping, simvp, stid, triton
 from stjax.convert.mapping import ConvertError, NameMap
 from stjax.models.errors import unknown_name
 
@@ -47,6 +47,7 @@ FAMILIES: dict[str, Family] = {
   "simvp": Family(simvp.name_map, simvp.constants),
   "stid": Family(stid.mean_names),
   "stid_denoiser": Family(stid.denoiser_names, unread=stid.denoiser_unread),
+  "triton": Family(triton.name_map),
 }
 
 

@@ -12,6 +12,8 @@ from stjax.convert.layout import COUNTERS, Leaf
 # What training wrappers, or writers of archives, put in front of the names of
 # a state dict.
 PREFIXES = ("module.", "model.", "_orig_mod.", "param/")
+# What programs call the weights in their checkpoints.
+NESTINGS = ("state_dict", "model_state")
 
 
 class ConvertError(ValueError):
@@ -98,9 +100,10 @@ class NameMap:
 
 
 def strip_nesting(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-  """The weights themselves, out of a checkpoint's "state_dict" if need be."""
-  while isinstance(state_dict.get("state_dict"), Mapping):
-    state_dict = state_dict["state_dict"]
+  """The weights themselves, out of a checkpoint's `NESTINGS` if need be."""
+  for name in NESTINGS:
+    if isinstance(state_dict.get(name), Mapping):
+      return strip_nesting(state_dict[name])
   return state_dict
 
 

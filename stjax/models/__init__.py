@@ -34,6 +34,7 @@ from stjax.models.recurrent import ConvLSTM, PredRNN
 from stjax.models.simvp import SimVP
 from stjax.models.stid import STID, STIDDenoiser
 from stjax.models.threshold import ThresholdRule
+from stjax.models.triton import Triton
 from stjax.models.unet import UNetDenoiser
 
 __all__ = ["MODELS", "NetworkError", "build", "example_arguments"]
@@ -45,6 +46,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "stid": STID,
   "stid_denoiser": STIDDenoiser,
   "threshold_rule": ThresholdRule,
+  "triton": Triton,
   "unet_denoiser": UNetDenoiser,
 }
 

@@ -124,6 +124,38 @@ def conv2d(
   return _convolution(x, kernel, spec)
 
 
+def transposed_conv2d(
+  x: jax.Array, kernel: jax.Array, padding_mode: str = "zeros"
+) -> jax.Array:
+  """Doubles the grid by a transposed 3x3 convolution of stride 2.
+
+  It is the 3x3 convolution of the input with a row and a column of zeros after
+  each of its own: torch's with padding 1 and output padding 1.
+
+  Args:
+    x: [N, H, W, C_in].
+    kernel: [3, 3, C_in, C_out], as applied to the spread input (the taps of
+      torch's weights are in reverse order).
+    padding_mode: "zeros", or "circular" for a torus.
+
+  Returns:
+    [N, 2 H, 2 W, C_out] in the dtype of `x`.
+
+  Raises:
+    NetworkError: if shapes and options do not fit together.
+  """
+  if kernel.ndim != 4 or kernel.shape[:2] != (3, 3):
+    raise NetworkError(
+      "transposed_conv2d takes a kernel [3, 3, C_in, C_out]; got shape "
+      f"{kernel.shape}"
+    )
+  phases = _phases(kernel)
+  padding = ((0, 1), (0, 1))
+  return _interleave(
+    conv2d(x, phases, padding=padding, padding_mode=padding_mode)
+  )
+
+
 def _pair(value: int | Sequence[int], name: str) -> Pair:
   pair = (value, value) if isinstance(value, int) else tuple(value)
   if len(pair) != 2 or min(pair) < 1:
@@ -323,6 +355,7 @@ def _over_local_batch(gradient, mesh: jax.sharding.Mesh | None):
 
 def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
   size = kernel.shape[:2]
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
   if (
     spec.stride == (2, 2)
     and size == (3, 3)
@@ -330,8 +363,8 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
     and spec.pads == ((1, 1), (1, 1))
     and shape[0] % 2 == shape[1] % 2 == 0
   ):
-    return _sub_pixel_input_gradient(g, kernel)
-  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    two = dataclasses.replace(spec, stride=(1, 1), pads=((0, 1), (0, 1)))
+    return _interleave(_ordinary(g, _phases(flipped), two))
   plain = dataclasses.replace(
     spec, stride=(1, 1), pads=((0, 0), (0, 0)), wrap=False
   )
@@ -354,23 +387,27 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
   return _ordinary(spread, flipped, plain)
 
 
-def _sub_pixel_input_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Input gradient of a 3x3 convolution of stride 2 and padding 1.
+def _phases(kernel: jax.Array) -> jax.Array:
+  """The kernel of a transposed 3x3 convolution of stride 2, phase by phase.
 
   One 2x2 convolution yields the four phases of the result, so no product is
-  spent on the zeros that a stride puts between the pixels of `g`.
+  spent on the zeros that a stride puts between the pixels.
+
+  Args:
+    kernel: [3, 3, C_in, C_out], applied to the spread input.
+
+  Returns:
+    [2, 2, C_in, 4 C_out], applied to the input itself; `_interleave` brings
+    the phases (row, column, C_out) to their places.
   """
-  n, h, w, c_out = g.shape
-  c_in = kernel.shape[2]
   share = jnp.zeros((2, 2, 3), kernel.dtype)  # [shift, phase, tap]
-  share = share.at[(0, 0, 1), (0, 1, 1), (1, 2, 0)].set(1)
-  phases = jnp.einsum("api,bqj,ijco->abopqc", share, share, kernel)
-  y = lax.conv_general_dilated(
-    g,
-    phases.reshape(2, 2, c_out, 4 * c_in),
-    (1, 1),
-    [(0, 1), (0, 1)],
-    dimension_numbers=_DIMENSIONS,
-  )
-  y = y.reshape(n, h, w, 2, 2, c_in).transpose(0, 1, 3, 2, 4, 5)
-  return y.reshape(n, 2 * h, 2 * w, c_in)
+  share = share.at[(0, 0, 1), (0, 1, 1), (1, 0, 2)].set(1)
+  phases = jnp.einsum("api,bqj,ijco->abcpqo", share, share, kernel)
+  return phases.reshape(2, 2, kernel.shape[2], -1)
+
+
+def _interleave(phases: jax.Array) -> jax.Array:
+  """Maps [N, H, W, 4 C], phases outermost, to [N, 2 H, 2 W, C]."""
+  n, h, w, c = phases.shape
+  y = phases.reshape(n, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+  return y.reshape(n, 2 * h, 2 * w, c // 4)

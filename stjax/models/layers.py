@@ -14,7 +14,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from stjax.models.convolution import conv2d, convolution_mesh
+from stjax.models.convolution import (
+  conv2d,
+  convolution_mesh,
+  transposed_conv2d,
+)
 from stjax.models.errors import NetworkError
 
 __all__ = [
@@ -23,12 +27,14 @@ __all__ = [
   "DropPath",
   "GroupNorm",
   "LayerNorm",
+  "TransposedConv",
   "conv2d",
   "convolution_mesh",
   "he_fan_out",
   "pixel_shuffle",
   "torch_bias_default",
   "torch_conv_default",
+  "transposed_conv2d",
   "truncated_normal",
 ]
 
@@ -139,6 +145,34 @@ class Conv(nn.Module):
       bias = self.param("bias", bias_init, (self.features,), jnp.float32)
       y = y + bias.astype(y.dtype)
     return y
+
+
+class TransposedConv(nn.Module):
+  """Transposed 3x3 convolution that doubles the grid; `transposed_conv2d`.
+
+  Parameters: "kernel" [3, 3, C_in, features] and "bias" [features], float32,
+  uniform within 1 / sqrt(9 features) at first as torch's, whose fan-in is that
+  of the transposed layer.
+
+  Attributes:
+    features: output channels.
+    padding_mode: "zeros" or "circular".
+    dtype: compute and output dtype.
+  """
+
+  features: int
+  padding_mode: str = "zeros"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [N, H, W, C_in] to [N, 2 H, 2 W, features]."""
+    init = torch_bias_default(9 * self.features)
+    shape = (3, 3, x.shape[-1], self.features)
+    kernel = self.param("kernel", init, shape, jnp.float32)
+    bias = self.param("bias", init, (self.features,), jnp.float32)
+    y = transposed_conv2d(x.astype(self.dtype), kernel, self.padding_mode)
+    return y + bias.astype(y.dtype)
 
 
 class BatchNorm(nn.Module):

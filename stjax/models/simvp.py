@@ -5,6 +5,9 @@ Gao et al. 2022, "SimVP: Simpler yet Better Video Prediction", and Tan et al.
 (gSTA and the other translators).
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,24 +16,28 @@ from stjax.models.errors import NetworkError, unknown_name
 from stjax.models.layers import (
   Conv,
   GroupNorm,
+  TransposedConv,
   pixel_shuffle,
-  truncated_normal,
 )
 from stjax.models.translators import TRANSLATORS
+from stjax.models.translators.metaformer import NORMAL, Constructor, Init
 
 PADDING_MODES = ("zeros", "circular")
 
 
 class SampledConv(nn.Module):
-  """Convolution that may halve or double the grid, GroupNorm(2), SiLU.
+  """Convolution that may halve or double the grid, GroupNorm(2), activation.
 
   Attributes:
     features: output channels, even.
     kernel_size: of the convolution.
-    sampling: "same", "down" (stride 2) or "up" (four times the channels, then
-      a pixel shuffle).
+    sampling: "same", "down" (stride 2) or "up".
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
+    shuffle: double the grid by four times the channels and a pixel shuffle,
+      else by a transposed 3x3 convolution.
+    initial: initial values of the convolution.
+    activation: after the norm.
   """
 
   features: int
@@ -38,6 +45,9 @@ class SampledConv(nn.Module):
   sampling: str = "same"
   padding_mode: str = "zeros"
   dtype: jnp.dtype = jnp.float32
+  shuffle: bool = True
+  initial: Init = NORMAL
+  activation: Callable[[jax.Array], jax.Array] = nn.silu
 
   def setup(self):
     stride = 2 if self.sampling == "down" else 1
@@ -47,24 +57,25 @@ class SampledConv(nn.Module):
       padding=(self.kernel_size - stride + 1) // 2,
       padding_mode=self.padding_mode,
       dtype=self.dtype,
-      kernel_init=truncated_normal(0.02),
-      bias_init=nn.initializers.zeros,
+      **self.initial._asdict(),
     )
-    if self.sampling == "up":
+    if self.sampling == "up" and self.shuffle:
       self.upsample = Conv(4 * self.features, **options)
+    elif self.sampling == "up":
+      self.conv = TransposedConv(self.features, self.padding_mode, self.dtype)
     else:
       self.conv = Conv(self.features, **options)
     self.norm = GroupNorm(2)
 
   def convolve(self, x: jax.Array) -> jax.Array:
     """The convolution alone: [N, H, W, C] -> [N, H', W', features]."""
-    if self.sampling == "up":
+    if self.sampling == "up" and self.shuffle:
       return pixel_shuffle(self.upsample(x), 2)
     return self.conv(x)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [N, H, W, C] to [N, H', W', features]."""
-    return nn.silu(self.norm(self.convolve(x)))
+    return self.activation(self.norm(self.convolve(x)))
 
 
 def sampling_pattern(depth: int) -> list[bool]:
@@ -77,10 +88,12 @@ class Encoder(nn.Module):
 
   Attributes:
     features: channels of every layer.
-    depth: number of layers, even.
+    depth: number of layers.
     kernel_size: of every layer.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
+    layer: constructor of a layer, `SampledConv` or one with more of its
+      options given.
   """
 
   features: int
@@ -88,13 +101,14 @@ class Encoder(nn.Module):
   kernel_size: int = 3
   padding_mode: str = "zeros"
   dtype: jnp.dtype = jnp.float32
+  layer: Constructor = SampledConv
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Maps [N, H, W, C] to the latent [N, h, w, S] and skip [N, H, W, S]."""
     skip = None
     for i, down in enumerate(sampling_pattern(self.depth)):
-      x = SampledConv(
+      x = self.layer(
         self.features,
         self.kernel_size,
         "down" if down else "same",
@@ -107,15 +121,17 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Doubles the grid as often as the encoder halved it, adds the skip.
+  """Doubles the grid as often as the encoder halved it; the skip joins last.
 
   Attributes:
     features: channels of every layer.
     out_channels: channels of the result.
-    depth: number of layers, even.
+    depth: number of layers.
     kernel_size: of every layer.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
+    layer: as the encoder's.
+    add_skip: add the skip, else let the last layer read it beside the rest.
   """
 
   features: int
@@ -124,6 +140,8 @@ class Decoder(nn.Module):
   kernel_size: int = 3
   padding_mode: str = "zeros"
   dtype: jnp.dtype = jnp.float32
+  layer: Constructor = SampledConv
+  add_skip: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array, skip: jax.Array) -> jax.Array:
@@ -131,8 +149,8 @@ class Decoder(nn.Module):
     pattern = sampling_pattern(self.depth)[::-1]
     for i, up in enumerate(pattern):
       if i == self.depth - 1:
-        x = x + skip
-      x = SampledConv(
+        x = x + skip if self.add_skip else jnp.concatenate([x, skip], -1)
+      x = self.layer(
         self.features,
         self.kernel_size,
         "up" if up else "same",
@@ -141,6 +159,82 @@ class Decoder(nn.Module):
         name=f"layer_{i}",
       )(x)
     return Conv(self.out_channels, 1, dtype=self.dtype, name="readout")(x)
+
+
+def check_options(network: nn.Module) -> None:
+  """Raises NetworkError where options that the frames share cannot be built.
+
+  Args:
+    network: a frame of encoder, translator and decoder.
+  """
+  if network.temporal_depth < 2:
+    raise NetworkError(
+      f"model.temporal_depth is {network.temporal_depth}; expected at least 2"
+    )
+  if network.mlp_ratio <= 1:
+    raise NetworkError(
+      f"model.mlp_ratio is {network.mlp_ratio}; expected more than 1"
+    )
+  if network.spatial_features < 2 or network.spatial_features % 2:
+    raise NetworkError(
+      f"model.spatial_features is {network.spatial_features}; expected a "
+      "multiple of 2 (two groups of normalised channels)"
+    )
+  for option in ("dropout", "drop_path"):
+    rate = getattr(network, option, 0.0)
+    if not 0 <= rate < 1:
+      raise NetworkError(
+        f"model.{option} is {rate}; expected 0 <= {option} < 1"
+      )
+  if network.padding_mode not in PADDING_MODES:
+    raise unknown_name(
+      "padding (model.padding_mode)", network.padding_mode, PADDING_MODES
+    )
+
+
+def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
+  """Raises NetworkError for a history that a frame cannot take.
+
+  Args:
+    shape: of the history, [B, T, H, W, C].
+    spatial_depth: layers of the encoder.
+  """
+  if len(shape) != 5:
+    raise NetworkError(
+      f"the input has shape {shape}; expected [B, T, H, W, C]"
+    )
+  h, w = shape[2:4]
+  factor = 2 ** sum(sampling_pattern(spatial_depth))
+  if h % factor or w % factor:
+    raise NetworkError(
+      f"the grid is {h} x {w}; expected multiples of {factor} = "
+      f"2 ** (model.spatial_depth / 2): change model.spatial_depth (now "
+      f"{spatial_depth}), or crop or pad the data"
+    )
+
+
+def through_frame(
+  x: jax.Array,
+  encode: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+  translate: Callable[[jax.Array], jax.Array],
+  decode: Callable[[jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+  """Encodes each frame, translates all at once, decodes each frame.
+
+  Args:
+    x: [B, T, H, W, C].
+    encode: [N, H, W, C] -> latent [N, h, w, S] and skip.
+    translate: maps [B, T, h, w, S] to the same shape.
+    decode: latent and skip -> [N, H, W, C_out].
+
+  Returns:
+    [B, T, H, W, C_out] float32.
+  """
+  b, t, *frame = x.shape
+  latent, skip = encode(x.reshape(b * t, *frame))
+  latent = translate(latent.reshape(b, t, *latent.shape[1:]))
+  y = decode(latent.reshape(b * t, *latent.shape[2:]), skip)
+  return y.reshape(b, t, *y.shape[1:]).astype(jnp.float32)
 
 
 class SimVP(nn.Module):
@@ -193,29 +287,7 @@ class SimVP(nn.Module):
         "number, at least 2 (OpenSTL builds N_S - 1 layers for an odd N_S: "
         "give that number for its weights)"
       )
-    if self.temporal_depth < 2:
-      raise NetworkError(
-        f"model.temporal_depth is {self.temporal_depth}; expected at least 2"
-      )
-    if self.mlp_ratio <= 1:
-      raise NetworkError(
-        f"model.mlp_ratio is {self.mlp_ratio}; expected more than 1"
-      )
-    if self.spatial_features < 2 or self.spatial_features % 2:
-      raise NetworkError(
-        f"model.spatial_features is {self.spatial_features}; expected a "
-        "multiple of 2 (two groups of normalised channels)"
-      )
-    for option in ("dropout", "drop_path"):
-      if not 0 <= getattr(self, option) < 1:
-        raise NetworkError(
-          f"model.{option} is {getattr(self, option)}; expected 0 <= "
-          f"{option} < 1"
-        )
-    if self.padding_mode not in PADDING_MODES:
-      raise unknown_name(
-        "padding (model.padding_mode)", self.padding_mode, PADDING_MODES
-      )
+    check_options(self)
     super().__post_init__()
 
   @nn.compact
@@ -234,28 +306,17 @@ class SimVP(nn.Module):
     Raises:
       NetworkError: a shape that the network cannot take.
     """
-    if x.ndim != 5:
-      raise NetworkError(
-        f"the input has shape {x.shape}; expected [B, T, H, W, C]"
-      )
-    b, t, h, w, c = x.shape
-    factor = 2 ** (self.spatial_depth // 2)
-    if h % factor or w % factor:
-      raise NetworkError(
-        f"the grid is {h} x {w}; expected multiples of {factor} = "
-        f"2 ** (model.spatial_depth / 2): change model.spatial_depth (now "
-        f"{self.spatial_depth}), or crop or pad the data"
-      )
+    check_input(x.shape, self.spatial_depth)
     dtype = jnp.dtype(self.dtype)
     shared = dict(padding_mode=self.padding_mode, dtype=dtype)
-    latent, skip = Encoder(
+    encoder = Encoder(
       self.spatial_features,
       self.spatial_depth,
       self.encoder_kernel,
       **shared,
       name="encoder",
-    )(x.astype(dtype).reshape(b * t, h, w, c))
-    latent = TRANSLATORS[self.translator](
+    )
+    translator = TRANSLATORS[self.translator](
       features=self.temporal_features,
       depth=self.temporal_depth,
       mlp_ratio=self.mlp_ratio,
@@ -265,13 +326,14 @@ class SimVP(nn.Module):
       remat=self.remat,
       **shared,
       name="translator",
-    )(latent.reshape(b, t, *latent.shape[1:]), train)
-    y = Decoder(
+    )
+    decoder = Decoder(
       self.spatial_features,
-      self.out_channels or c,
+      self.out_channels or x.shape[-1],
       self.spatial_depth,
       self.decoder_kernel,
       **shared,
       name="decoder",
-    )(latent.reshape(b * t, *latent.shape[2:]), skip)
-    return y.reshape(b, t, h, w, -1).astype(jnp.float32)
+    )
+    translate = functools.partial(translator, train=train)
+    return through_frame(x.astype(dtype), encoder, translate, decoder)

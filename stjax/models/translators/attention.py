@@ -32,11 +32,13 @@ class SelfAttention(nn.Module):
     heads: must divide the width.
     dropout: rate after the output layer.
     dtype: compute dtype.
+    qkv_bias: whether queries, keys and values have biases.
   """
 
   heads: int = 8
   dropout: float = 0.0
   dtype: jnp.dtype = jnp.float32
+  qkv_bias: bool = True
 
   @nn.compact
   def __call__(
@@ -57,7 +59,9 @@ class SelfAttention(nn.Module):
         "model.spatial_features (times the number of frames) to multiples of "
         f"{self.heads}"
       )
-    qkv = linear(3 * width, dtype=self.dtype, name="qkv")(x)
+    qkv = linear(
+      3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv"
+    )(x)
     q, k, v = jnp.moveaxis(
       qkv.reshape(n, length, 3, self.heads, width // self.heads), 2, 0
     )
@@ -73,11 +77,15 @@ class GlobalAttention(nn.Module):
   """Self-attention of all pixels.
 
   Attributes:
+    heads: must divide the width.
+    qkv_bias: whether queries, keys and values have biases.
     dropout: rate after the output layer.
     padding_mode: not used.
     dtype: compute dtype.
   """
 
+  heads: int = 8
+  qkv_bias: bool = True
   dropout: float = 0.0
   padding_mode: str = "zeros"
   dtype: jnp.dtype = jnp.float32
@@ -87,7 +95,7 @@ class GlobalAttention(nn.Module):
     """Maps [B, h, w, C] to the same shape."""
     tokens = x.reshape(x.shape[0], -1, x.shape[-1])
     attend = SelfAttention(
-      dropout=self.dropout, dtype=self.dtype, name="attention"
+      self.heads, self.dropout, self.dtype, self.qkv_bias, name="attention"
     )
     return attend(tokens, train).reshape(x.shape)
 
@@ -201,9 +209,18 @@ def swin(index: int, resized: bool) -> Constructor:
   return functools.partial(TwoBranchBlock, norm=LayerNorm, mixer=mixer)
 
 
-def uniformer(index: int, resized: bool) -> Constructor:
-  """Uniformer's local block at the ends of the stack, else its global one."""
-  if index == 0 or resized:
+def uniformer(
+  index: int, resized: bool, local: bool = True, **attention
+) -> Constructor:
+  """Uniformer's local block at the ends of the stack, else its global one.
+
+  Args:
+    index: of the block.
+    resized: whether the block changes the width.
+    local: whether there are local blocks.
+    **attention: options of `GlobalAttention`.
+  """
+  if local and (index == 0 or resized):
     return functools.partial(
       TwoBranchBlock,
       norm=BatchNorm,
@@ -214,7 +231,7 @@ def uniformer(index: int, resized: bool) -> Constructor:
   return functools.partial(
     TwoBranchBlock,
     norm=LayerNorm,
-    mixer=GlobalAttention,
+    mixer=functools.partial(GlobalAttention, **attention),
     scale=1e-6,
     position=TORCH,
   )

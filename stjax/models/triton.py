@@ -1,0 +1,127 @@
+"""Triton: convolutional encoder, self-attention over the coarse grid, decoder.
+
+Wu et al. 2025, "Triton: Advancing Earth System Simulation" (arXiv 2505.19432).
+It has SimVP's frame; the layers and the core differ.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from stjax.models import simvp
+from stjax.models.errors import NetworkError, unknown_name
+from stjax.models.translators.attention import uniformer
+from stjax.models.translators.metaformer import TORCH, MetaFormer
+
+CORES = ("attention", "conv")
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+  """x where positive, else x / 5."""
+  return nn.leaky_relu(x, 0.2)
+
+
+# A layer of encoder and decoder; 3x3 convolutions throughout.
+Layer = functools.partial(
+  simvp.SampledConv, shuffle=False, initial=TORCH, activation=leaky_relu
+)
+Encoder = functools.partial(simvp.Encoder, layer=Layer)
+Decoder = functools.partial(simvp.Decoder, layer=Layer, add_skip=False)
+
+
+def core_block(core_first: str):
+  """The block factory of a core, for `MetaFormer`."""
+  return functools.partial(uniformer, local=core_first == "conv")
+
+
+class Triton(nn.Module):
+  """Forecasts as many frames as it is shown.
+
+  Attributes:
+    out_channels: channels of the forecast; None means those of the input.
+    spatial_features: channels of encoder and decoder, even; times the frames
+      a multiple of 8, the heads.
+    temporal_features: width of the core between its first and last block, a
+      multiple of 8.
+    spatial_depth: layers of encoder and of decoder; every second one halves
+      the grid.
+    temporal_depth: blocks of the core, at least 2.
+    core_first: "attention": all blocks attend to all pixels of the coarse
+      grid; "conv": the first block, and the last if it changes the width, mix
+      near pixels only.
+    mlp_ratio: hidden width of a block's MLP over its width.
+    drop_path: stochastic depth rate of the last block; the first has .01.
+      0 means none anywhere.
+    padding_mode: "zeros", or "circular" for fields that wrap around.
+    remat: recompute the core's blocks in the backward pass.
+    dtype: compute dtype; parameters and the result stay float32.
+  """
+
+  out_channels: int | None = None
+  spatial_features: int = 256
+  temporal_features: int = 512
+  spatial_depth: int = 4
+  temporal_depth: int = 8
+  core_first: str = "attention"
+  mlp_ratio: float = 4.0
+  drop_path: float = 0.1
+  padding_mode: str = "zeros"
+  remat: bool = False
+  dtype: str | jnp.dtype = "float32"
+
+  def __post_init__(self):
+    if self.core_first not in CORES:
+      raise unknown_name(
+        "first block (model.core_first)", self.core_first, CORES
+      )
+    if self.spatial_depth < 1:
+      raise NetworkError(
+        f"model.spatial_depth is {self.spatial_depth}; expected at least 1"
+      )
+    simvp.check_options(self)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Forecasts the frames that follow.
+
+    Args:
+      x: [B, T, H, W, C] history, normalised; H and W are multiples of
+        2 ** (spatial_depth // 2).
+      train: use stochastic depth (random stream "dropout") and the batch's
+        own statistics.
+
+    Returns:
+      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
+
+    Raises:
+      NetworkError: a shape that the network cannot take.
+    """
+    simvp.check_input(x.shape, self.spatial_depth)
+    dtype = jnp.dtype(self.dtype)
+    shared = dict(padding_mode=self.padding_mode, dtype=dtype)
+    encoder = Encoder(
+      self.spatial_features, self.spatial_depth, **shared, name="encoder"
+    )
+    core = MetaFormer(
+      core_block(self.core_first),
+      features=self.temporal_features,
+      depth=self.temporal_depth,
+      mlp_ratio=self.mlp_ratio,
+      drop_path=self.drop_path,
+      legacy_drop_path=self.drop_path > 0,
+      remat=self.remat,
+      **shared,
+      name="core",
+    )
+    decoder = Decoder(
+      self.spatial_features,
+      self.out_channels or x.shape[-1],
+      self.spatial_depth,
+      **shared,
+      name="decoder",
+    )
+    evolve = functools.partial(core, train=train)
+    return simvp.through_frame(x.astype(dtype), encoder, evolve, decoder)
