@@ -18,6 +18,7 @@ import golden_case  # noqa: E402
 import golden_cost  # noqa: E402
 import golden_simvp_networks  # noqa: E402
 import golden_simvp_numbers  # noqa: E402
+import golden_triton  # noqa: E402
 
 ROOT = pathlib.Path(os.environ.get("STJAX_GOLDENS") or HERE / "goldens")
 CASES = list(golden_case.find(ROOT))
@@ -30,7 +31,11 @@ def run_simvp(case: golden_case.Case) -> None:
     golden_simvp_networks.run(case)
 
 
-SYSTEMS = {"cost": golden_cost.run, "simvp": run_simvp}
+SYSTEMS = {
+  "cost": golden_cost.run,
+  "simvp": run_simvp,
+  "triton": golden_triton.run,
+}
 
 
 def test_there_are_golden_cases():

@@ -1,7 +1,7 @@
 """Triton: convolutional encoder, self-attention over the coarse grid, decoder.
 
-Wu et al. 2025, "Triton: Advancing Earth System Simulation" (arXiv 2505.19432).
-It has SimVP's frame; the layers and the core differ.
+Wu et al. 2025, arXiv 2505.19432. It has SimVP's frame; the layers and the core
+differ.
 """
 
 import functools

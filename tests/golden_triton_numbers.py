@@ -1,0 +1,182 @@
+"""Triton's losses, training steps and rollouts against goldens."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from golden_case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
+from golden_simvp_networks import QUICK, first_axes, last_axes
+from golden_triton_networks import build
+
+from stjax import convert
+from stjax.methods import base, losses, regression
+
+
+def check_gradients(case: Case, options: dict, gradients) -> None:
+  actual = convert.to_torch("triton", {"params": gradients}, **options)
+  for key, expected in case.group("grad").items():
+    assert_close(f"grad/{key}", actual[key], expected, GRADIENT_TOLERANCE)
+
+
+def fine_tuned(case: Case) -> None:
+  """Forecasts of any length, and gradients through all of their blocks."""
+  network, variables, options = build(case)
+  inputs = last_axes(case.group("input")["x"])
+  expected = case.group("output")
+  horizon = case.meta["config"].get("out_time_seq_length", 40)
+  method = regression.Regression(network, horizon)
+
+  def loss(variables):
+    y, _ = method.apply(
+      variables, {"inputs": inputs}, case.train, jax.random.key(0)
+    )
+    return jnp.mean(jnp.square(y)), y
+
+  compiled = jax.jit(
+    jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK
+  )
+  (value, y), gradients = compiled(variables)
+  assert_close("y", first_axes(y), expected["y"])
+  if "loss" in expected:
+    assert_close("loss", value, expected["loss"])
+  check_gradients(case, options, gradients["params"])
+
+
+def rollout(case: Case) -> None:
+  """Forecasts fed back: blocks, a sliding window, or with forcing."""
+  network, variables, _ = build(case)
+  inputs, expected = case.group("input"), case.group("output")["y"]
+  if "data" in inputs:
+    return ocean_rollout(network, variables, inputs, expected)
+  history = last_axes(inputs["x"])
+  horizon = expected.shape[1]
+  if "inference_ns" in case.meta["source"]:
+
+    def step(history, carry, number):
+      del number
+      # All but the newest frame of a forecast are thrown away.
+      return network.apply(variables, history)[:, -1:], carry
+
+    forecast = lambda x: base.feed_back(step, x, (), horizon)[0]
+  else:
+    method = regression.Regression(network, history.shape[1])
+    forecast = lambda x: base.rollout(
+      method, variables, {}, {"inputs": x}, jax.random.key(0), 1, horizon
+    )[0]
+  y = jax.jit(forecast, compiler_options=QUICK)(history)
+  assert_close("y", first_axes(y), expected)
+
+
+def forced_step(apply, mask: jax.Array, after=lambda y: y):
+  """A step for `feed_back`: forcing of the target's day in, land masked out.
+
+  Args:
+    apply: forecasts one frame of inputs and forcing.
+    mask: [H, W, C], 0 on land.
+    after: applied to each masked forecast.
+  """
+
+  def step(history, carry, number, forcing):
+    del number
+    y = apply(jnp.concatenate([history, forcing[:, 1:2]], -1))
+    return after(jnp.where(mask != 0, y, 0)), carry
+
+  return step
+
+
+def ocean_rollout(network, variables, inputs, expected) -> None:
+  data, mask = last_axes(inputs["data"])[None], last_axes(inputs["mask"])
+  ocean = mask.shape[-1]
+  step = forced_step(lambda x: network.apply(variables, x), mask)
+  compiled = jax.jit(
+    lambda history, forcing: base.feed_back(
+      step, history, (), len(expected) - 1, {"forcing": forcing}
+    )[0],
+    compiler_options=QUICK,
+  )
+  first = data[:, :1, ..., :ocean]
+  y = jnp.concatenate([first, compiled(first, data[..., ocean:])], 1)
+  assert_close("y", first_axes(y)[0], expected)
+
+
+def ocean_train_step(case: Case) -> None:
+  """The loss of one or more forced steps, and its gradients."""
+  network, variables, options = build(case)
+  config, expected = case.meta["config"], case.group("output")
+  inputs = {key: last_axes(x) for key, x in case.group("input").items()}
+  ocean = np.asarray(config["ocean_channels"])
+  atmosphere = np.asarray(config["atmos_channels"])
+  history = inputs["inp"][:, None][..., ocean]
+  # The inputs already hold the forcing of the first step's target.
+  first = inputs["inp"][:, None][..., atmosphere]
+  later = inputs["tar"][:, 1:][..., atmosphere]
+  forcing = jnp.concatenate([first, first, later], 1)
+  targets = inputs["tar"][..., ocean]
+
+  def loss(variables):
+    step = forced_step(
+      lambda x: network.apply(variables, x, case.train),
+      inputs["mask"],
+      losses.equalise_gradients,
+    )
+    y, _ = base.feed_back(
+      step, history, (), targets.shape[1], {"forcing": forcing}
+    )
+    errors = losses.relative_l2(y, targets, inputs["mask"])
+    by_channel = errors.mean(0).sum(0)
+    return by_channel.mean(), (by_channel, y)
+
+  compiled = jax.jit(
+    jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK
+  )
+  (value, (by_channel, y)), gradients = compiled(variables)
+  assert_close("loss", value, expected["loss"])
+  assert_close("channel_loss", by_channel, expected["channel_loss"])
+  assert_close("preds", first_axes(y), expected["preds"])
+  check_gradients(case, options, gradients["params"])
+
+
+def field_losses(case: Case) -> None:
+  """Relative errors and the gradients of their variables."""
+  config, expected = case.meta["config"], case.group("output")
+  if config.get("p", 2) != 2:
+    raise NotBuilt("norms other than the Euclidean one")
+  if config.get("scaler_eps", losses.SMALLEST_NORM) != losses.SMALLEST_NORM:
+    raise NotBuilt("another smallest norm of a gradient")
+  inputs = {key: last_axes(x) for key, x in case.group("input").items()}
+  observation = inputs["target"]
+
+  def loss(forecast, scaler=lambda x: x):
+    return losses.relative_l2(scaler(forecast), observation).mean()
+
+  by_channel = losses.relative_l2(inputs["pred"], observation).mean(0)
+  value, gradient = jax.value_and_grad(loss)(inputs["pred"])
+  scaled = jax.grad(loss)(inputs["pred"], losses.equalise_gradients)
+  whole = losses.relative_l2(inputs["pred"], observation, axes=(-3, -2, -1))
+  _, transpose = jax.vjp(losses.equalise_gradients, inputs["pred"])
+  actual = {
+    "rel_l2": whole.mean(),
+    "channelwise": value,
+    "channelwise_per_channel": by_channel,
+    # Weights that make every channel's share the mean leave the mean as it is.
+    "channelwise_scaled": value,
+    "channelwise_scaled_per_channel": jnp.full_like(by_channel, value),
+    "grad_channelwise": first_axes(gradient),
+    "grad_channelwise_with_scaler": first_axes(scaled),
+    "scaler_vjp": first_axes(transpose(inputs["cotangent"])[0]),
+  }
+  for key, wanted in expected.items():
+    tolerance = {} if not key.startswith("grad") else {
+      "tolerance": GRADIENT_TOLERANCE
+    }
+    assert_close(key, actual[key], wanted, **tolerance)
+
+
+# By the case's "model".
+NUMBERS: dict[str, Callable[[Case], None]] = {
+  "Triton_finetune": fine_tuned,
+  "Triton rollout": rollout,
+  "Triton ocean training step": ocean_train_step,
+  "LpLoss / channel_wise_LpLoss / LossScaler": field_losses,
+}
