@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from golden_case import Case, NotBuilt
 from golden_simvp_networks import (
   Twin,

@@ -250,6 +250,58 @@ def test_conv_adds_its_bias_and_draws_within_torch_bounds():
   assert_close(y, layers.conv2d(x, kernel, 2, None, 1, 2) + bias)
 
 
+def spread_convolution(x, kernel, padding_mode):
+  """XLA's convolution of the input with zeros after each row and column."""
+  spread = jnp.stack([x, jnp.zeros_like(x)], 3).reshape(*x.shape[:2], -1, 3)
+  spread = jnp.stack([spread, jnp.zeros_like(spread)], 2)
+  spread = spread.reshape(x.shape[0], -1, *spread.shape[3:])
+  return reference(spread, kernel, 1, 1, 1, 1, padding_mode)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+def test_a_transposed_convolution_is_one_of_the_spread_input(padding_mode):
+  x, kernel = arrays(CASES["dense"], (2, 4, 7))
+
+  def run(convolution):
+    def loss(x, kernel):
+      y = convolution(x, kernel, padding_mode)
+      return jnp.sum(1 + jnp.sin(y)), y
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
+
+  (_, y), gradients = run(layers.transposed_conv2d)
+  assert y.shape == (2, 8, 14, 5)
+  (_, want), wanted = run(spread_convolution)
+  assert_close(y, want)
+  for got, gradient in zip(gradients, wanted, strict=True):
+    assert_close(got, gradient)
+
+
+def test_a_transposed_convolution_of_another_size_is_refused():
+  x, kernel = arrays(CASES["dense even kernel"])
+  with pytest.raises(NetworkError, match="3, 3, C_in, C_out"):
+    layers.transposed_conv2d(x, kernel)
+
+
+def test_a_transposed_layer_equals_torchs_and_draws_as_it_does():
+  torch = pytest.importorskip("torch")
+  x = jax.random.normal(jax.random.key(0), (2, 5, 3, 4))
+  module = layers.TransposedConv(64)
+  y, variables = module.init_with_output(jax.random.key(1), x)
+  theirs = torch.nn.ConvTranspose2d(4, 64, 3, 2, 1, output_padding=1)
+  kernel, bias = (variables["params"][name] for name in ("kernel", "bias"))
+  with torch.no_grad():
+    for values, parameter in ((kernel, theirs.weight), (bias, theirs.bias)):
+      bound = 1 / np.sqrt(9 * 64)
+      for drawn in (np.asarray(values), parameter.numpy()):
+        assert 0.9 * bound < np.abs(drawn).max() <= bound
+    turned = np.asarray(kernel)[::-1, ::-1].transpose(2, 3, 0, 1)
+    theirs.weight.copy_(torch.from_numpy(turned.copy()))
+    theirs.bias.copy_(torch.from_numpy(np.array(bias)))
+    want = theirs(torch.from_numpy(np.array(x)).permute(0, 3, 1, 2))
+  assert_close(y, want.permute(0, 2, 3, 1).numpy())
+
+
 def test_he_fan_out_counts_the_channels_of_one_group():
   module = layers.Conv(512, 5, groups=512, kernel_init=layers.he_fan_out)
   variables = module.init(jax.random.key(0), jnp.zeros((1, 5, 5, 512)))
