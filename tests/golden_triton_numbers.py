@@ -1,4 +1,4 @@
-"""Triton's losses, training steps and rollouts against goldens."""
+"""Triton's losses, training steps, rollouts and scores against goldens."""
 
 from collections.abc import Callable
 
@@ -11,6 +11,7 @@ from golden_triton_networks import build
 
 from stjax import convert
 from stjax.methods import base, losses, regression
+from stjax.metrics import fields, spectra
 
 
 def check_gradients(case: Case, options: dict, gradients) -> None:
@@ -173,10 +174,38 @@ def field_losses(case: Case) -> None:
     assert_close(key, actual[key], wanted, **tolerance)
 
 
+def scores(case: Case) -> None:
+  """Scores of fields, and spectra."""
+  inputs, expected = case.group("input"), case.group("output")
+  forecast, observation = (last_axes(inputs[key]) for key in ("pred", "target"))
+  mask = inputs["mask"][..., None]
+  height = forecast.shape[-3]
+  globe = fields.latitude_weights(np.linspace(90, -90, height))
+  region = fields.latitude_weights(np.linspace(10, 42, height))
+  vorticity = inputs["vorticity"][..., None]
+  hidden = jnp.where(mask == 0, jnp.nan, observation)
+  actual = {
+    "rmse": fields.field_rmse(forecast, observation, globe),
+    "rmse_nan_target": fields.field_rmse(
+      forecast, hidden, globe, mask, share_by_area=False
+    ),
+    "acc": fields.field_acc(forecast, observation, globe),
+    "acc_masked": fields.field_acc(forecast, hidden, globe, mask),
+    "acc_kuroshio": fields.field_acc(forecast, observation, region),
+    "spectral_error": spectra.error_spectrum(forecast[0], observation[0]).T,
+    "enstrophy_upstream": spectra.enstrophy_shares(vorticity)[:, 0],
+    "enstrophy_shell": spectra.shell_enstrophy(vorticity)[:, 0],
+    "energy_shell": spectra.shell_enstrophy(vorticity, energy=True)[:, 0],
+  }
+  for key, wanted in expected.items():
+    assert_close(key, actual[key], wanted)
+
+
 # By the case's "model".
 NUMBERS: dict[str, Callable[[Case], None]] = {
   "Triton_finetune": fine_tuned,
   "Triton rollout": rollout,
   "Triton ocean training step": ocean_train_step,
+  "metrics": scores,
   "LpLoss / channel_wise_LpLoss / LossScaler": field_losses,
 }

@@ -1,0 +1,94 @@
+"""Scores of each field by itself, its rows weighted by their area."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stjax.metrics.base import MetricError
+
+
+def latitude_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
+  """Returns [H] weights of rows: the cosine of the latitude, mean 1.
+
+  Args:
+    latitudes: [H], degrees.
+
+  Raises:
+    MetricError: latitudes that are no angles between the poles.
+  """
+  latitudes = np.asarray(latitudes, np.float64)
+  if latitudes.ndim != 1 or not (np.abs(latitudes) <= 90).all():
+    raise MetricError(
+        f"latitudes are {latitudes.shape}, {latitudes.min():.4g} to "
+        f"{latitudes.max():.4g}; expected one a row, -90 to 90 degrees."
+    )
+  cosine = np.cos(np.deg2rad(latitudes))
+  return (cosine / cosine.mean()).astype(np.float32)
+
+
+def _rows(weights: jax.Array, mask: jax.Array | None) -> jax.Array:
+  weights = jnp.asarray(weights, jnp.float32)[:, None, None]
+  return weights if mask is None else jnp.where(mask != 0, weights, 0)
+
+
+def field_rmse(
+    forecast: jax.Array,
+    observation: jax.Array,
+    weights: jax.Array,
+    mask: jax.Array | None = None,
+    share_by_area: bool = True,
+) -> jax.Array:
+  """Root of the weighted mean square error over each field's points.
+
+  Args:
+    forecast: [..., H, W, C].
+    observation: of the same shape; may be NaN where the mask is 0.
+    weights: [H], mean 1.
+    mask: broadcasts to the forecast; 0 where nothing counts, or None.
+    share_by_area: divide by the weights of what counts, else by its number of
+      points, as FourCastNet's program (the same without a mask).
+
+  Returns:
+    [..., C], in units of the field; NaN where nothing counts.
+  """
+  area = jnp.broadcast_to(_rows(weights, mask), forecast.shape)
+  counts = jnp.ones(area.shape) if mask is None else mask != 0
+  counts = jnp.broadcast_to(counts, area.shape)
+  error = jnp.where(counts, forecast - observation, 0)
+  total = (area if share_by_area else counts).sum((-3, -2))
+  return jnp.sqrt((area * jnp.square(error)).sum((-3, -2)) / total)
+
+
+def field_acc(
+    forecast: jax.Array,
+    observation: jax.Array,
+    weights: jax.Array,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+  """Anomaly correlation coefficient of each field, not centred.
+
+  sum w p t / sqrt(sum w p^2 sum w t^2) over the points of a field.
+
+  Args:
+    forecast: [..., H, W, C] anomalies p: what exceeds the climatology.
+    observation: anomalies t, of the same shape; may be NaN where the mask is 0.
+    weights: [H] weights w of the rows, any scale.
+    mask: broadcasts to the forecast; 0 where nothing counts, or None.
+
+  Returns:
+    [..., C], -1 to 1; NaN for a field without anomalies.
+
+  Source: Wilks 2011, "Statistical Methods in the Atmospheric Sciences", 8.6.4.
+  """
+  area = _rows(weights, mask)
+  forecast, observation = (
+      jnp.where(area != 0, x, 0) for x in (forecast, observation)
+  )
+
+  def product(a, b):
+    return (area * a * b).sum((-3, -2))
+
+  size = product(forecast, forecast) * product(observation, observation)
+  return product(forecast, observation) / jnp.sqrt(size)
