@@ -92,8 +92,8 @@ class Flow:
   dealias: bool = True
 
   def __post_init__(self):
-    _check_count("grid", self.grid, 4)
-    _check_count("forcing_wavenumber", self.forcing_wavenumber, 0)
+    check_count("grid", self.grid, 4)
+    check_count("forcing_wavenumber", self.forcing_wavenumber, 0)
     for name in ("viscosity", "drag"):
       _check_number(name, getattr(self, name), lowest=0.0)
     _check_number("forcing_amplitude", self.forcing_amplitude)
@@ -304,8 +304,8 @@ def initial_vorticity(
   Raises:
     DataError: if a value is out of range.
   """
-  _check_count("num_samples", sample, 0)
-  _check_count("simulation_seed", seed, 0)
+  check_count("num_samples", sample, 0)
+  check_count("simulation_seed", seed, 0)
   _check_number("peak_wavenumber", peak_wavenumber, above=0.0)
   _check_number("initial_tau", tau, lowest=0.0)
   _check_number("initial_max_speed", max_speed, lowest=0.0)
@@ -342,7 +342,7 @@ def check_frames(
   grid: int, image_size: int, downsample: str, variables: Sequence[str]
 ) -> None:
   """Raises DataError for frames that cannot be made of a grid."""
-  _check_count("image_size", image_size, 2)
+  check_count("image_size", image_size, 2)
   if image_size > grid:
     raise errors.DataError(
       f"image_size={image_size} is more than grid={grid}; expected at most "
@@ -406,7 +406,7 @@ def simulate(
   """
   size = image_size or flow.grid
   check_frames(flow.grid, size, downsample, variables)
-  _check_count("num_frames", num_frames, 1)
+  check_count("num_frames", num_frames, 1)
   _check_number("spin_up", spin_up, lowest=0.0)
   if precision not in PRECISIONS:
     raise errors.unknown("precision (data.precision)", precision, PRECISIONS)
@@ -552,7 +552,7 @@ def _check_courant(
     )
   raise errors.DataError(
     f"Time steps of {length:.3g} are too long: at time {time:.4g} the flow of "
-    f"trajectory {first + int(np.argmax(courant))} crosses {largest:.2g} cells "
+    f"trajectory {first + int(np.argmax(courant))} crosses {largest:.3g} cells "
     f"in one (Courant number), expected at most {MAX_COURANT:g}. {remedy}."
   )
 
@@ -625,7 +625,8 @@ def _full_magnitude(grid: int) -> np.ndarray:
   return np.hypot(k[:, None], k[None, :])
 
 
-def _check_count(name: str, value: int, lowest: int) -> None:
+def check_count(name: str, value: int, lowest: int) -> None:
+  """Raises DataError unless an option is a whole number from lowest."""
   if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
     raise errors.DataError(
       f"{name}={value!r}; expected a whole number. Change data.{name}."
