@@ -75,7 +75,7 @@ class NavierStokesStore(base.Store):
     downsample: str = "spectral",
     variables: str | Sequence[str] = ("vorticity",),
     frame_spacing: float = 0.1,
-    time_step: float = 5e-3,
+    time_step: float = 1e-2,
     spin_up: float = 4.5,
     viscosity: float = 1e-3,
     drag: float = 0.0,
