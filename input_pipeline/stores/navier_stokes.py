@@ -289,7 +289,8 @@ def _appearing(
     with open(scratch, "wb") as stream:
       np.lib.format.write_array_header_1_0(stream, header)
       yield lambda frames: stream.write(np.ascontiguousarray(frames, "<f4"))
-    if not file.exists():  # Another process may have been faster: its frames
-      scratch.replace(file)  # are read already.
+    # Another process may have been faster; its frames may be in use already.
+    if not file.exists():
+      scratch.replace(file)
   finally:
     scratch.unlink(missing_ok=True)
