@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from stjax import config as config_lib
-from stjax.methods import base
+from stjax.methods import base, losses
 
 PyTree = Any
 
@@ -17,6 +17,7 @@ _LOSSES = {
     "mae": jnp.abs,
     "mse_mae": lambda error: jnp.square(error) + jnp.abs(error),
 }
+_RELATIVE = "relative_l2"
 
 
 def divergence_regulariser(
@@ -78,14 +79,18 @@ class Regression(base.Method):
   Attributes:
     network: module of inputs [B, T_in, H, W, C] -> [B, T, H, W, C].
     horizon: frames T_out to forecast.
-    loss_name: "mse", "mae" or "mse_mae" (their sum).
+    loss_name: "mse", "mae", "mse_mae" (their sum) or "relative_l2", the mean
+      of `losses.relative_l2` over examples, frames and variables.
     divergence_weight: weight of `divergence_regulariser`.
+    equal_gradients: give the gradients of all variables equal norms; see
+      `losses.equalise_gradients`.
   """
 
   network: nn.Module
   horizon: int
   loss_name: str = "mse"
   divergence_weight: float = 0.0
+  equal_gradients: bool = False
 
   def __post_init__(self):
     if self.network is None:
@@ -93,7 +98,8 @@ class Regression(base.Method):
           "model.name='none', but method 'regression' needs a network."
       )
     check_kind("model", self.network, False)
-    config_lib.pick("method.loss_name", self.loss_name, _LOSSES)
+    known = _LOSSES | {_RELATIVE: None}
+    config_lib.pick("method.loss_name", self.loss_name, known)
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
     return dict(
@@ -153,11 +159,19 @@ class Regression(base.Method):
           f" {targets.shape} (B, T, H, W, C); change model.out_channels or"
           " data.variables"
       )
-    error = forecast.astype(jnp.float32) - targets
+    if self.equal_gradients:
+      forecast = losses.equalise_gradients(forecast)
     weight = example_weights(batch, targets)
-    count = jnp.sum(jnp.broadcast_to(weight, targets.shape))
-    loss = jnp.sum(weight * _LOSSES[self.loss_name](error))
-    loss = loss / jnp.maximum(count, 1.0)
+    weight = jnp.broadcast_to(weight, targets.shape)
+    if self.loss_name == _RELATIVE:
+      values = losses.relative_l2(
+          forecast.astype(jnp.float32), targets, weight
+      )
+      weight = jnp.max(weight, axis=(-3, -2))  # Fields with a point observed.
+    else:
+      values = _LOSSES[self.loss_name](forecast.astype(jnp.float32) - targets)
+    count = jnp.sum(weight)
+    loss = jnp.sum(weight * values) / jnp.maximum(count, 1.0)
     terms = {}
     if self.divergence_weight:
       terms["divergence"] = divergence_regulariser(forecast, targets)

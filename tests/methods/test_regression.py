@@ -134,3 +134,51 @@ def test_unknown_methods_and_options_are_refused():
     make(2, loss_nam="mse")
   with pytest.raises(config_lib.ConfigError, match="loss_name"):
     make(2, loss_name="msee")
+
+
+def test_the_relative_loss_is_the_mean_over_observed_fields():
+  method, batch = make(2, loss_name="relative_l2"), batch_of(rows=3)
+  variables = method.init(jax.random.key(1), batch)
+  batch |= {"targets": jax.random.normal(jax.random.key(2), (3, 2, 3, 2, 1))}
+  mask = np.ones((3, 4, 3, 2, 1), bool)
+  mask[0, 3] = False  # A frame that nobody saw,
+  mask[1, 2, 0] = False  # a row of one,
+  batch |= {"mask": mask, "valid": jnp.asarray([True, True, False])}  # padding.
+  loss, outputs = method.loss(
+      variables, {}, batch, jax.random.key(0), train=False
+  )
+  targets = np.asarray(batch["targets"])
+  error = np.asarray(batch["inputs"]) + 1 - targets
+
+  def ratio(row, frame, first=0):
+    size = np.linalg.norm(targets[row, frame, first:])
+    return np.linalg.norm(error[row, frame, first:]) / size
+
+  expected = np.mean([ratio(0, 0), ratio(1, 0, first=1), ratio(1, 1)])
+  assert float(loss) == pytest.approx(expected, rel=1e-5)
+  assert float(outputs.weight) == 3
+
+
+def test_gradients_of_all_variables_are_made_equal():
+  batch = {
+      "inputs": jnp.ones((1, 2, 3, 2, 2)),
+      "targets": jnp.zeros((1, 2, 3, 2, 2)).at[..., 1].set(100.0),
+  }
+
+  def gradient(**options):
+    method = make(2, **options)
+
+    def loss(offset):
+      shifted = batch | {"inputs": batch["inputs"] + offset}
+      variables = {
+          "params": {"bias": jnp.ones(())}, "batch_stats": {"calls": 0.0}
+      }
+      return method.loss(
+          variables, {}, shifted, jax.random.key(0), train=False
+      )[0]
+
+    return np.abs(jax.grad(loss)(jnp.zeros(2)))
+
+  uneven, even = gradient(), gradient(equal_gradients=True)
+  assert uneven[1] > 40 * uneven[0]
+  assert even[1] == pytest.approx(even[0], rel=1e-5)
