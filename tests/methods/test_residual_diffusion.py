@@ -247,7 +247,8 @@ def test_the_means_dropout_is_off_unless_asked_for():
 
 
 def test_dropout_of_the_mean_is_the_examples_own():
-  method, frozen, key = build(mean_dropout=True), make_frozen(), jax.random.key(0)
+  method, frozen = build(mean_dropout=True), make_frozen()
+  key = jax.random.key(0)
   whole = method.mean_forecast(frozen, make_batch(6), key)
   part = method.mean_forecast(frozen, make_batch(2, first=3), key)
   np.testing.assert_array_equal(part, whole[3:5])
