@@ -209,7 +209,7 @@ def spread_skill(
           markersize=3.2,
           **look,
       )
-    shown = style.picked(length, 6 if max(map(len, labels)) > 4 else 10)
+    shown = style.picked(length, 4 if max(map(len, labels)) > 4 else 10)
     ax.set_xticks(shown + 1, [labels[i] for i in shown])
     ax.set_ylim(bottom=0)
     ax.set_xlabel("lead time")
@@ -287,7 +287,7 @@ def fan_chart(
           ),
       ]
       ax.axvline(0.5, **(_GUIDE | {"linewidth": 0.7}))
-      shown = style.picked(length, 4 if max(map(len, names)) > 4 else 6)
+      shown = style.picked(length, 3 if max(map(len, names)) > 4 else 6)
       ax.set_xticks(future[shown], [names[i] for i in shown])
       ax.tick_params(labelbottom=point + columns >= points)
       if labels is not None:
