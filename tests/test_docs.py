@@ -71,6 +71,7 @@ def follow(page, folder, environment):
       path.write_text(content)
 
 
+@pytest.mark.slow
 def test_the_pages_on_adding_a_network_can_be_followed(tmp_path):
   copy_program(tmp_path)
   environment = dict(os.environ)

@@ -22,6 +22,15 @@ import golden_triton  # noqa: E402
 
 ROOT = pathlib.Path(os.environ.get("STJAX_GOLDENS") or HERE / "goldens")
 CASES = list(golden_case.find(ROOT))
+# Whole networks with their gradients: mostly time to compile.
+LARGE = (
+  "simvp/minimal_model_train",
+  "simvp/openstl_",
+  "simvp/train_trajectory",
+  "triton/ocean_train_step_",
+  "triton/rollout_kuroshio",
+  "triton/triton_",
+)
 
 
 def run_simvp(case: golden_case.Case) -> None:
@@ -42,9 +51,12 @@ def test_there_are_golden_cases():
   assert CASES, f"no golden case under {ROOT} (set STJAX_GOLDENS)"
 
 
-@pytest.mark.parametrize(
-  "path", [path for _, path in CASES], ids=[name for name, _ in CASES]
-)
+def case_parameter(name, path):
+  marks = [pytest.mark.slow] if name.startswith(LARGE) else []
+  return pytest.param(path, id=name, marks=marks)
+
+
+@pytest.mark.parametrize("path", [case_parameter(*case) for case in CASES])
 def test_golden(path):
   case = golden_case.Case(path)
   system, model = case.meta.get("system"), case.meta.get("model")

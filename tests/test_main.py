@@ -113,6 +113,7 @@ def test_the_metrics_are_those_of_the_forecast_store(finished):
   assert len(rows) == 3 * 3
 
 
+@pytest.mark.slow
 def test_a_finished_run_only_evaluates_again(finished, stjax):
   workdir, _ = finished
   before = (workdir / "evaluation/metrics.json").read_text()
@@ -122,6 +123,7 @@ def test_a_finished_run_only_evaluates_again(finished, stjax):
   assert (workdir / "evaluation/metrics.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_longer_forecasts_are_fed_back_and_begin_the_same(finished, stjax):
   workdir, _ = finished
   path = workdir / "forecast/test.zarr"
@@ -294,6 +296,7 @@ def _last_step(workdir):
     return 0
 
 
+@pytest.mark.slow
 def test_a_diverged_run_names_the_step_and_keeps_the_last_good_state(
     stjax, tmp_path
 ):

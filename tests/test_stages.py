@@ -249,6 +249,7 @@ def test_what_has_nothing_to_train_is_scored_all_the_same(
     assert mae == pytest.approx(alone, rel=0.5)
 
 
+@pytest.mark.slow
 def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(
     folder, tmp_path
 ):
@@ -270,6 +271,7 @@ def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(
   )
 
 
+@pytest.mark.slow
 def test_a_convolutional_mean_and_denoiser_make_an_ensemble(
     make_run, tmp_path
 ):

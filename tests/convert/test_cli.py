@@ -103,6 +103,7 @@ def assert_fails(result, *words):
     assert word in message, message
 
 
+@pytest.mark.slow
 def test_the_report_lists_every_array_by_both_names(converted, state_dict):
   rows = [line.split() for line in converted[2].splitlines()]
   by_key = {row[0]: row[1:] for row in rows if len(row) > 3}
@@ -133,6 +134,7 @@ def test_weights_come_back_from_a_work_directory_bit_for_bit(
   assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_converted_network_is_evaluated_then_trained_on(
     converted, make_run, state_dict
 ):
@@ -180,6 +182,7 @@ def test_an_existing_run_is_not_overwritten(call, converted, weights):
   )
 
 
+@pytest.mark.slow
 def test_a_golden_networks_error_is_that_of_rounding(call, tmp_path):
   with np.load(GOLDEN) as archive:
     arrays = dict(archive)

@@ -70,6 +70,7 @@ def test_a_longer_forecast_begins_with_the_shorter_one(name):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_recomputing_steps_changes_no_gradient(name):
   x = inputs()
@@ -88,6 +89,7 @@ def test_recomputing_steps_changes_no_gradient(name):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_to_shift_a_pattern(name):
   # A random pattern moves one patch a frame around a torus.

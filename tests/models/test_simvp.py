@@ -146,9 +146,8 @@ def test_stochastic_depth_and_dropout_change_training_passes_only():
   jax.eval_shape(module.apply, variables, x)  # Needs no random key.
 
 
-@pytest.mark.parametrize(
-  "translator", ["gsta", pytest.param("incepu", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("translator", ["gsta", "incepu"])
 def test_recomputing_blocks_changes_no_gradient(translator):
   x = inputs()
   gradients = []

@@ -98,12 +98,14 @@ def gradients_of_parameters(remat):
   return jit(jax.grad(loss))(variables["params"])
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_finite_gradient():
   leaves = jax.tree_util.tree_leaves_with_path(gradients_of_parameters(False))
   for path, leaf in leaves:
     assert jnp.isfinite(leaf).all() and jnp.abs(leaf).max() > 0, path
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_no_gradient():
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
