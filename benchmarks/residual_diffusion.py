@@ -119,7 +119,7 @@ def stjax_contenders(run) -> dict[str, Contender]:
   """A train step and a batch of forecasts."""
   import jax
 
-  from stjax import forecast as forecast_lib
+  from stjax import rollout as rollout_lib
   from stjax import sharding
 
   config = run.config
@@ -129,12 +129,13 @@ def stjax_contenders(run) -> dict[str, Contender]:
     first_batch(run, config.global_batch_size), run.mesh
   )
   windows = config.forecast.batch_size
-  forecast = forecast_lib.compile_forecast(
-    run, windows, config.forecast.members, config.data.horizon
+  horizon = config.data.horizon
+  rollout = rollout_lib.Rollout(
+    run, windows, config.forecast.members, horizon, frames=horizon
   )
   histories = sharding.put_batch(first_batch(run, windows), run.mesh)
   variables = run.fresh_state().variables()
-  key = forecast_lib.forecast_key(config.seed)
+  key = rollout_lib.forecast_key(config.seed)
 
   def train():
     nonlocal state
@@ -142,7 +143,8 @@ def stjax_contenders(run) -> dict[str, Contender]:
     return float(scalars["loss"])
 
   def sample():
-    return jax.block_until_ready(forecast(variables, frozen, histories, key))
+    (piece,) = rollout.pieces(variables, frozen, histories, key)
+    return jax.block_until_ready(piece.fields)
 
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
   return {

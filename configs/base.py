@@ -113,6 +113,12 @@ def get_config() -> ml_collections.ConfigDict:
       members=1,  # Of the ensemble; evaluation draws as many.
       member_chunk=0,  # Members made at the same time; 0: as memory allows.
       batch_size=8,
+      # Lead times made, written and kept to go on from together; 0: as many
+      # as 256 MiB hold.
+      lead_chunk=0,
+      # Standard deviations from the training mean at which a forecast stops;
+      # 0: only where it is not finite.
+      blow_up=1000.0,
       # (lowest, highest) possible value, None for no end: others are clipped.
       valid_range=(),
       sampler=config_dict.create(  # Of methods that sample.

@@ -75,6 +75,7 @@ def build(
     statistics: normalise.Statistics | None = None,
     cache_dir: str | os.PathLike | None = None,
     every: int = 1,
+    frames: int = 0,
 ) -> Split:
   """Builds one split of a data set.
 
@@ -95,6 +96,8 @@ def build(
     cache_dir: folder for prepared copies and statistics.
     every: only every so many windows of the split are in it, beginning with
       the first; statistics are still of the whole training split.
+    frames: target frames that are read, and that the mask covers; 0: all.
+      Time and calendar always go on to the horizon.
 
   Raises:
     DataError: for settings or data that cannot be used.
@@ -102,6 +105,8 @@ def build(
   resolved = options.resolve(data_config)
   train = split == "train" if train is None else train
   _check(resolved, batch_size, process_index, process_count, start, seed, every)
+  if not isinstance(frames, int) or frames < 0:
+    raise errors.DataError(f"frames={frames!r}; expected a number from 0.")
   cache_dir = os.fspath(cache_dir) if cache_dir else None
   source = training.open_store(resolved, cache_dir)
   whole = windows.make(source, split, **training.cutting(resolved))
@@ -123,7 +128,7 @@ def build(
       source, mine, resolved["history"], statistics,
       resolved["missing"] == "mask", frame,
       slice(process_index * rows, (process_index + 1) * rows),
-      operations if train else (), seed, days, every))
+      operations if train else (), seed, days, every, frames))
   return Split(
       batches=_prefetched(batches, **resolved["loader"]),
       num_examples=len(mine),
@@ -144,7 +149,7 @@ class _Read:
 
   def __init__(
       self, store, cut, history, statistics, mask, frame, rows, operations,
-      seed, days, every):
+      seed, days, every, targets):
     self._store = store
     self._windows = cut
     self._history = history
@@ -153,6 +158,7 @@ class _Read:
     self._frame = frame
     self._rows = rows
     self._every = every
+    self._length = min(history + (targets or cut.length), cut.length)
     self._operations = operations
     self._seed = seed
     self._calendar = days
@@ -162,13 +168,14 @@ class _Read:
     index, valid, position = (part[self._rows] for part in batch)
     cut, history, size = self._windows, self._history, len(index)
     inputs = np.empty((size, history, *self._frame), np.float32)
-    targets = np.empty((size, cut.length - history, *self._frame), np.float32)
+    targets = np.empty(
+        (size, self._length - history, *self._frame), np.float32)
     time = np.empty((size, cut.length), np.int64)
     columns = self._calendar.columns
     days = np.empty((size, cut.length, len(columns)), np.int32)
     for row, window in enumerate(index):
       sequence, start = int(cut.sequence[window]), int(cut.start[window])
-      frames = self._store.read(sequence, start, start + cut.length)
+      frames = self._store.read(sequence, start, start + self._length)
       if self._operations:
         frames = augment.apply(
             frames, self._operations, self._seed, int(position[row]))

@@ -94,6 +94,8 @@ _SECTIONS = {
         "members",
         "member_chunk",
         "batch_size",
+        "lead_chunk",
+        "blow_up",
         "valid_range",
         "sampler",
     ),
@@ -289,6 +291,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
       "log.every_steps",
       "log.histograms_every_steps",
       "forecast.member_chunk",
+      "forecast.lead_chunk",
+      "forecast.blow_up",
       "optimizer.clip_norm",
       "optimizer.weight_decay",
   ):

@@ -9,15 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from absl import logging
 
 import input_pipeline
 from stjax import baselines as baselines_lib
-from stjax import config as config_lib
-from stjax import figures, initialise
-from stjax import forecast as forecast_lib
+from stjax import figures, grid, initialise
 from stjax import metrics as metrics_lib
+from stjax import rollout as rollout_lib
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
 from stjax.metrics import tables
@@ -41,37 +39,6 @@ class Scores:
   loss: float
   results: dict[str, dict[str, dict[str, metrics_lib.Score]]]
   diagrams: dict[str, dict[str, dict[str, np.ndarray]]]
-
-
-def area_weights(kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
-  """Weights of the grid's cells, from its coordinates.
-
-  Args:
-    kind: "none", or "latitude" for the cosine of the latitude.
-    coordinates: a grid with a latitude along H, or over (H, W).
-
-  Returns:
-    [H] or [H, W], or None.
-
-  Raises:
-    ConfigError: unknown kind, or no latitude among the coordinates.
-  """
-  kinds = {"none": None, "latitude": None}
-  config_lib.pick("evaluation.area_weights", kind, kinds)
-  if kind == "none":
-    return None
-  space = tuple(coordinates.attrs["spatial_dims"])
-  for name, values in coordinates.coords.items():
-    is_latitude = str(name).lower() in ("lat", "latitude") or str(
-        values.attrs.get("standard_name")
-    ) == "latitude"
-    if is_latitude and values.dims in (space, space[:1]):
-      return np.cos(np.deg2rad(values.values))
-  raise config_lib.ConfigError(
-      "evaluation.area_weights='latitude' needs a coordinate lat or latitude"
-      f" along {space[0]!r} or {space}; the data have"
-      f" {sorted(map(str, coordinates.coords))}. Use 'none'."
-  )
 
 
 class Evaluator:
@@ -100,7 +67,9 @@ class Evaluator:
     self._metrics = metrics_lib.build(
         tuple(options.conventions),
         data_range=options.data_range or _observed_range(run.statistics),
-        area_weights=area_weights(options.area_weights, run.coordinates),
+        area_weights=grid.area_weights(
+            "evaluation.area_weights", options.area_weights, run.coordinates
+        ),
         thresholds=tuple(options.thresholds),
     )
 
@@ -111,7 +80,7 @@ class Evaluator:
       batch = run.abstract_batch(
           self._batch_size, options.history, options.horizon
       )
-      key = jax.eval_shape(lambda: forecast_lib.forecast_key(0))
+      key = jax.eval_shape(lambda: rollout_lib.forecast_key(0))
       rows = {"fields": batch["targets"].shape}
       by_row = sharding_lib.batch_shardings(rows, run.mesh)["fields"]
       bands = sharding_lib.batch_shardings(
@@ -141,7 +110,7 @@ class Evaluator:
     trained = self._run.as_trained(batch)
     loss, outputs = method.loss(variables, frozen, trained, key, train=False)
     weight = jnp.asarray(outputs.weight, jnp.float32)
-    forecast = forecast_lib.ensemble(
+    forecast = rollout_lib.ensemble(
         self._run, self._batch_size, self._members, horizon
     )
     members = forecast(variables, frozen, trained, key)
@@ -189,7 +158,7 @@ class Evaluator:
     """
     accumulators = {}
     loss = np.zeros(2)
-    key = forecast_lib.forecast_key(self._run.config.seed)
+    key = rollout_lib.forecast_key(self._run.config.seed)
     first = 0
     for host_batch in data.batches:
       batch = sharding_lib.put_batch(host_batch, self._run.mesh)

@@ -1,125 +1,51 @@
 """Labelled forecasts: a checkpoint and initial conditions -> a Zarr store."""
 
-import functools
+import io
+import json
 import math
 import pathlib
 import shutil
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 import xarray as xr
 import zarr
 from absl import logging
+from jax.experimental import multihost_utils
 
-from stjax import initialise
+from stjax import config as config_lib
+from stjax import files, initialise
+from stjax import rollout as rollout_lib
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
-from stjax.methods import base
-from stjax.models import layers
+from stjax.metrics import tables
 
 PyTree = Any
 _CHUNK_VALUES = 2**20  # Of the store: whole forecasts, up to about 4 MB.
-# Folded into the run's key, so that forecasts do not repeat training's draws.
-FORECAST_STREAM = 1
 
 
-def forecast_key(seed: int) -> jax.Array:
-  """The base key of all forecasts of a run."""
-  return jax.random.fold_in(jax.random.key(seed), FORECAST_STREAM)
+class BlownUp(RuntimeError):
+  """A forecast left everything that was ever observed."""
 
 
-def ensemble(
-    run: run_lib.Run, batch_size: int, members: int, horizon: int
-) -> Callable[..., jax.Array]:
-  """Returns (variables, frozen, batch, key) -> normalised forecasts.
-
-  The devices share the rows of the batch; where these do not divide, the
-  members.
-
-  Args:
-    run: the run.
-    batch_size: examples over all devices.
-    members: ensemble members M.
-    horizon: frames T_out; more than the trained ones are fed back.
-
-  Returns:
-    A function to [M, B, T_out, H, W, C].
-  """
-
-  def forecast(variables, frozen, batch, key, members):
-    return base.rollout(
-        run.method, variables, frozen, batch, key, members, horizon
-    )
-
-  if batch_size % sharding_lib.row_parts(run.mesh) == 0:
-    return functools.partial(forecast, members=members)
-
-  def own(*arguments):
-    with layers.convolution_mesh(None):  # Each device holds whole arrays.
-      return forecast(*arguments)
-
-  return sharding_lib.over_members(own, run.mesh, members)
+def _progress_path(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(f".{path.name}.progress.npz")
 
 
-def compile_forecast(
-    run: run_lib.Run, batch_size: int, members: int, horizon: int
-) -> Callable[..., jax.Array]:
-  """Compiles (variables, frozen, batch, key) -> forecast, physical units.
-
-  Args:
-    run: the run.
-    batch_size: examples over all devices.
-    members: ensemble members M.
-    horizon: frames T_out; more than the trained ones are fed back.
-
-  Returns:
-    A function to [M, B, T_out, H, W, C].
-  """
-  batch = run.abstract_batch(batch_size)
-  # What is known in advance goes on to the last lead time.
-  longer = run.abstract_batch(
-      batch_size, horizon=max(horizon, run.config.data.horizon)
-  )
-  batch |= {name: longer[name] for name in base.KNOWN if name in longer}
-  shapes = {k: v.shape for k, v in batch.items()}
-  out = (members, batch_size, horizon, *run.example_shape["inputs"][1:])
-  sharding = sharding_lib.batch_shardings({"forecast": out}, run.mesh, 1)
-
-  forecast = ensemble(run, batch_size, members, horizon)
-
-  def function(variables, frozen, batch, key):
-    return run.physical(forecast(variables, frozen, batch, key))
-
-  with layers.convolution_mesh(run.mesh):
-    return (
-        jax.jit(
-            function,
-            in_shardings=(
-                None,
-                None,
-                sharding_lib.batch_shardings(shapes, run.mesh),
-                sharding_lib.replicated(run.mesh),
-            ),
-            out_shardings=sharding["forecast"],
-        )
-        .lower(
-            run.abstract_variables,
-            run.abstract_frozen,
-            batch,
-            jax.eval_shape(functools.partial(forecast_key, 0)),
-        )
-        .compile()
-    )
+def _read_histories(path: pathlib.Path) -> np.ndarray:
+  with np.load(_progress_path(path), allow_pickle=False) as saved:
+    return saved["histories"]
 
 
 class ForecastStore:
   """A Zarr store that forecasts are written into, batch by batch.
 
   It is written beside its place and moved there when it is complete, so that
-  a crash never leaves half a store under the final name.
+  a crash never leaves half a store under the final name; a draft that the
+  same forecast left is gone on with.
 
   Args:
     path: where the store goes, ending in .zarr.
@@ -128,6 +54,9 @@ class ForecastStore:
     labels: names and times of the examples, on dimension "sample".
     members: ensemble members M.
     attributes: of the whole store.
+    frames: lead times that are written together; 0: all.
+    about: what a draft must have been made of to be gone on with, plain
+      values; None: none is.
   """
 
   def __init__(
@@ -137,12 +66,33 @@ class ForecastStore:
       labels: xr.Dataset,
       members: int,
       attributes: dict[str, str],
+      frames: int = 0,
+      about: dict[str, Any] | None = None,
   ):
     self._path = path
-    self._draft = path.with_name(f".{path.name}.draft")
-    if self._draft.exists():
-      shutil.rmtree(self._draft)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    self.draft = path.with_name(f".{path.name}.draft")
+    self._progress = _progress_path(path)
+    self._about = json.dumps(about, sort_keys=True)
+    self._names = list(coordinates.data_vars)
+    # Where to go on: example and lead time.
+    self.reached = self._find_progress() if about else None
+    if self.reached is None:
+      self._create(coordinates, labels, members, attributes, frames)
+    self._group = zarr.open_group(self.draft, mode="a")
+
+  def _find_progress(self):
+    if not (self._progress.exists() and self.draft.exists()):
+      return None
+    with np.load(self._progress, allow_pickle=False) as saved:
+      if str(saved["about"]) != self._about:
+        return None
+      return int(saved["example"]), int(saved["lead"])
+
+  def _create(self, coordinates, labels, members, attributes, frames):
+    """Makes an empty draft."""
+    self._progress.unlink(missing_ok=True)
+    shutil.rmtree(self.draft, ignore_errors=True)
+    self._path.parent.mkdir(parents=True, exist_ok=True)
     lead = coordinates.sizes["lead_time"]
     space = list(coordinates.attrs["spatial_dims"])
     samples = labels.sizes["sample"]
@@ -162,18 +112,18 @@ class ForecastStore:
     # Zarr has a stable type for strings of any length only.
     texts = [n for n, c in frame.coords.items() if c.dtype.kind == "U"]
     frame = frame.assign_coords({n: frame[n].astype(object) for n in texts})
-    frame.to_zarr(self._draft, mode="w", consolidated=False)
-    self._group = zarr.open_group(self._draft, mode="a")
-    self._names = list(coordinates.data_vars)
+    frame.to_zarr(self.draft, mode="w", consolidated=False)
+    group = zarr.open_group(self.draft, mode="a")
     dims = ("member", axis, "lead_time", *space)
     grid = tuple(coordinates.sizes[d] for d in space)
     # Small fields of many members would be as many tiny files.
-    together = max(_CHUNK_VALUES // (lead * math.prod(grid)), 1)
+    frames = min(frames or lead, lead)
+    together = max(_CHUNK_VALUES // (frames * math.prod(grid)), 1)
     for name in self._names:
-      array = self._group.create_array(
+      array = group.create_array(
           name,
           shape=(members, samples, lead, *grid),
-          chunks=(min(members, together), 1, lead, *grid),
+          chunks=(min(members, together), 1, frames, *grid),
           dtype="float32",
           fill_value=float("nan"),
           dimension_names=dims,
@@ -187,28 +137,48 @@ class ForecastStore:
       if extra:
         array.attrs["coordinates"] = extra
 
-  def write(self, first: int, forecast: np.ndarray) -> None:
-    """Writes examples `first`, `first + 1`, ...
+  def write(self, first: int, forecast: np.ndarray, lead: int = 0) -> None:
+    """Writes lead times of examples `first`, `first + 1`, ...
 
     Args:
       first: number of the first example.
-      forecast: [M, B, T_out, H, W, C] in physical units.
+      forecast: [M, B, n, H, W, C] in physical units.
+      lead: number of the first lead time.
     """
     rows = slice(first, first + forecast.shape[1])
+    leads = slice(lead, lead + forecast.shape[2])
     for channel, name in enumerate(self._names):
-      self._group[name][:, rows] = forecast[..., channel]
+      self._group[name][:, rows, leads] = forecast[..., channel]
+
+  def keep_progress(
+      self, example: int, lead: int, histories: np.ndarray | None
+  ) -> None:
+    """Remembers how far the draft is written.
+
+    Args:
+      example: number of the first example that is not complete.
+      lead: lead times of it that are written.
+      histories: what the forecast goes on from, where lead is not 0.
+    """
+    parts = {"about": self._about, "example": example, "lead": lead}
+    if histories is not None:
+      parts["histories"] = histories
+    content = io.BytesIO()
+    np.savez(content, **parts)
+    files.write_atomically(self._progress, content.getvalue())
 
   def close(self) -> None:
     """Completes the store and moves it to its place."""
     with warnings.catch_warnings():
       # Not in the Zarr 3 specification yet, but what xarray looks for.
       warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-      zarr.consolidate_metadata(self._draft)
+      zarr.consolidate_metadata(self.draft)
     old = self._path.with_name(f".{self._path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if self._path.exists():
       self._path.rename(old)
-    self._draft.rename(self._path)
+    self.draft.rename(self._path)
+    self._progress.unlink(missing_ok=True)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -222,6 +192,9 @@ def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
 def forecast(run: run_lib.Run) -> pathlib.Path:
   """Makes forecasts of a split and leaves them as a labelled store.
 
+  They are made and written a piece of lead times at a time, with what is
+  needed to go on: the same call after a crash goes on from the last piece.
+
   Args:
     run: the run; `config.forecast` says which split, checkpoint, horizon and
       how many members.
@@ -233,45 +206,83 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   Raises:
     ConfigError: no checkpoint.
     DataError: the split has no window of this length.
+    BlownUp: a forecast is not finite, or `forecast.blow_up` standard
+      deviations away from the training mean.
   """
   options = run.config.forecast
-  horizon = options.horizon or run.config.data.horizon
+  trained = run.config.data.horizon
+  horizon = options.horizon or trained
   variables = initialise.load_variables(run, run.workdir, options.checkpoint)
   frozen = initialise.frozen(run)
-  data = run.split(
-      options.split,
-      options.batch_size,
-      history=options.history,
-      horizon=max(horizon, run.config.data.horizon),
+  longest = dict(
+      history=options.history, horizon=max(horizon, trained), frames=trained
   )
-  function = compile_forecast(
-      run, options.batch_size, options.members, horizon
+  data = run.split(options.split, options.batch_size, **longest)
+  frames = rollout_lib.piece_frames(
+      run, options.batch_size, options.members, horizon, options.lead_chunk
+  )
+  rollout = rollout_lib.Rollout(
+      run, options.batch_size, options.members, horizon, frames
   )
   path = run.workdir / "forecast" / f"{options.split}.zarr"
   store = None
   if jax.process_index() == 0:
+    labels = data.labels
+    if "lead_time" in labels.dims:
+      labels = labels.isel(lead_time=slice(horizon))
     store = ForecastStore(
         path,
         data.coordinates.isel(lead_time=slice(horizon)),
-        data.labels.isel(lead_time=slice(horizon))
-        if "lead_time" in data.labels.dims
-        else data.labels,
+        labels,
         options.members,
         {
             "Conventions": "CF-1.10",
             "source": f"stjax, {run.config.model.name}",
             "normalisation": run.statistics.kind,
         },
+        frames=frames,
+        about=_about(run, variables, frames),
     )
-  key = forecast_key(run.config.seed)
-  first = 0
+  first, lead, histories = _where_to_begin(path, store)
+  if first or lead:
+    logging.info(
+        "Going on with %s from forecast %d, lead time %d", path, first, lead
+    )
+    data = run.split(
+        options.split,
+        options.batch_size,
+        start=first // options.batch_size,
+        **longest,
+    )
+  key = rollout_lib.forecast_key(run.config.seed)
   for batch in data.batches:
     batch = sharding_lib.put_batch(run.as_trained(batch), run.mesh)
-    fields = sharding_lib.fetch(function(variables, frozen, batch, key))
     count = min(options.batch_size, data.num_examples - first)
-    if store is not None:
-      store.write(first, fields[:, :count])
-    first += count
+    for piece in rollout.pieces(
+        variables, frozen, batch, key, lead, histories
+    ):
+      sound = _sound_leads(piece, count, options.blow_up)
+      fields = sharding_lib.fetch(piece.fields)[:, :count, :sound]
+      if store is not None:
+        store.write(first, fields, piece.lead)
+      if sound < piece.fields.shape[2]:
+        raise BlownUp(_blown_up(run, data, piece, first, count, sound, path))
+      reached = piece.lead + sound
+      if reached < horizon:
+        histories = sharding_lib.fetch(piece.histories)
+        if store is not None:
+          store.keep_progress(first, reached, histories)
+        logging.info(
+            "Forecasts %d to %d of %d: %d of %d lead times",
+            first + 1,
+            first + count,
+            data.num_examples,
+            reached,
+            horizon,
+        )
+    first, lead, histories = first + count, 0, None
+    if store is not None and first < data.num_examples:
+      store.keep_progress(first, 0, None)
   if store is not None:
     store.close()
   logging.info(
@@ -282,3 +293,57 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
       path,
   )
   return path
+
+
+def _about(run: run_lib.Run, variables: PyTree, frames: int) -> dict:
+  """What makes two forecasts the same."""
+  config = config_lib.plain(run.config)
+  parts = ("seed", "precision", "method", "model", "data", "forecast")
+  return {name: config[name] for name in parts} | {
+      "frames": frames,
+      # Of the weights, wherever they came from.
+      "norm": float(optax.tree.norm(variables["params"])),
+  }
+
+
+def _where_to_begin(
+    path: pathlib.Path, store: ForecastStore | None
+) -> tuple[int, int, np.ndarray | None]:
+  """Example, lead time and histories that a draft was left at."""
+  reached = (0, 0)
+  if store is not None and store.reached:
+    reached = store.reached
+  if jax.process_count() > 1:
+    example, lead = multihost_utils.broadcast_one_to_all(np.asarray(reached))
+    reached = int(example), int(lead)
+  return *reached, _read_histories(path) if reached[1] else None
+
+
+def _sound_leads(piece: rollout_lib.Piece, count: int, limit: float) -> int:
+  """How many lead times of a piece come before a blow-up."""
+  extreme = sharding_lib.fetch(piece.extreme)[:, :count]
+  # Written so that NaN is beyond the limit too.
+  sound = extreme < (limit or np.inf)
+  sound = sound.all(axis=(0, 1, 3))
+  return len(sound) if sound.all() else int(np.argmin(sound))
+
+
+def _blown_up(run, data, piece, first, count, sound, path) -> str:
+  """Says which forecast blew up, and when."""
+  extreme = sharding_lib.fetch(piece.extreme)[:, :count, sound]
+  beyond = ~(extreme < (run.config.forecast.blow_up or np.inf))
+  member, row, channel = np.argwhere(beyond)[0]
+  lead = piece.lead + sound
+  name = list(data.coordinates.data_vars)[channel]
+  label = tables.lead_labels(data.coordinates.lead_time.values)[lead]
+  start = data.labels.isel(sample=first + int(row))
+  when = start.get("init_time", start["start"]).values
+  distance = extreme[member, row, channel]
+  return (
+      f"the forecast from {when} blew up at lead time {label} (frame"
+      f" {lead + 1}): member {member} of {name!r} is {distance:.3g} standard"
+      f" deviations from its training mean (forecast.blow_up="
+      f"{run.config.forecast.blow_up:g}). What came before is in"
+      f" {path.with_name(f'.{path.name}.draft')}. Shorten forecast.horizon, or"
+      " train for longer rollouts (docs/rollouts.md)."
+  )

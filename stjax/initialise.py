@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 import input_pipeline
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
-from stjax import convert
+from stjax import convert, grid
 from stjax import files as stjax_files
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
@@ -404,4 +404,10 @@ def _material(run: run_lib.Run) -> base.Material:
         cache_dir=run.workdir / "data",
     )
 
-  return base.Material(series, batches, sharding_lib.fetch)
+  def areas(key: str) -> np.ndarray:
+    weights = grid.area_weights(key, "latitude", run.coordinates)
+    weights = weights.reshape(weights.shape + (1,) * (2 - weights.ndim))
+    shape = run.example_shape["targets"][1:3]
+    return np.broadcast_to(weights / weights.mean(), shape)
+
+  return base.Material(series, batches, sharding_lib.fetch, areas)

@@ -37,7 +37,7 @@ def main() -> None:
       evaluate.evaluate(run)
     if mode in ("all", "forecast"):
       forecast.forecast(run)
-  except train.Diverged as error:
+  except (train.Diverged, forecast.BlownUp) as error:
     cli.fail(error, status=1)
 
 

@@ -104,11 +104,13 @@ class Run:
       history: int = 0,
       horizon: int = 0,
       every: int = 1,
+      frames: int = 0,
   ) -> input_pipeline.Split:
     """Opens a split of the data; see `input_pipeline.build`.
 
     A history or horizon other than 0 is used instead of the trained one;
-    of the windows, every `every`-th is taken.
+    of the windows, every `every`-th is taken; of the targets, `frames` are
+    read if that is not 0.
     """
     return _open(
         self.config,
@@ -122,6 +124,7 @@ class Run:
         history=history,
         horizon=horizon,
         every=every,
+        frames=frames,
     )
 
   def check_splits(self, mode: str) -> None:
@@ -264,12 +267,22 @@ class Run:
     with layers.convolution_mesh(self.mesh):
       return init(jax.random.key(self.config.seed))
 
-  def compile_train_step(self) -> jax.stages.Compiled:
-    """Compiles (state, batch, frozen) -> (state, scalars) once."""
+  def phases(self) -> tuple[tuple[int, base.Method], ...]:
+    """What is trained when: (first step, method); see `Method.phases`."""
+    return self.method.phases(self.steps_per_epoch)
+
+  def compile_train_step(
+      self, method: base.Method | None = None
+  ) -> jax.stages.Compiled:
+    """Compiles (state, batch, frozen) -> (state, scalars) once.
+
+    Args:
+      method: of the phase; by default the run's.
+    """
     optimizer = self.optimizer()
     function = functools.partial(
         step_lib.train_step,
-        method=self.method,
+        method=method or self.method,
         transformation=optimizer.transformation,
         learning_rate=optimizer.learning_rate,
         accumulation_steps=self.config.accumulation_steps,
@@ -534,14 +547,15 @@ def build(
       num_steps=num_steps,
   )
   try:
-    with layers.convolution_mesh(mesh):
-      jax.eval_shape(
-          functools.partial(method.loss, train=True),
-          run.abstract_variables,
-          run.abstract_frozen,
-          run.abstract_batch(config.global_batch_size),
-          jax.random.key(0),
-      )
+    for _, part in run.phases():
+      with layers.convolution_mesh(mesh):
+        jax.eval_shape(
+            functools.partial(part.loss, train=True),
+            run.abstract_variables,
+            run.abstract_frozen,
+            run.abstract_batch(config.global_batch_size),
+            jax.random.key(0),
+        )
   except config_lib.ConfigError:
     raise  # A method's own, which names its key.
   except ValueError as error:

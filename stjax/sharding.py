@@ -159,32 +159,42 @@ def row_parts(mesh: jax.sharding.Mesh) -> int:
 
 
 def over_members(
-    function: Callable[..., jax.Array], mesh: jax.sharding.Mesh, members: int
-) -> Callable[..., jax.Array]:
+    function: Callable[..., PyTree],
+    mesh: jax.sharding.Mesh,
+    members: int,
+    of_members: int = 0,
+) -> Callable[..., PyTree]:
   """Lets every device make members of its own, each for the whole batch.
 
   Args:
-    function: (*arguments, numbers [m] of members) -> [m, ...].
+    function: (*arguments, numbers [m] of members) -> arrays [m, ...].
     mesh: the device mesh.
     members: M, of any number.
+    of_members: how many of the last arguments are arrays [M, ...], of which
+      the function gets its [m, ...].
 
   Returns:
-    (*arguments) -> [M, ...].
+    (*arguments) -> arrays [M, ...].
   """
   parts = row_parts(mesh)
   # The devices make equally many; what is too much is made and dropped.
   numbers = jnp.arange(-(-members // parts) * parts)
 
   def shared(*arguments):
-    whole = (PartitionSpec(),) * len(arguments)
+    split = len(arguments) - of_members
+    theirs = arguments[split:]
+    if len(numbers) > members:
+      theirs = [array[numbers % members] for array in theirs]
+    whole, some = PartitionSpec(), PartitionSpec(BATCH_AXES)
     mapped = jax.shard_map(
         function,
         mesh=mesh,
-        in_specs=(*whole, PartitionSpec(BATCH_AXES)),
-        out_specs=PartitionSpec(BATCH_AXES),
+        in_specs=(whole,) * split + (some,) * (of_members + 1),
+        out_specs=some,
         check_vma=False,
     )
-    return mapped(*arguments, numbers)[:members]
+    made = mapped(*arguments[:split], *theirs, numbers)
+    return jax.tree.map(lambda array: array[:members], made)
 
   return shared
 

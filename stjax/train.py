@@ -4,6 +4,7 @@ It never asks which method runs. The host reads the scalars of step N - 1
 after it has sent off step N, so that the devices never wait for it.
 """
 
+import bisect
 import contextlib
 import math
 import signal
@@ -62,6 +63,43 @@ class _StopRequest:
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(step)
     return self.asked
+
+
+class _Phases:
+  """Compiled train steps, one a phase of the method; see `Method.phases`."""
+
+  def __init__(self, run: run_lib.Run):
+    self._run = run
+    self._phases = run.phases()
+    self._number = None
+
+  def _after(self, step: int) -> int:
+    """Number of the phase that trains the step after `step`."""
+    firsts = [first for first, _ in self._phases]
+    return bisect.bisect_right(firsts, step) - 1
+
+  def begins(self, step: int) -> bool:
+    """Whether the step after `step` belongs to another phase."""
+    return self._after(step) != self._number
+
+  def step_after(self, step: int) -> jax.stages.Compiled:
+    """Compiles the train step of the phase that begins."""
+    self._number = self._after(step)
+    start = time.monotonic()
+    method = self._phases[self._number][1]
+    compiled = self._run.compile_train_step(method)
+    of_all = ""
+    if len(self._phases) > 1:
+      of_all = (
+          f" of phase {self._number + 1} of {len(self._phases)}"
+          f" ({method.horizon} frames)"
+      )
+    logging.info(
+        "Compiled the train step%s in %.1f s",
+        of_all,
+        time.monotonic() - start,
+    )
+    return compiled
 
 
 def _check_finite(
@@ -134,9 +172,8 @@ def train(run: run_lib.Run) -> bool:
         " score of the validation split:"
         f" {config_lib.near(config.checkpoint.best_metric, names)}."
     )
-  start = time.monotonic()
-  train_step = run.compile_train_step()
-  logging.info("Compiled the train step in %.1f s", time.monotonic() - start)
+  phases = _Phases(run)
+  train_step = phases.step_after(step)
   data = run.split(
       "train",
       config.global_batch_size,
@@ -174,6 +211,10 @@ def train(run: run_lib.Run) -> bool:
       while step < run.num_steps:
         with progress.waiting():
           batch = next(batches)
+        if phases.begins(step):
+          settle()
+          with progress.paused():
+            train_step = phases.step_after(step)
         state, scalars = train_step(
             state, sharding_lib.put_batch(batch, run.mesh), frozen
         )

@@ -145,21 +145,6 @@ def test_the_lead_mean_is_that_of_the_training_targets(make_run):
   np.testing.assert_array_equal(baselines.lead_mean(run), mean)
 
 
-def test_area_weights_need_a_latitude():
-  grid = xr.Dataset(coords={"y": np.arange(3.0)})
-  grid.attrs["spatial_dims"] = ["y", "x"]
-  assert evaluate.area_weights("none", grid) is None
-  with pytest.raises(config_lib.ConfigError, match="latitude"):
-    evaluate.area_weights("latitude", grid)
-  with pytest.raises(config_lib.ConfigError, match="area_weights"):
-    evaluate.area_weights("cosine", grid)
-  globe = xr.Dataset(coords={"lat": [0.0, 60.0]})
-  globe.attrs["spatial_dims"] = ["lat", "lon"]
-  np.testing.assert_allclose(
-      evaluate.area_weights("latitude", globe), [1.0, 0.5]
-  )
-
-
 def test_a_store_appears_only_when_it_is_whole(tmp_path):
   coordinates = xr.Dataset(
       {"t": ((), np.nan, {"units": "K"})},

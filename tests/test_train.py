@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import flax.linen as nn
 import jax
@@ -13,10 +14,10 @@ from stjax import run as run_lib
 from stjax import train
 
 
-def plates(folder, spoilt=None):
+def plates(folder, spoilt=None, frames=6):
   """Ten sequences whose last one is in the test split; it may be spoilt."""
   folder.mkdir(parents=True, exist_ok=True)
-  data = np.random.RandomState(0).rand(10, 6, 4, 4).astype(np.float32)
+  data = np.random.RandomState(0).rand(10, frames, 4, 4).astype(np.float32)
   if spoilt is not None:
     order = np.random.RandomState(0).permutation(10)
     data[order[8:]] = spoilt  # Validation has number 7, test 8 and 9.
@@ -113,3 +114,32 @@ def test_the_network_of_a_run_is_a_flax_module(tmp_path):
   run = build(tmp_path, plates(tmp_path))
   assert isinstance(run.method.network, nn.Module)
   assert "Total:" in run.describe() and "Mesh:" in run.describe()
+
+
+def test_a_curriculum_resumed_across_its_border_equals_the_uninterrupted_one(
+    tmp_path,
+):
+  def build_one(folder):
+    config = plates(folder)  # 21 examples, batches of 4.
+    config.update_from_flattened_dict({
+        "method.curriculum": ((0, 1), (0.75, 2)),
+        "num_steps": 6,
+        "checkpoint.every_steps": 3,
+        "evaluation.every_epochs": 0.0,
+    })
+    return build(folder, config)
+
+  whole, cut = build_one(tmp_path / "a"), build_one(tmp_path / "b")
+  assert [first for first, _ in whole.phases()] == [0, 4]
+  assert train.train(whole) and train.train(cut)
+  shutil.rmtree(cut.workdir / "checkpoints" / "6")
+  again = build_one(tmp_path / "b")
+  assert train.train(again)
+  assert trees_equal(latest(again), latest(whole))
+
+
+def latest(run):
+  checkpoints = run.checkpoints()
+  state, _ = checkpoints.restore(checkpoints.latest_step, run.abstract_state)
+  checkpoints.close()
+  return state

@@ -2,7 +2,9 @@
 
 import abc
 import dataclasses
+import fractions
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -94,11 +96,14 @@ class Material:
       normalised, NaN where missing.
     batches: (split) -> the batches of one pass over that split, on devices.
     fetch: brings an array of the devices to every host.
+    areas: (config key that asks) -> the cells' areas [H, W] by their
+      latitude, mean 1.
   """
 
   series: Callable[[], list[np.ndarray]]
   batches: Callable[[str], Iterable[Batch]]
   fetch: Callable[[jax.Array], np.ndarray]
+  areas: Callable[[str], np.ndarray]
 
 
 class Method(abc.ABC):
@@ -148,6 +153,21 @@ class Method(abc.ABC):
     """
     del frozen, material
     return {}
+
+  def phases(
+      self, steps_per_epoch: fractions.Fraction
+  ) -> tuple[tuple[int, "Method"], ...]:
+    """What is trained when: (first step, method), from step 0 on.
+
+    All phases share variables, frozen variables and batches; each compiles a
+    train step of its own. Which one runs follows from the number of steps
+    made, so a resumed run is in the same one.
+
+    Args:
+      steps_per_epoch: optimiser steps in one pass over the training split.
+    """
+    del steps_per_epoch
+    return ((0, self),)
 
   @abc.abstractmethod
   def init(self, key: jax.Array, batch: Batch) -> Variables:
@@ -244,16 +264,16 @@ def numbers(members: Members) -> jax.Array:
 
 
 def map_members(
-    one: Callable[..., jax.Array],
+    one: Callable[..., PyTree],
     members: Members,
     chunk: int,
     points: int,
     *of_members: jax.Array,
-) -> jax.Array:
-  """Makes members [M, ...], a chunk of them at a time.
+) -> PyTree:
+  """Makes arrays of members [M, ...], a chunk of them at a time.
 
   Args:
-    one: (member number, what it has of `of_members`) -> [B, T_out, H, W, C].
+    one: (member number, what it has of `of_members`) -> arrays [...].
     members: which ones.
     chunk: how many at the same time; 0: as memory allows.
     points: values in one member's forecast of the batch.
@@ -312,10 +332,6 @@ def feed_back(
         f" history frames of shape {history.shape[2:]}. Lower data.horizon to"
         f" {block} or make the channels equal."
     )
-  frames = history.shape[1]
-
-  def newest(history, forecast):
-    return jnp.concatenate([history, forecast], axis=1)[:, -frames:]
 
   def body(state, number):
     history, carry = state
@@ -331,6 +347,12 @@ def feed_back(
   rest = einops.rearrange(rest, "n b t ... -> b (n t) ...")
   forecast = jnp.concatenate([first, rest], axis=1)
   return forecast[:, :horizon], carry
+
+
+def newest(history: jax.Array, forecast: jax.Array) -> jax.Array:
+  """The last frames of both, as many as the history has; time is axis 1."""
+  frames = history.shape[1]
+  return jnp.concatenate([history, forecast], axis=1)[:, -frames:]
 
 
 def later(
@@ -366,36 +388,98 @@ def rollout(
   Returns:
     [M, B, horizon, H, W, C] in normalised units.
   """
+  blocks = -(-horizon // method.horizon)
+  forecast, _ = begin(method, variables, frozen, batch, key, members, blocks)
+  return forecast[:, :, :horizon]
 
+
+def begin(
+    method: Method,
+    variables: Variables,
+    frozen: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    members: Members,
+    blocks: int,
+) -> tuple[jax.Array, jax.Array]:
+  """The first blocks of a `rollout`.
+
+  Returns:
+    The forecast [M, B, blocks * method.horizon, H, W, C] and the newest T_in
+    frames of each member, from which `go_on` goes on.
+  """
+  first = method.forecast(
+      variables, frozen, batch, jax.random.fold_in(key, 0), members
+  )
+  histories = jax.vmap(newest, (None, 0))(batch["inputs"], first)
+  if blocks == 1:
+    return first, histories
+  rest, histories = go_on(
+      method, variables, frozen, batch, key, members, histories, 1, blocks - 1
+  )
+  return jnp.concatenate([first, rest], axis=2), histories
+
+
+def go_on(
+    method: Method,
+    variables: Variables,
+    frozen: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    members: Members,
+    histories: jax.Array,
+    number: jax.Array | int,
+    blocks: int,
+) -> tuple[jax.Array, jax.Array]:
+  """More blocks of a `rollout`; the arguments and results are those of `begin`.
+
+  Args:
+    method: makes the blocks.
+    variables: the method's variables.
+    frozen: what the method reads and never trains.
+    batch: the one that the rollout began with.
+    key: likewise.
+    members: likewise.
+    histories: [M, B, T_in, H, W, C] newest frames of each member.
+    number: of the first of these blocks, 1 or more.
+    blocks: how many.
+  """
   known = {name: batch[name] for name in KNOWN if name in batch}
 
-  def forecast(inputs, known, key, members):
-    seen = batch | {"inputs": inputs} | known
-    return method.forecast(variables, frozen, seen, key, members)
+  def of_member(member, history):
 
-  first = forecast(
-      batch["inputs"], known, jax.random.fold_in(key, 0), members
-  )
-  if horizon <= first.shape[2]:
-    return first[:, :, :horizon]
-  frames = batch["inputs"].shape[1]
+    def body(history, number):
+      block_key = jax.random.fold_in(key, number)
+      frames = number * method.horizon
+      now = batch | {"inputs": history} | later(known, frames)
+      if "mask" in batch:
+        now["mask"] = _mask_later(batch, frames)
+      forecast = method.forecast(
+          variables, frozen, now, jax.random.fold_in(block_key, member), 1
+      )[0]
+      return newest(history, forecast), forecast
 
-  def of_member(member, first):
-    history = jnp.concatenate([batch["inputs"], first], axis=1)[:, -frames:]
-
-    def step(history, carry, number, **known):
-      block_key = jax.random.fold_in(key, number + 1)
-      member_key = jax.random.fold_in(block_key, member)
-      return forecast(history, known, member_key, 1)[0], carry
-
-    block = first.shape[1]
-    rest, _ = feed_back(
-        step, history, (), horizon - block, later(known, block)
+    history, frames = jax.lax.scan(
+        body, history, number + jnp.arange(blocks)
     )
-    return jnp.concatenate([first, rest], axis=1)
+    return einops.rearrange(frames, "n b t ... -> b (n t) ..."), history
 
+  shape = (*histories.shape[1:2], method.horizon, *histories.shape[3:])
   chunk = getattr(method, "sampling", Sampling()).member_chunk
-  return map_members(of_member, members, chunk, first[0].size, first)
+  return map_members(of_member, members, chunk, math.prod(shape), histories)
+
+
+def _mask_later(batch: Batch, frames: jax.Array) -> jax.Array:
+  """Where a history some frames later is observed [B, T_in, H, W, C].
+
+  What was forecast counts as observed where the first history ever was.
+  """
+  count = batch["inputs"].shape[1]
+  observed = batch["mask"][:, :count]
+  ever = jnp.any(observed, axis=1, keepdims=True)
+  left = (frames + jnp.arange(count) < count)[:, None, None, None]
+  moved = jnp.roll(observed, -frames, axis=1)
+  return jnp.where(left, moved, ever)
 
 
 def field_names(method_class: type) -> list[str]:

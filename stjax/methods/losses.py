@@ -12,19 +12,19 @@ SMALLEST_NORM = 1e-5
 def relative_l2(
     forecast: jax.Array,
     observation: jax.Array,
-    mask: jax.Array | None = None,
+    weight: jax.Array | None = None,
     axes: Sequence[int] = (-3, -2),
 ) -> jax.Array:
   """The size of each field's error over that of the field itself.
 
-  ||p - t|| / ||t|| with Euclidean norms over the points where the mask is not
-  0. Its mean over everything that is left is Triton's loss of one step.
+  ||p - t|| / ||t|| with Euclidean norms, their squares weighted. Its mean over
+  everything that is left is Triton's loss of one step.
 
   Args:
     forecast: [..., H, W, C].
     observation: of the same shape.
-    mask: broadcasts to the forecast; 0 where nothing counts, such as on land,
-      whatever is there. None counts all.
+    weight: broadcasts to the forecast; 0 where nothing counts, such as on
+      land, whatever is there. None counts all points alike.
     axes: of a norm: (-3, -2), the points of each variable's field, or
       (-3, -2, -1), those of all variables together.
 
@@ -33,10 +33,11 @@ def relative_l2(
     field that is observed to be 0 wherever it counts: it has no size.
   """
   error = forecast - observation
-  if mask is not None:
-    # Not a product: what is missing may be NaN.
+  if weight is not None:
+    # Not a product alone: what is missing may be NaN.
+    root = jnp.sqrt(weight)
     error, observation = (
-        jnp.where(mask != 0, field, 0) for field in (error, observation)
+        jnp.where(root > 0, root * field, 0) for field in (error, observation)
     )
   size = jnp.sum(jnp.square(observation), tuple(axes))
   ratio = jnp.sum(jnp.square(error), tuple(axes)) / jnp.where(size, size, 1)

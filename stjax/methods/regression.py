@@ -1,13 +1,19 @@
 """Deterministic forecasting: a network regressed on the future frames."""
 
 import dataclasses
+import fractions
+import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stjax import config as config_lib
+from stjax import grid
 from stjax.methods import base, losses
 
 PyTree = Any
@@ -18,6 +24,10 @@ _LOSSES = {
     "mse_mae": lambda error: jnp.square(error) + jnp.abs(error),
 }
 _RELATIVE = "relative_l2"
+_AREA = "areas"  # In `frozen`.
+# Folded into the step's key, apart from the numbers of blocks.
+_NOISE = 2**31 - 1
+_OBSERVED = "observed"  # Among what is known along time.
 
 
 def divergence_regulariser(
@@ -84,6 +94,23 @@ class Regression(base.Method):
     divergence_weight: weight of `divergence_regulariser`.
     equal_gradients: give the gradients of all variables equal norms; see
       `losses.equalise_gradients`.
+    curriculum: pairs (epoch, frames): from that epoch on, counted from 0, so
+      many frames are forecast and trained; () trains all of them all the time.
+    push_forward: so many blocks at the start of a training rollout get no
+      loss and no gradient; the later ones learn from what these forecast. One
+      block is always left to learn (Brandstetter et al. 2022, "Message
+      Passing Neural PDE Solvers", section 3.1).
+    remat: recompute each block's activations in the backward pass: the memory
+      of one block instead of all.
+    lead_weights: weights of the frames' losses, T_out numbers; () equal ones.
+    variable_weights: weights of the variables' losses, C numbers; () equal.
+    area_weights: "none", or "latitude": points count as their row's area.
+    input_noise: standard deviation of the noise that is added to the observed
+      history in training, normalised units.
+    hold_missing: what every history frame lacks, such as land, is set to 0,
+      the training mean, in whatever is forecast and fed back.
+    read_mask: the network gets one more input per variable, 1 where it is
+      observed and 0 elsewhere; give model.out_channels the variables' number.
   """
 
   network: nn.Module
@@ -91,6 +118,15 @@ class Regression(base.Method):
   loss_name: str = "mse"
   divergence_weight: float = 0.0
   equal_gradients: bool = False
+  curriculum: Sequence[tuple[float, int]] = ()
+  push_forward: int = 0
+  remat: bool = False
+  lead_weights: Sequence[float] = ()
+  variable_weights: Sequence[float] = ()
+  area_weights: str = "none"
+  input_noise: float = 0.0
+  hold_missing: bool = False
+  read_mask: bool = False
 
   def __post_init__(self):
     if self.network is None:
@@ -100,17 +136,78 @@ class Regression(base.Method):
     check_kind("model", self.network, False)
     known = _LOSSES | {_RELATIVE: None}
     config_lib.pick("method.loss_name", self.loss_name, known)
+    config_lib.pick("method.area_weights", self.area_weights, grid.AREA_WEIGHTS)
+    if self.push_forward < 0:
+      raise config_lib.ConfigError(
+          f"method.push_forward={self.push_forward} must be 0 or more blocks."
+      )
+    if not 0 <= self.input_noise < float("inf"):
+      raise config_lib.ConfigError(
+          f"method.input_noise={self.input_noise} must be 0 or more."
+      )
+    _check_weights("lead_weights", self.lead_weights)
+    _check_weights("variable_weights", self.variable_weights)
+    if self.lead_weights and len(self.lead_weights) < self.horizon:
+      raise config_lib.ConfigError(
+          f"method.lead_weights has {len(self.lead_weights)} numbers for"
+          f" data.horizon={self.horizon} frames; give one a frame."
+      )
+    _check_curriculum(self.curriculum, self.horizon)
+
+  def phases(
+      self, steps_per_epoch: fractions.Fraction
+  ) -> tuple[tuple[int, base.Method], ...]:
+    if not self.curriculum:
+      return ((0, self),)
+    return tuple(
+        (
+            math.ceil(fractions.Fraction(epoch) * steps_per_epoch),
+            dataclasses.replace(self, horizon=frames, curriculum=()),
+        )
+        for epoch, frames in self.curriculum
+    )
+
+  def prepared_shapes(
+      self, example: dict[str, tuple[int, ...]]
+  ) -> dict[str, tuple[int, ...]]:
+    if self.area_weights == "none":
+      return {}
+    return {_AREA: example["targets"][1:3]}
+
+  def prepare(
+      self, frozen: PyTree, material: base.Material
+  ) -> dict[str, np.ndarray]:
+    del frozen
+    if self.area_weights == "none":
+      return {}
+    return {_AREA: material.areas("method.area_weights")}
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
+    history = batch["inputs"]
+    if self.read_mask:
+      observed = self._observed(batch)[:, : history.shape[1]]
+      history = _with_mask(history, observed)
     return dict(
-        self.network.init(
-            key, batch["inputs"], train=False, **self._reads(batch)
-        )
+        self.network.init(key, history, train=False, **self._reads(batch))
     )
 
   def _reads(self, batch):
     frames = batch["inputs"].shape[1] + self.horizon
     return base.reads(self.network, batch, frames)
+
+  def _observed(self, batch: base.Batch) -> jax.Array:
+    """Where history and forecast are observed [B, T_in + T_out, H, W, C].
+
+    What is forecast counts as observed where the history ever was.
+    """
+    if "mask" not in batch:
+      raise config_lib.ConfigError(
+          "method.hold_missing and method.read_mask need data.missing='mask'."
+      )
+    observed = batch["mask"][:, : batch["inputs"].shape[1]]
+    ever = jnp.any(observed, axis=1, keepdims=True)
+    later = jnp.repeat(ever, self.horizon, axis=1)
+    return jnp.concatenate([observed, later], axis=1)
 
   def apply(
       self,
@@ -120,27 +217,101 @@ class Regression(base.Method):
       key: jax.Array,
   ) -> tuple[jax.Array, dict[str, PyTree]]:
     """Returns the forecast [B, T_out, H, W, C] and the new collections."""
+    return self._rollout(variables, batch, train, key)[:2]
+
+  def _rollout(self, variables, batch, train, key):
+    """As `apply`; and how many frames at the start nothing learns from."""
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
+    history, known = batch["inputs"], self._reads(batch)
+    if train and self.input_noise:
+      history = history + self._noise(batch, jax.random.fold_in(key, _NOISE))
+    if self.hold_missing or self.read_mask:
+      known[_OBSERVED] = self._observed(batch)
 
     def step(history, collections, number, **known):
+      observed = known.pop(_OBSERVED, None)
+      if observed is not None:
+        observed = observed[:, : history.shape[1]]
+        lacking = ~jnp.any(observed, axis=1, keepdims=True)
+      if self.read_mask:
+        history = _with_mask(history, observed)
       arguments = {"params": params, **collections}, history
-      if not train:
+      if train:
+        forecast, updated = self.network.apply(
+            *arguments,
+            train=True,
+            rngs={"dropout": jax.random.fold_in(key, number)},
+            mutable=list(collections),
+            **known,
+        )
+        collections = dict(updated)
+      else:
         forecast = self.network.apply(*arguments, train=False, **known)
-        return forecast, collections
-      rngs = {"dropout": jax.random.fold_in(key, number)}
-      forecast, updated = self.network.apply(
-          *arguments,
-          train=True,
-          rngs=rngs,
-          mutable=list(collections),
-          **known,
-      )
-      return forecast, dict(updated)
+      if self.hold_missing:
+        forecast = jnp.where(lacking, 0, forecast)
+      return forecast, collections
 
-    return base.feed_back(
-        step, batch["inputs"], collections, self.horizon, self._reads(batch)
+    if train and self.remat:
+      step = jax.checkpoint(step)
+    skipped = self._skipped(step, history, collections, known) if train else 0
+    if not skipped:
+      forecast, collections = base.feed_back(
+          step, history, collections, self.horizon, known
+      )
+      return forecast, collections, 0
+    first, collections = jax.lax.stop_gradient(
+        base.feed_back(step, history, collections, skipped, known)
     )
+    # Other random numbers than those of the blocks before.
+    further = lambda history, collections, number, **known: step(
+        history, collections, skipped + number, **known
+    )
+    forecast, collections = base.feed_back(
+        further,
+        base.newest(history, first),
+        collections,
+        self.horizon - skipped,
+        base.later(known, skipped),
+    )
+    return jnp.concatenate([first, forecast], 1), collections, skipped
+
+  def _skipped(self, step, history, collections, known) -> int:
+    """Frames of the blocks that `push_forward` leaves without gradient."""
+    if not self.push_forward:
+      return 0
+    shape, _ = jax.eval_shape(
+        functools.partial(step, **known), history, collections, 0
+    )
+    block = shape.shape[1]
+    return block * min(self.push_forward, (self.horizon - 1) // block)
+
+  def _noise(self, batch, key):
+    """Noise for the observed points of the history, an example at a time."""
+    inputs = batch["inputs"]
+    keys = base.example_keys(key, batch["index"])
+    noise = self.input_noise * base.draw_normal(keys, 0, inputs.shape[1:])
+    if "mask" in batch:
+      noise = jnp.where(batch["mask"][:, : inputs.shape[1]], noise, 0)
+    return noise
+
+  def _loss_weights(self, frozen, channels):
+    """Weights of frames and variables, and of points, that broadcast."""
+    fields = jnp.ones((1, 1, 1))
+    if self.lead_weights:
+      lead = jnp.asarray(self.lead_weights, jnp.float32)[: self.horizon]
+      fields = fields * lead[:, None]
+    if self.variable_weights:
+      if len(self.variable_weights) != channels:
+        raise config_lib.ConfigError(
+            f"method.variable_weights has {len(self.variable_weights)} numbers"
+            f" for {channels} variables (data.variables); give one a variable."
+        )
+      fields = fields * jnp.asarray(self.variable_weights, jnp.float32)
+    areas = 1.0
+    if self.area_weights != "none":
+      areas = frozen[_AREA][..., None]
+    return fields, areas
 
   def loss(
       self,
@@ -150,9 +321,10 @@ class Regression(base.Method):
       key: jax.Array,
       train: bool,
   ) -> tuple[jax.Array, base.Outputs]:
-    del frozen
-    targets = batch["targets"].astype(jnp.float32)
-    forecast, collections = self.apply(variables, batch, train, key)
+    targets = batch["targets"][:, : self.horizon].astype(jnp.float32)
+    forecast, collections, skipped = self._rollout(
+        variables, batch, train, key
+    )
     if forecast.shape != targets.shape:
       raise ValueError(
           f"the network forecasts {forecast.shape} where the targets are"
@@ -161,17 +333,21 @@ class Regression(base.Method):
       )
     if self.equal_gradients:
       forecast = losses.equalise_gradients(forecast)
+    forecast = forecast.astype(jnp.float32)
+    fields, areas = self._loss_weights(frozen, targets.shape[-1])
     weight = example_weights(batch, targets)
-    weight = jnp.broadcast_to(weight, targets.shape)
+    weight = jnp.broadcast_to(weight, targets.shape) * areas
     if self.loss_name == _RELATIVE:
-      values = losses.relative_l2(
-          forecast.astype(jnp.float32), targets, weight
-      )
-      weight = jnp.max(weight, axis=(-3, -2))  # Fields with a point observed.
+      values = losses.relative_l2(forecast, targets, weight)
+      # Fields with a point observed.
+      weight = jnp.any(weight > 0, axis=(-3, -2)).astype(jnp.float32)
     else:
-      values = _LOSSES[self.loss_name](forecast.astype(jnp.float32) - targets)
+      values = _LOSSES[self.loss_name](forecast - targets)
+      fields = fields[:, :, None, None]
+    weight = weight * fields
+    weight = weight.at[:, :skipped].set(0)
     count = jnp.sum(weight)
-    loss = jnp.sum(weight * values) / jnp.maximum(count, 1.0)
+    loss = jnp.sum(weight * values) / jnp.where(count > 0, count, 1.0)
     terms = {}
     if self.divergence_weight:
       terms["divergence"] = divergence_regulariser(forecast, targets)
@@ -199,8 +375,43 @@ def example_weights(batch: base.Batch, targets: jax.Array) -> jax.Array:
   """Weights that broadcast to the targets: 0 where missing or padding."""
   weight = jnp.ones((1, 1, 1, 1, 1), jnp.float32)
   if "mask" in batch:
-    weight = batch["mask"][:, -targets.shape[1] :].astype(jnp.float32)
+    first = batch["inputs"].shape[1]
+    observed = batch["mask"][:, first : first + targets.shape[1]]
+    weight = observed.astype(jnp.float32)
   if "valid" in batch:
     rows = batch["valid"].astype(jnp.float32)
     weight = weight * rows[:, None, None, None, None]
   return weight
+
+
+def _with_mask(history: jax.Array, observed: jax.Array) -> jax.Array:
+  return jnp.concatenate([history, observed.astype(history.dtype)], axis=-1)
+
+
+def _check_weights(name: str, weights: Sequence[float]) -> None:
+  # Written so that NaN fails too.
+  fine = all(0 <= w < float("inf") for w in weights)
+  if weights and not (fine and max(weights) > 0):
+    raise config_lib.ConfigError(
+        f"method.{name}={tuple(weights)} must be 0 or more, one above 0."
+    )
+
+
+def _check_curriculum(
+    curriculum: Sequence[tuple[float, int]], horizon: int
+) -> None:
+  if not curriculum:
+    return
+  pairs = [p for p in curriculum if isinstance(p, tuple | list) and len(p) == 2]
+  epochs = [epoch for epoch, _ in pairs]
+  if (
+      len(pairs) < len(curriculum)
+      or epochs[0] != 0
+      or any(a >= b for a, b in zip(epochs, epochs[1:], strict=False))
+      or not all(1 <= f <= horizon and f == int(f) for _, f in pairs)
+  ):
+    raise config_lib.ConfigError(
+        f"method.curriculum={tuple(curriculum)}; expected pairs (epoch,"
+        " frames): epochs from 0 on that increase, and 1 to"
+        f" data.horizon={horizon} frames, such as ((0, 1), (10, {horizon}))."
+    )

@@ -1,3 +1,5 @@
+import fractions
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -182,3 +184,194 @@ def test_gradients_of_all_variables_are_made_equal():
   uneven, even = gradient(), gradient(equal_gradients=True)
   assert uneven[1] > 40 * uneven[0]
   assert even[1] == pytest.approx(even[0], rel=1e-5)
+
+
+class Product(nn.Module):
+  """The newest frame times a learned factor; counts what it is shown."""
+
+  channels: int = 1
+
+  @nn.compact
+  def __call__(self, x, train):
+    del train
+    factor = self.param("factor", nn.initializers.constant(2.0), ())
+    shown = x[:, -1:, ..., self.channels :].sum(-1, keepdims=True)
+    return factor * x[:, -1:, ..., : self.channels] + shown
+
+
+def gradient_of(method, batch, factor=2.0, frozen=None):
+  loss = lambda factor: method.loss(
+      {"params": {"factor": factor}}, frozen or {}, batch, jax.random.key(0),
+      train=True,
+  )[0]
+  return jax.value_and_grad(loss)(jnp.float32(factor))
+
+
+def ones(horizon, value=0.0, channels=1):
+  return {
+      "inputs": jnp.ones((1, 1, 2, 3, channels)),
+      "targets": jnp.full((1, horizon, 2, 3, channels), value),
+      "index": jnp.zeros(1, jnp.int32),
+  }
+
+
+def product(horizon, **options):
+  return methods.build("regression", Product(), horizon=horizon, **options)
+
+
+def test_a_rollout_is_trained_through_all_of_its_steps():
+  # Forecasts a, a^2, a^3 of 1; targets 0: the mean of their squares.
+  value, gradient = gradient_of(product(3), ones(3))
+  assert float(value) == pytest.approx((4 + 16 + 64) / 3)
+  assert float(gradient) == pytest.approx((2 * 2 + 4 * 8 + 6 * 32) / 3)
+
+
+def test_recomputing_activations_changes_no_gradient():
+  plain = gradient_of(product(3), ones(3))
+  again = gradient_of(product(3, remat=True), ones(3))
+  np.testing.assert_allclose(plain, again, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    # Blocks without gradient leave the later ones a^n with fixed histories.
+    ("blocks", "value", "gradient"),
+    [
+        (1, (16 + 64) / 2, (2 * 4 * 2 + 2 * 8 * 2 * 2 * 2) / 2),
+        (2, 64.0, 2 * 8 * 4),
+        (9, 64.0, 2 * 8 * 4),
+    ],
+)
+def test_pushed_forward_blocks_have_no_loss_and_no_gradient(
+    blocks, value, gradient
+):
+  found = gradient_of(product(3, push_forward=blocks), ones(3))
+  np.testing.assert_allclose(found, (value, gradient), rtol=1e-6)
+  # Scores are those of the whole forecast.
+  loss, _ = product(3, push_forward=blocks).loss(
+      {"params": {"factor": 2.0}}, {}, ones(3), jax.random.key(0), train=False
+  )
+  assert float(loss) == pytest.approx((4 + 16 + 64) / 3)
+
+
+def test_one_block_can_be_trained_with_push_forward():
+  value, gradient = gradient_of(product(1, push_forward=1), ones(1))
+  np.testing.assert_allclose((value, gradient), (4.0, 4.0))
+
+
+def test_lead_times_and_variables_are_weighed():
+  batch = ones(2, channels=2)
+  batch["inputs"] = batch["inputs"] * jnp.asarray([1.0, 3.0])
+  method = methods.build(
+      "regression",
+      Product(channels=2),
+      horizon=2,
+      lead_weights=(1.0, 3.0),
+      variable_weights=(1.0, 0.5),
+  )
+  value, _ = gradient_of(method, batch)
+  squares = np.array([[2.0, 6.0], [4.0, 12.0]]) ** 2
+  weights = np.array([[1.0, 0.5], [3.0, 1.5]])
+  expected = (weights * squares).sum() / weights.sum()
+  assert float(value) == pytest.approx(expected)
+  relative = methods.build(
+      "regression",
+      Product(channels=2),
+      horizon=2,
+      loss_name="relative_l2",
+      variable_weights=(0.0, 1.0),
+  )
+  batch["targets"] = batch["targets"].at[:, 0].set(3.0).at[:, 1].set(6.0)
+  assert float(gradient_of(relative, batch)[0]) == pytest.approx(1.0)
+
+
+def test_rows_count_as_their_areas():
+  method = product(1, area_weights="latitude")
+  assert method.prepared_shapes({"targets": (1, 2, 3, 1)}) == {
+      "areas": (2, 3)
+  }
+  material = base.Material(None, None, None, lambda key: np.full((2, 3), 7.0))
+  np.testing.assert_array_equal(method.prepare({}, material)["areas"], 7.0)
+  batch = ones(1)
+  batch["targets"] = batch["targets"].at[:, :, 1].set(2.0)
+  areas = {"areas": jnp.asarray([[1.5] * 3, [0.5] * 3])}
+  value, _ = gradient_of(method, batch, frozen=areas)
+  assert float(value) == pytest.approx(1.5 * 4 / 2)
+
+
+def test_land_is_held_at_zero_and_shown_to_the_network():
+  batch = ones(3)
+  batch["inputs"] = batch["inputs"].at[:, :, 0, 0].set(0.0)
+  mask = jnp.ones((1, 4, 2, 3, 1), bool).at[:, :, 0, 0].set(False)
+  batch["mask"] = mask.at[:, 2, 1, 1].set(False)  # Only once, later.
+  variables = {"params": {"factor": jnp.float32(2.0)}}
+  forecast = product(3, hold_missing=True, read_mask=True).forecast(
+      variables, {}, batch, jax.random.key(0)
+  )
+  # Where the mask is 1: 2 x + 1, fed back; on land nothing.
+  np.testing.assert_array_equal(forecast[0, 0, :, 1, 1, 0], [3.0, 7.0, 15.0])
+  np.testing.assert_array_equal(forecast[0, 0, :, 0, 0, 0], 0.0)
+  with pytest.raises(config_lib.ConfigError, match="data.missing"):
+    product(1, read_mask=True).init(jax.random.key(0), ones(1))
+
+
+def test_land_stays_land_beyond_the_trained_horizon():
+  batch = ones(1)
+  mask = jnp.ones((1, 2, 2, 3, 1), bool).at[:, :, 0, 0].set(False)
+  batch |= {"mask": mask, "inputs": batch["inputs"] * mask[:, :1]}
+  variables = {"params": {"factor": jnp.float32(2.0)}}
+  method = product(1, hold_missing=True, read_mask=True)
+  forecast = base.rollout(
+      method, variables, {}, batch, jax.random.key(0), 2, 3
+  )
+  np.testing.assert_array_equal(forecast[1, 0, :, 1, 1, 0], [3.0, 7.0, 15.0])
+  np.testing.assert_array_equal(forecast[1, 0, :, 0, 0, 0], 0.0)
+
+
+def test_noise_is_added_to_what_is_observed_in_training_only():
+  batch = ones(1, value=2.0)
+  mask = jnp.ones((1, 2, 2, 3, 1), bool).at[:, 0, 0, 0].set(False)
+  batch["mask"] = mask
+  noisy = product(1, input_noise=0.1)
+  value, _ = gradient_of(noisy, batch)
+  assert 0 < float(value) < 1
+  variables = {"params": {"factor": 2.0}}
+  forecast, _ = noisy.apply(variables, batch, True, jax.random.key(0))
+  assert np.sum(np.asarray(forecast) == 2.0) == 1
+  assert noisy.loss(variables, {}, batch, jax.random.key(0), False)[0] == 0
+
+
+def test_a_curriculum_lengthens_the_rollout_epoch_by_epoch():
+  method = product(4, curriculum=((0, 1), (1.5, 2), (3, 4)))
+  phases = method.phases(fractions.Fraction(7, 2))
+  assert [first for first, _ in phases] == [0, 6, 11]
+  assert [part.horizon for _, part in phases] == [1, 2, 4]
+  batch = ones(4)
+  values = [gradient_of(part, batch)[0] for _, part in phases]
+  np.testing.assert_allclose(values, [4.0, 10.0, (4 + 16 + 64 + 256) / 4])
+  assert product(4).phases(fractions.Fraction(1))[0][1].horizon == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"curriculum": ((1, 1),)},
+        {"curriculum": ((0, 1), (0, 2))},
+        {"curriculum": ((0, 3),)},
+        {"curriculum": (0, 1)},
+        {"push_forward": -1},
+        {"input_noise": -0.1},
+        {"lead_weights": (1.0,)},
+        {"lead_weights": (0.0, 0.0)},
+        {"variable_weights": (float("nan"),)},
+        {"area_weights": "lattitude"},
+    ],
+)
+def test_impossible_training_options_are_refused(options):
+  with pytest.raises(config_lib.ConfigError, match=next(iter(options))):
+    product(2, **options)
+
+
+def test_variable_weights_are_one_a_variable():
+  method = product(1, variable_weights=(1.0, 2.0))
+  with pytest.raises(config_lib.ConfigError, match="variable_weights"):
+    gradient_of(method, ones(1))
