@@ -110,6 +110,7 @@ def get_config() -> ml_collections.ConfigDict:
       checkpoint="best",
       history=0,  # Frames before each forecast; 0: as trained.
       horizon=0,  # Lead times; 0: as trained. More are fed back.
+      beyond=False,  # Also from where the data end before the last lead time.
       members=1,  # Of the ensemble; evaluation draws as many.
       member_chunk=0,  # Members made at the same time; 0: as memory allows.
       batch_size=8,

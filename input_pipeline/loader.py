@@ -1,5 +1,6 @@
 """From a data config to batches: read, normalise, shard, prefetch, resume."""
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from input_pipeline import (
     training,
     windows,
 )
+from input_pipeline.stores import base
 
 _ENDLESS = 2**62  # Batches of a series without an end.
 
@@ -75,7 +77,8 @@ def build(
     statistics: normalise.Statistics | None = None,
     cache_dir: str | os.PathLike | None = None,
     every: int = 1,
-    frames: int = 0,
+    targets: bool = True,
+    beyond: int = 0,
 ) -> Split:
   """Builds one split of a data set.
 
@@ -96,8 +99,10 @@ def build(
     cache_dir: folder for prepared copies and statistics.
     every: only every so many windows of the split are in it, beginning with
       the first; statistics are still of the whole training split.
-    frames: target frames that are read, and that the mask covers; 0: all.
-      Time and calendar always go on to the horizon.
+    targets: whether targets are read; else they are [B, 0, H, W, C], and the
+      mask ends with the inputs. Time and calendar go on to the horizon.
+    beyond: without targets: frames that a window may reach beyond the end of
+      its sequence.
 
   Raises:
     DataError: for settings or data that cannot be used.
@@ -105,12 +110,17 @@ def build(
   resolved = options.resolve(data_config)
   train = split == "train" if train is None else train
   _check(resolved, batch_size, process_index, process_count, start, seed, every)
-  if not isinstance(frames, int) or frames < 0:
-    raise errors.DataError(f"frames={frames!r}; expected a number from 0.")
+  if beyond and targets:
+    raise errors.DataError(
+        f"beyond={beyond} needs targets=False: there are none to read.")
   cache_dir = os.fspath(cache_dir) if cache_dir else None
   source = training.open_store(resolved, cache_dir)
-  whole = windows.make(source, split, **training.cutting(resolved))
+  whole = windows.make(
+      source, split, **training.cutting(resolved), beyond=beyond)
   mine = whole.every(every)
+  if beyond:
+    source = base.Continued(
+        source, functools.partial(windows.continued, frames=beyond))
   days = calendar.make(
       source, resolved["calendar"], resolved["slots_per_day"])
   if statistics is None:
@@ -128,7 +138,7 @@ def build(
       source, mine, resolved["history"], statistics,
       resolved["missing"] == "mask", frame,
       slice(process_index * rows, (process_index + 1) * rows),
-      operations if train else (), seed, days, every, frames))
+      operations if train else (), seed, days, every, targets))
   return Split(
       batches=_prefetched(batches, **resolved["loader"]),
       num_examples=len(mine),
@@ -158,7 +168,7 @@ class _Read:
     self._frame = frame
     self._rows = rows
     self._every = every
-    self._length = min(history + (targets or cut.length), cut.length)
+    self._length = cut.length if targets else history
     self._operations = operations
     self._seed = seed
     self._calendar = days

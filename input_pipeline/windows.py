@@ -79,6 +79,28 @@ def segments(times: np.ndarray, step: int) -> list[tuple[int, int]]:
   return list(zip(edges[:-1], edges[1:], strict=True))
 
 
+def continued(times: np.ndarray, frames: int) -> np.ndarray:
+  """A time axis that goes on: by months where it has one a month.
+
+  Args:
+    times: int64 [L] seconds since 1970.
+    frames: how many more.
+
+  Returns:
+    [L + frames].
+  """
+  dates = times.astype("datetime64[s]")
+  months = dates.astype("datetime64[M]")
+  into = dates - months
+  if len(times) > 1 and (np.diff(months.astype(np.int64)) == 1).all() and (
+      into == into[-1]).all():
+    later = months[-1] + np.arange(1, frames + 1) + into[-1]
+    seconds = later.astype("datetime64[s]").astype(np.int64)
+    return np.concatenate([times, seconds])
+  step = common_step([times]) or 0
+  return np.concatenate([times, times[-1] + step * np.arange(1, frames + 1)])
+
+
 def make(
     store: base.Store,
     split: str,
@@ -91,6 +113,7 @@ def make(
     seed: int = 0,
     boundaries: Sequence[str | int] = (),
     ranges: Mapping[str, Any] | None = None,
+    beyond: int = 0,
 ) -> Windows:
   """The windows of one split of a store.
 
@@ -116,6 +139,7 @@ def make(
     ranges: for "ranges", the frames of each split, {"train": ((sample id,
       first frame or None, stop frame or None), ...), ...}; no frame may be
       named twice.
+    beyond: frames that windows may reach beyond the end of a sequence.
 
   Returns:
     Windows ordered by sequence and start.
@@ -147,6 +171,10 @@ def make(
   elif by == "ranges":
     parts = _parts_by_range(store, split, ranges)
   elif by == "window":
+    if beyond:
+      raise errors.DataError(
+          "Windows beyond the end of the data (forecast.beyond) have no share "
+          "in data.split.by='window'. Cut by 'time' or 'ranges'.")
     parts = [(i, 0, store.length(i)) for i in range(store.num_sequences)]
   else:
     parts = _parts_by_sequence(store, split, by, fractions, seed)
@@ -160,6 +188,9 @@ def make(
   sequences, starts = [], []
   for sequence, low, high in parts:
     runs = segments(axes[sequence], step) if step else [(low, high)]
+    if high == store.length(sequence):
+      runs = [*runs[:-1], (runs[-1][0], runs[-1][1] + beyond)]
+      high += beyond
     found = []
     for run_start, run_stop in runs:
       first, stop = max(low, run_start), min(high, run_stop)

@@ -94,6 +94,7 @@ _SECTIONS = {
         "members",
         "member_chunk",
         "batch_size",
+        "beyond",
         "lead_chunk",
         "blow_up",
         "valid_range",

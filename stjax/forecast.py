@@ -210,14 +210,10 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
       deviations away from the training mean.
   """
   options = run.config.forecast
-  trained = run.config.data.horizon
-  horizon = options.horizon or trained
+  horizon = options.horizon or run.config.data.horizon
   variables = initialise.load_variables(run, run.workdir, options.checkpoint)
   frozen = initialise.frozen(run)
-  longest = dict(
-      history=options.history, horizon=max(horizon, trained), frames=trained
-  )
-  data = run.split(options.split, options.batch_size, **longest)
+  data = run.forecast_split()
   frames = rollout_lib.piece_frames(
       run, options.batch_size, options.members, horizon, options.lead_chunk
   )
@@ -248,12 +244,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
     logging.info(
         "Going on with %s from forecast %d, lead time %d", path, first, lead
     )
-    data = run.split(
-        options.split,
-        options.batch_size,
-        start=first // options.batch_size,
-        **longest,
-    )
+    data = run.forecast_split(start=first // options.batch_size)
   key = rollout_lib.forecast_key(run.config.seed)
   for batch in data.batches:
     batch = sharding_lib.put_batch(run.as_trained(batch), run.mesh)

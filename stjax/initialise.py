@@ -410,4 +410,13 @@ def _material(run: run_lib.Run) -> base.Material:
     shape = run.example_shape["targets"][1:3]
     return np.broadcast_to(weights / weights.mean(), shape)
 
-  return base.Material(series, batches, sharding_lib.fetch, areas)
+  def climatology() -> np.ndarray:
+    table = input_pipeline.climatology(
+        run.config.data.to_dict(), cache_dir=run.workdir / "data"
+    )
+    table = input_pipeline.forward(run.statistics, table)
+    return table.reshape(*run.calendar_sizes, *table.shape[1:])
+
+  return base.Material(
+      series, batches, sharding_lib.fetch, areas, climatology
+  )

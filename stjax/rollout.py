@@ -171,11 +171,16 @@ class Rollout:
     Args:
       variables: the method's variables.
       frozen: what the method reads and never trains.
-      batch: with what is known in advance up to the horizon.
+      batch: with what is known in advance up to the horizon; targets are
+        not read.
       key: of `forecast_key`.
       lead: where to go on, a multiple of `frames`; 0: at the beginning.
       histories: of the piece before that one.
     """
+    count = batch["inputs"].shape[1]
+    batch = batch | {"targets": batch["targets"][:, :0]}
+    if "mask" in batch:
+      batch["mask"] = batch["mask"][:, :count]
     fixed = variables, frozen, batch, key
     if lead:
       histories = jax.make_array_from_callback(
@@ -243,12 +248,12 @@ class Rollout:
 
   def _compile(self, function, *more, of_members=()) -> jax.stages.Compiled:
     run = self._run
-    batch = run.abstract_batch(self._batch_size)
     # What is known in advance goes on to the last lead time.
-    longer = run.abstract_batch(
-        self._batch_size, horizon=max(self._horizon, run.config.data.horizon)
+    batch = run.abstract_batch(
+        self._batch_size,
+        horizon=max(self._horizon, run.config.data.horizon),
+        targets=False,
     )
-    batch |= {name: longer[name] for name in base.KNOWN if name in longer}
     shapes = {k: v.shape for k, v in batch.items()}
     made = share(
         run, function, self._batch_size, self._members, len(of_members)

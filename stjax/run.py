@@ -104,13 +104,13 @@ class Run:
       history: int = 0,
       horizon: int = 0,
       every: int = 1,
-      frames: int = 0,
+      targets: bool = True,
+      beyond: int = 0,
   ) -> input_pipeline.Split:
     """Opens a split of the data; see `input_pipeline.build`.
 
     A history or horizon other than 0 is used instead of the trained one;
-    of the windows, every `every`-th is taken; of the targets, `frames` are
-    read if that is not 0.
+    of the windows, every `every`-th is taken.
     """
     return _open(
         self.config,
@@ -124,7 +124,8 @@ class Run:
         history=history,
         horizon=horizon,
         every=every,
-        frames=frames,
+        targets=targets,
+        beyond=beyond,
     )
 
   def check_splits(self, mode: str) -> None:
@@ -136,7 +137,7 @@ class Run:
     Raises:
       DataError: a split has no window.
     """
-    evaluation, forecast = self.config.evaluation, self.config.forecast
+    evaluation = self.config.evaluation
     needed = []
     if mode in ("all", "train"):
       needed.append(("validation", evaluation))
@@ -144,8 +145,6 @@ class Run:
       needed.append((evaluation.split, evaluation))
       if "lead_mean" in evaluation.baselines:
         needed.append(("train", evaluation))
-    if mode in ("all", "forecast"):
-      needed.append((forecast.split, forecast))
     for name, options in needed:
       self.split(
           name,
@@ -153,6 +152,27 @@ class Run:
           history=options.history,
           horizon=max(options.horizon, self.config.data.horizon),
       )
+    if mode in ("all", "forecast"):
+      self.forecast_split()
+
+  def forecast_split(self, start: int = 0) -> input_pipeline.Split:
+    """Opens what `config.forecast` names; its batches have no targets.
+
+    Args:
+      start: number of the first batch.
+    """
+    options = self.config.forecast
+    # Whole blocks: what is known in advance reaches to their end.
+    horizon = max(options.horizon, self.config.data.horizon)
+    return self.split(
+        options.split,
+        options.batch_size,
+        start=start,
+        history=options.history,
+        horizon=horizon,
+        targets=False,
+        beyond=horizon if options.beyond else 0,
+    )
 
   def checkpoints(self) -> checkpoint_lib.Checkpoints:
     """Opens the work directory's checkpoints."""
@@ -210,7 +230,9 @@ class Run:
           name: jax.eval_shape(part.init, jax.random.key(0), batch)
           for name, part in self.method.parts.items()
       }
-    shapes = self.method.prepared_shapes(self.example_shape)
+    shapes = self.method.prepared_shapes(
+        self.example_shape | {"calendar": self.calendar_sizes}
+    )
     abstract |= {
         name: jax.ShapeDtypeStruct(shape, jnp.float32)
         for name, shape in shapes.items()
@@ -309,10 +331,14 @@ class Run:
       ).compile()
 
   def abstract_batch(
-      self, batch_size: int, history: int = 0, horizon: int = 0
+      self,
+      batch_size: int,
+      history: int = 0,
+      horizon: int = 0,
+      targets: bool = True,
   ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a global batch as the step receives it."""
-    full = self._batch_shapes(batch_size, history, horizon)
+    full = self._batch_shapes(batch_size, history, horizon, targets)
     shardings = sharding_lib.batch_shardings(
         {k: a.shape for k, a in full.items()}, self.mesh
     )
@@ -321,19 +347,20 @@ class Run:
         for k, a in full.items()
     }
 
-  def _batch_shapes(self, batch_size, history=0, horizon=0):
+  def _batch_shapes(self, batch_size, history=0, horizon=0, targets=True):
     """Shapes and types of a batch, without shardings."""
     history = history or self.example_shape["inputs"][0]
     frames = horizon or self.example_shape["targets"][0]
     grid = self.example_shape["inputs"][1:]
     shapes = {
         "inputs": ((history, *grid), jnp.float32),
-        "targets": ((frames, *grid), jnp.float32),
+        "targets": ((frames if targets else 0, *grid), jnp.float32),
         "index": ((), jnp.int32),
         "valid": ((), jnp.bool_),
     }
     if self.masked:
-      shapes["mask"] = ((history + frames, *grid), jnp.bool_)
+      seen = history + (frames if targets else 0)
+      shapes["mask"] = ((seen, *grid), jnp.bool_)
     if self.calendar_sizes:
       features = len(self.calendar_sizes)
       shapes["calendar"] = ((history + frames, features), jnp.int32)

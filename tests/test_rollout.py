@@ -162,3 +162,14 @@ def test_members_that_devices_share_go_on_alike(make_run):
   np.testing.assert_array_equal(
       [np.asarray(p.fields) for p in again], [pieces[2].fields]
   )
+
+
+def test_a_forecast_can_begin_with_the_last_frame_of_the_data(trained):
+  inside, _ = store_of(trained)
+  beyond, _ = store_of(trained, forecast__beyond=True)
+  # Nine frames, two given: eight starts a sequence, one with all its truth.
+  assert inside.sizes["sample"] == 2
+  assert beyond.sizes["sample"] == 16
+  first = beyond.isel(sample=[0, 8])
+  np.testing.assert_allclose(first["channel_0"], inside["channel_0"], rtol=1e-6)
+  assert np.isfinite(beyond["channel_0"]).all()

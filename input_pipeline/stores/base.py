@@ -2,7 +2,7 @@
 import abc
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,43 @@ class Store(abc.ABC):
   def files(self) -> tuple[str, ...]:
     """The files read; prepared copies are renewed when they change."""
     return ()
+
+
+class Continued(Store):
+  """A store whose time axes go on beyond its last frames.
+
+  Args:
+    store: the frames; no others can be read.
+    times: (axis [L]) -> the longer axis.
+  """
+
+  def __init__(
+      self, store: Store, times: Callable[[np.ndarray], np.ndarray]
+  ):
+    self._store = store
+    self._times = [
+        None if axis is None else times(axis)
+        for axis in map(store.times, range(store.num_sequences))]
+
+  variables = property(lambda self: self._store.variables)
+  num_sequences = property(lambda self: self._store.num_sequences)
+  space = property(lambda self: self._store.space)
+  step = property(lambda self: self._store.step)
+
+  def length(self, sequence: int) -> int:
+    return self._store.length(sequence)
+
+  def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
+    return self._store.read(sequence, start, stop)
+
+  def times(self, sequence: int) -> np.ndarray | None:
+    return self._times[sequence]
+
+  def sample_id(self, sequence: int) -> str:
+    return self._store.sample_id(sequence)
+
+  def location(self, sequence: int) -> str:
+    return self._store.location(sequence)
 
 
 def existing_path(path: str) -> str:

@@ -98,12 +98,15 @@ class Material:
     fetch: brings an array of the devices to every host.
     areas: (config key that asks) -> the cells' areas [H, W] by their
       latitude, mean 1.
+    climatology: () -> the normalised training mean of every place by the
+      cells of data.calendar, [*calendar sizes, H, W, C].
   """
 
   series: Callable[[], list[np.ndarray]]
   batches: Callable[[str], Iterable[Batch]]
   fetch: Callable[[jax.Array], np.ndarray]
   areas: Callable[[str], np.ndarray]
+  climatology: Callable[[], np.ndarray]
 
 
 class Method(abc.ABC):
@@ -134,7 +137,8 @@ class Method(abc.ABC):
     """Shapes of what `prepare` returns.
 
     Args:
-      example: shapes of one example: "inputs" and "targets".
+      example: shapes of one example, "inputs" and "targets"; and the sizes
+        of the columns of its "calendar".
     """
     del example
     return {}

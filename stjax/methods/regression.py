@@ -14,7 +14,7 @@ import numpy as np
 
 from stjax import config as config_lib
 from stjax import grid
-from stjax.methods import base, losses
+from stjax.methods import base, losses, representation
 
 PyTree = Any
 
@@ -27,7 +27,6 @@ _RELATIVE = "relative_l2"
 _AREA = "areas"  # In `frozen`.
 # Folded into the step's key, apart from the numbers of blocks.
 _NOISE = 2**31 - 1
-_OBSERVED = "observed"  # Among what is known along time.
 
 
 def divergence_regulariser(
@@ -111,6 +110,12 @@ class Regression(base.Method):
       the training mean, in whatever is forecast and fed back.
     read_mask: the network gets one more input per variable, 1 where it is
       observed and 0 elsewhere; give model.out_channels the variables' number.
+    increments: the network forecasts the change since the newest frame.
+    anomalies: the network is shown, and forecasts, what exceeds the
+      climatology: the training mean of each place by the cell of
+      data.calendar. With increments: changes of the newest anomaly.
+    pad_to: the network's grid is continued, by its last row and column, to
+      multiples of this; what it forecasts there is cut off.
   """
 
   network: nn.Module
@@ -127,6 +132,9 @@ class Regression(base.Method):
   input_noise: float = 0.0
   hold_missing: bool = False
   read_mask: bool = False
+  increments: bool = False
+  anomalies: bool = False
+  pad_to: int = 1
 
   def __post_init__(self):
     if self.network is None:
@@ -153,6 +161,13 @@ class Regression(base.Method):
           f" data.horizon={self.horizon} frames; give one a frame."
       )
     _check_curriculum(self.curriculum, self.horizon)
+    self._represent()  # Checks its own options.
+
+  def _represent(self) -> representation.Representation:
+    names = base.field_names(representation.Representation)
+    return representation.Representation(
+        **{name: getattr(self, name) for name in names}
+    )
 
   def phases(
       self, steps_per_epoch: fractions.Fraction
@@ -170,44 +185,45 @@ class Regression(base.Method):
   def prepared_shapes(
       self, example: dict[str, tuple[int, ...]]
   ) -> dict[str, tuple[int, ...]]:
-    if self.area_weights == "none":
-      return {}
-    return {_AREA: example["targets"][1:3]}
+    shapes, grid = {}, example["targets"][1:]
+    if self.area_weights != "none":
+      shapes[_AREA] = grid[:2]
+    if self.anomalies:
+      shapes[representation.CLIMATOLOGY] = (*example["calendar"], *grid)
+    return shapes
 
   def prepare(
       self, frozen: PyTree, material: base.Material
   ) -> dict[str, np.ndarray]:
     del frozen
-    if self.area_weights == "none":
-      return {}
-    return {_AREA: material.areas("method.area_weights")}
+    made = {}
+    if self.area_weights != "none":
+      made[_AREA] = material.areas("method.area_weights")
+    if self.anomalies:
+      made[representation.CLIMATOLOGY] = material.climatology()
+    return made
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
-    history = batch["inputs"]
-    if self.read_mask:
-      observed = self._observed(batch)[:, : history.shape[1]]
-      history = _with_mask(history, observed)
-    return dict(
-        self.network.init(key, history, train=False, **self._reads(batch))
+
+    def network(shown, **known):
+      return self.network.init_with_output(key, shown, train=False, **known)
+
+    history, known = batch["inputs"], self._known(batch)
+    climatology = None
+    if self.anomalies:  # Its values do not matter for shapes.
+      cells = (1,) * batch["calendar"].shape[-1]
+      climatology = jnp.zeros((*cells, *history.shape[2:]))
+    _, variables = self._represent().through(
+        network, history, known, climatology
     )
+    return dict(variables)
 
-  def _reads(self, batch):
+  def _known(self, batch: base.Batch) -> dict[str, jax.Array]:
+    """What is read along time, from the first history frame on."""
     frames = batch["inputs"].shape[1] + self.horizon
-    return base.reads(self.network, batch, frames)
-
-  def _observed(self, batch: base.Batch) -> jax.Array:
-    """Where history and forecast are observed [B, T_in + T_out, H, W, C].
-
-    What is forecast counts as observed where the history ever was.
-    """
-    if "mask" not in batch:
-      raise config_lib.ConfigError(
-          "method.hold_missing and method.read_mask need data.missing='mask'."
-      )
-    observed = batch["mask"][:, : batch["inputs"].shape[1]]
-    ever = jnp.any(observed, axis=1, keepdims=True)
-    later = jnp.repeat(ever, self.horizon, axis=1)
-    return jnp.concatenate([observed, later], axis=1)
+    return base.reads(
+        self.network, batch, frames
+    ) | self._represent().known(batch, self.horizon)
 
   def apply(
       self,
@@ -215,29 +231,27 @@ class Regression(base.Method):
       batch: base.Batch,
       train: bool,
       key: jax.Array,
+      frozen: PyTree = None,
   ) -> tuple[jax.Array, dict[str, PyTree]]:
     """Returns the forecast [B, T_out, H, W, C] and the new collections."""
-    return self._rollout(variables, batch, train, key)[:2]
+    return self._rollout(variables, frozen or {}, batch, train, key)[:2]
 
-  def _rollout(self, variables, batch, train, key):
+  def _rollout(self, variables, frozen, batch, train, key):
     """As `apply`; and how many frames at the start nothing learns from."""
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
-    history, known = batch["inputs"], self._reads(batch)
+    history, known = batch["inputs"], self._known(batch)
+    climatology = frozen.get(representation.CLIMATOLOGY)
     if train and self.input_noise:
       history = history + self._noise(batch, jax.random.fold_in(key, _NOISE))
-    if self.hold_missing or self.read_mask:
-      known[_OBSERVED] = self._observed(batch)
 
     def step(history, collections, number, **known):
-      observed = known.pop(_OBSERVED, None)
-      if observed is not None:
-        observed = observed[:, : history.shape[1]]
-        lacking = ~jnp.any(observed, axis=1, keepdims=True)
-      if self.read_mask:
-        history = _with_mask(history, observed)
-      arguments = {"params": params, **collections}, history
-      if train:
+
+      def network(shown, **known):
+        arguments = {"params": params, **collections}, shown
+        if not train:
+          forecast = self.network.apply(*arguments, train=False, **known)
+          return forecast, collections
         forecast, updated = self.network.apply(
             *arguments,
             train=True,
@@ -245,12 +259,11 @@ class Regression(base.Method):
             mutable=list(collections),
             **known,
         )
-        collections = dict(updated)
-      else:
-        forecast = self.network.apply(*arguments, train=False, **known)
-      if self.hold_missing:
-        forecast = jnp.where(lacking, 0, forecast)
-      return forecast, collections
+        return forecast, dict(updated)
+
+      return self._represent().through(
+          network, history, known, climatology
+      )
 
     if train and self.remat:
       step = jax.checkpoint(step)
@@ -323,7 +336,7 @@ class Regression(base.Method):
   ) -> tuple[jax.Array, base.Outputs]:
     targets = batch["targets"][:, : self.horizon].astype(jnp.float32)
     forecast, collections, skipped = self._rollout(
-        variables, batch, train, key
+        variables, frozen, batch, train, key
     )
     if forecast.shape != targets.shape:
       raise ValueError(
@@ -363,8 +376,7 @@ class Regression(base.Method):
       members: base.Members = 1,
   ) -> jax.Array:
     """Returns [M, B, T_out, H, W, C]; all members of a regression agree."""
-    del frozen
-    forecast, _ = self.apply(variables, batch, False, key)
+    forecast, _ = self.apply(variables, batch, False, key, frozen)
     return jnp.broadcast_to(
         forecast.astype(jnp.float32),
         (len(base.numbers(members)), *forecast.shape),
@@ -382,10 +394,6 @@ def example_weights(batch: base.Batch, targets: jax.Array) -> jax.Array:
     rows = batch["valid"].astype(jnp.float32)
     weight = weight * rows[:, None, None, None, None]
   return weight
-
-
-def _with_mask(history: jax.Array, observed: jax.Array) -> jax.Array:
-  return jnp.concatenate([history, observed.astype(history.dtype)], axis=-1)
 
 
 def _check_weights(name: str, weights: Sequence[float]) -> None:

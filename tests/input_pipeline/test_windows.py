@@ -1,4 +1,6 @@
 """Windows never cross gaps, sequences or split borders."""
+import datetime
+
 import numpy as np
 import pytest
 
@@ -301,3 +303,24 @@ def test_frames_can_be_those_of_the_histories_alone():
   cut = windows.Windows(np.array([0, 0, 1]), np.array([0, 3, 2]), 4)
   assert cut.frames() == [(0, 0, 7), (1, 2, 6)]
   assert cut.frames(2) == [(0, 0, 2), (0, 3, 5), (1, 2, 4)]
+
+
+def test_monthly_axes_go_on_by_months_and_others_by_their_step():
+  months = np.array(["2019-11-01", "2019-12-01", "2020-01-01"], "datetime64[s]")
+  longer = windows.continued(months.astype(np.int64), 2)
+  days = longer[3:].astype("datetime64[s]").astype("datetime64[D]")
+  assert days.tolist() == [datetime.date(2020, 2, 1), datetime.date(2020, 3, 1)]
+  np.testing.assert_array_equal(
+      windows.continued(np.array([0, 3600, 7200]), 2)[3:], [10800, 14400])
+
+
+def test_windows_beyond_the_data_belong_to_the_last_split():
+  store = Sequences([np.arange(20) * HOUR])
+  cut = dict(history=2, horizon=3, by="time", fractions=(0.5, 0.25, 0.25))
+  for split, more in (("train", 0), ("validation", 0), ("test", 3)):
+    inside = windows.make(store, split, **cut)
+    beyond = windows.make(store, split, **cut, beyond=3)
+    assert len(beyond) == len(inside) + more
+    np.testing.assert_array_equal(beyond.start[:len(inside)], inside.start)
+  with pytest.raises(errors.DataError, match="forecast.beyond"):
+    windows.make(store, "test", **cut | {"by": "window"}, beyond=3)

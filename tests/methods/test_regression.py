@@ -289,7 +289,9 @@ def test_rows_count_as_their_areas():
   assert method.prepared_shapes({"targets": (1, 2, 3, 1)}) == {
       "areas": (2, 3)
   }
-  material = base.Material(None, None, None, lambda key: np.full((2, 3), 7.0))
+  material = base.Material(
+      None, None, None, lambda key: np.full((2, 3), 7.0), None
+  )
   np.testing.assert_array_equal(method.prepare({}, material)["areas"], 7.0)
   batch = ones(1)
   batch["targets"] = batch["targets"].at[:, :, 1].set(2.0)
@@ -364,6 +366,7 @@ def test_a_curriculum_lengthens_the_rollout_epoch_by_epoch():
         {"lead_weights": (0.0, 0.0)},
         {"variable_weights": (float("nan"),)},
         {"area_weights": "lattitude"},
+        {"pad_to": 0},
     ],
 )
 def test_impossible_training_options_are_refused(options):
@@ -375,3 +378,71 @@ def test_variable_weights_are_one_a_variable():
   method = product(1, variable_weights=(1.0, 2.0))
   with pytest.raises(config_lib.ConfigError, match="variable_weights"):
     gradient_of(method, ones(1))
+
+
+class Where(nn.Module):
+  """Counts rows and columns from one, whatever it is shown."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    del train
+    self.param("unused", nn.initializers.zeros, ())
+    _, _, height, width, _ = x.shape
+    count = jnp.arange(1.0, height * width + 1).reshape(height, width, 1)
+    return jnp.broadcast_to(count, x[:, :1].shape)
+
+
+def test_a_grid_is_padded_for_the_network_and_cut_again():
+  method = methods.build("regression", Where(), horizon=1, pad_to=4)
+  batch = ones(1)  # 2 x 3.
+  variables = method.init(jax.random.key(0), batch)
+  forecast = method.forecast(variables, {}, batch, jax.random.key(0))
+  np.testing.assert_array_equal(
+      forecast[0, 0, 0, ..., 0], [[1, 2, 3], [5, 6, 7]]
+  )
+
+
+def test_changes_of_the_newest_value_that_was_observed_are_forecast():
+  method = methods.build("regression", Where(), horizon=2, increments=True)
+  batch = ones(2) | {
+      "inputs": jnp.asarray([3.0, 5.0])[:, None, None, None][None]
+      * jnp.ones((1, 2, 2, 3, 1)),
+  }
+  variables = method.init(jax.random.key(0), batch)
+  change = np.arange(1.0, 7).reshape(2, 3)
+  forecast = method.forecast(variables, {}, batch, jax.random.key(0))
+  np.testing.assert_allclose(forecast[0, 0, 0, ..., 0], 5 + change)
+  np.testing.assert_allclose(forecast[0, 0, 1, ..., 0], 5 + 2 * change)
+  mask = jnp.ones((1, 4, 2, 3, 1), bool).at[:, 1, 0, 0].set(False)
+  gap = batch | {"mask": mask, "inputs": batch["inputs"] * mask[:, :2]}
+  forecast = method.forecast(variables, {}, gap, jax.random.key(0))
+  assert float(forecast[0, 0, 0, 0, 0, 0]) == 3 + 1
+
+
+def test_anomalies_of_the_calendar_are_shown_and_added_again():
+  method = product(3, anomalies=True)
+  shapes = method.prepared_shapes(
+      {"targets": (3, 2, 3, 1), "calendar": (4, 2)}
+  )
+  assert shapes == {"climatology": (4, 2, 2, 3, 1)}
+  usual = np.random.RandomState(0).rand(4, 2, 2, 3, 1).astype(np.float32)
+  material = base.Material(None, None, None, None, lambda: usual)
+  frozen = jax.tree.map(jnp.asarray, method.prepare({}, material))
+  columns = np.array([[0, 0], [1, 1], [2, 0], [3, 1]], np.int32)
+  batch = ones(3) | {"calendar": jnp.asarray(columns)[None]}
+  variables = {"params": {"factor": jnp.float32(2.0)}}
+  forecast = method.forecast(variables, frozen, batch, jax.random.key(0))
+  anomaly = 1 - usual[0, 0]
+  for lead, (a, b) in enumerate(columns[1:], start=1):
+    np.testing.assert_allclose(
+        forecast[0, 0, lead - 1], 2.0**lead * anomaly + usual[a, b], rtol=1e-5
+    )
+  # Beyond the trained horizon as well, and without the last of them.
+  longer = base.rollout(
+      product(1, anomalies=True), variables, frozen, batch,
+      jax.random.key(0), 1, 3,
+  )
+  np.testing.assert_allclose(longer, forecast, rtol=1e-5)
+  assert jax.tree.leaves(method.init(jax.random.key(0), batch))
+  with pytest.raises(config_lib.ConfigError, match="data.calendar"):
+    method.init(jax.random.key(0), ones(3))

@@ -408,7 +408,7 @@ def test_a_method_without_its_networks_is_refused():
 def material(series=None, batches=None):
   return base.Material(
       series=lambda: series, batches=lambda split: batches[split],
-      fetch=np.asarray, areas=None,
+      fetch=np.asarray, areas=None, climatology=None,
   )
 
 
