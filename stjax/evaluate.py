@@ -15,11 +15,12 @@ from absl import logging
 import input_pipeline
 from stjax import baselines as baselines_lib
 from stjax import config as config_lib
-from stjax import figures, initialise
+from stjax import figures, initialise, references
 from stjax import forecast as forecast_lib
 from stjax import metrics as metrics_lib
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
+from stjax.metrics import fields as fields_lib
 from stjax.metrics import tables
 from stjax.models import layers
 
@@ -47,8 +48,10 @@ def area_weights(kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
   """Weights of the grid's cells, from its coordinates.
 
   Args:
-    kind: "none", or "latitude" for the cosine of the latitude.
-    coordinates: a grid with a latitude along H, or over (H, W).
+    kind: "none", "latitude" for the cosine of the latitude, or "cells" for
+      the area between the latitudes half-way to the neighbouring rows
+      (`stjax.metrics.fields.cell_weights`).
+    coordinates: a grid with a latitude along H, or (not "cells") over (H, W).
 
   Returns:
     [H] or [H, W], or None.
@@ -56,22 +59,55 @@ def area_weights(kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
   Raises:
     ConfigError: unknown kind, or no latitude among the coordinates.
   """
-  kinds = {"none": None, "latitude": None}
+  kinds = dict.fromkeys(("none", "latitude", "cells"))
   config_lib.pick("evaluation.area_weights", kind, kinds)
   if kind == "none":
     return None
+  latitude = _latitude(coordinates)
+  if latitude is not None and kind == "latitude":
+    return np.cos(np.deg2rad(latitude))
+  if latitude is not None and latitude.ndim == 1:
+    return fields_lib.cell_weights(latitude)
+  space = tuple(coordinates.attrs["spatial_dims"])
+  raise config_lib.ConfigError(
+      f"evaluation.area_weights={kind!r} needs a coordinate lat or latitude"
+      f" along {space[0]!r}{f' or {space}' if kind == 'latitude' else ''}; the"
+      f" data have {sorted(map(str, coordinates.coords))}. Use 'none'"
+      f"{' or latitude' if kind == 'cells' else ''}."
+  )
+
+
+def cell_weights(kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
+  """Weights of the convention "weather", which always has the cells' area.
+
+  Args:
+    kind: as for `area_weights`; for "none" the area of the cells is taken
+      where a grid has latitudes: by their bounds, or over (H, W) by the cosine.
+    coordinates: the grid.
+
+  Returns:
+    [H] or [H, W], or None on a plane and for points in no order.
+  """
+  latitude = _latitude(coordinates)
+  if kind == "none" and latitude is not None:
+    steps = np.diff(latitude)
+    if latitude.ndim == 2:
+      kind = "latitude"
+    elif steps.size and abs(np.sign(steps).sum()) == steps.size:  # One way.
+      kind = "cells"
+  return area_weights(kind, coordinates)
+
+
+def _latitude(coordinates: xr.Dataset) -> np.ndarray | None:
+  """The latitude [H] or [H, W] of a grid, degrees; None without one."""
   space = tuple(coordinates.attrs["spatial_dims"])
   for name, values in coordinates.coords.items():
     is_latitude = str(name).lower() in ("lat", "latitude") or str(
         values.attrs.get("standard_name")
     ) == "latitude"
     if is_latitude and values.dims in (space, space[:1]):
-      return np.cos(np.deg2rad(values.values))
-  raise config_lib.ConfigError(
-      "evaluation.area_weights='latitude' needs a coordinate lat or latitude"
-      f" along {space[0]!r} or {space}; the data have"
-      f" {sorted(map(str, coordinates.coords))}. Use 'none'."
-  )
+      return values.values
+  return None
 
 
 class Evaluator:
@@ -102,7 +138,11 @@ class Evaluator:
         data_range=options.data_range or _observed_range(run.statistics),
         area_weights=area_weights(options.area_weights, run.coordinates),
         thresholds=tuple(options.thresholds),
+        cell_weights=cell_weights(options.area_weights, run.coordinates),
+        variables=tuple(map(str, run.coordinates.data_vars)),
+        **config_lib.plain(options.heatwave),
     )
+    self._references = references.build(run, self._metrics)
 
   @functools.cached_property
   def _function(self) -> jax.stages.Compiled:
@@ -156,9 +196,10 @@ class Evaluator:
         mask=batch["mask"][:, -horizon:] if "mask" in batch else None,
         valid=batch["valid"],
     )
+    known = self._known(batch)
     totals = {
         source: metrics_lib.evaluate(
-            self._metrics, fields, observation, points
+            self._metrics, fields, observation, points, **known
         )
         for source, fields in sources.items()
     }
@@ -169,6 +210,12 @@ class Evaluator:
       levels = jnp.asarray(figures.QUANTILES)
       fields["quantiles"] = jnp.quantile(members, levels, axis=0)
     return (totals, loss), fields
+
+  def _known(self, batch):
+    """What the metrics read besides; see `stjax.metrics.base.Metric`."""
+    return {
+        name: reference(batch) for name, reference in self._references.items()
+    }
 
   def score(
       self,
@@ -245,10 +292,15 @@ class Evaluator:
     )
     fields = batch["targets"]
     totals = jax.eval_shape(
-        functools.partial(metrics_lib.evaluate, self._metrics),
+        lambda forecast, batch: metrics_lib.evaluate(
+            self._metrics,
+            forecast,
+            batch["targets"],
+            batch["targets"],
+            **self._known(batch),
+        ),
         jax.ShapeDtypeStruct((self._members, *fields.shape), jnp.float32),
-        fields,
-        fields,
+        batch,
     )
     empty = metrics_lib.Accumulator(self._metrics)
     empty.add(jax.tree.map(lambda t: np.ones(t.shape), totals))

@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 from absl import logging
 
-from stjax import initialise
+from stjax import initialise, layouts
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
 from stjax.methods import base
@@ -128,6 +128,10 @@ class ForecastStore:
     labels: names and times of the examples, on dimension "sample".
     members: ensemble members M.
     attributes: of the whole store.
+    layout: its name; see `stjax.layouts`.
+
+  Raises:
+    ConfigError: the layout has no place for such data.
   """
 
   def __init__(
@@ -137,55 +141,40 @@ class ForecastStore:
       labels: xr.Dataset,
       members: int,
       attributes: dict[str, str],
+      layout: str = "stjax",
   ):
     self._path = path
     self._draft = path.with_name(f".{path.name}.draft")
     if self._draft.exists():
       shutil.rmtree(self._draft)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lead = coordinates.sizes["lead_time"]
-    space = list(coordinates.attrs["spatial_dims"])
-    samples = labels.sizes["sample"]
-    # One series, every start once: the natural axis is the initial time.
-    times = labels.get("init_time")
-    by_time = times is not None and len(np.unique(times)) == samples
-    axis = "init_time" if by_time else "sample"
-    if by_time:
-      labels = labels.swap_dims(sample="init_time").set_coords("init_time")
-    labels = labels.set_coords(list(labels.data_vars))
-    frame = xr.Dataset(
-        coords=dict(coordinates.coords)
-        | dict(labels.coords)
-        | {"member": ("member", np.arange(members))},
-        attrs=dict(coordinates.attrs) | attributes,
-    )
+    self._layout = layouts.build(layout, coordinates, labels, members)
+    frame = self._layout.coords.assign_attrs(attributes)
     # Zarr has a stable type for strings of any length only.
     texts = [n for n, c in frame.coords.items() if c.dtype.kind == "U"]
     frame = frame.assign_coords({n: frame[n].astype(object) for n in texts})
     frame.to_zarr(self._draft, mode="w", consolidated=False)
     self._group = zarr.open_group(self._draft, mode="a")
-    self._names = list(coordinates.data_vars)
-    dims = ("member", axis, "lead_time", *space)
+    lead = coordinates.sizes["lead_time"]
+    space = coordinates.attrs["spatial_dims"]
     grid = tuple(coordinates.sizes[d] for d in space)
     # Small fields of many members would be as many tiny files.
     together = max(_CHUNK_VALUES // (lead * math.prod(grid)), 1)
-    for name in self._names:
+    for name, one in self._layout.arrays.items():
+      inner = len(one.dims) - len(grid) - self._layout.by_member
       array = self._group.create_array(
           name,
-          shape=(members, samples, lead, *grid),
-          chunks=(min(members, together), 1, lead, *grid),
+          shape=one.sizes,
+          chunks=(
+              *((min(members, together),) if self._layout.by_member else ()),
+              *(1, lead, 1)[:inner],  # Starts, lead times, levels.
+              *grid,
+          ),
           dtype="float32",
           fill_value=float("nan"),
-          dimension_names=dims,
+          dimension_names=one.dims,
       )
-      extra = " ".join(
-          str(c)
-          for c in (*coordinates.coords, *labels.coords)
-          if c not in dims
-      )
-      array.attrs.update(_plain(coordinates[name].attrs))
-      if extra:
-        array.attrs["coordinates"] = extra
+      array.attrs.update(_plain(dict(one.attrs)))
 
   def write(self, first: int, forecast: np.ndarray) -> None:
     """Writes examples `first`, `first + 1`, ...
@@ -195,8 +184,8 @@ class ForecastStore:
       forecast: [M, B, T_out, H, W, C] in physical units.
     """
     rows = slice(first, first + forecast.shape[1])
-    for channel, name in enumerate(self._names):
-      self._group[name][:, rows] = forecast[..., channel]
+    for name, index, values in self._layout.parts(forecast, rows):
+      self._group[name][index] = values
 
   def close(self) -> None:
     """Completes the store and moves it to its place."""
@@ -228,7 +217,8 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
 
   Returns:
     The path of the store: variables on (member, init_time or sample,
-    lead_time, spatial dims) in physical units.
+    lead_time, spatial dims) in physical units, or as `config.forecast.layout`
+    has it.
 
   Raises:
     ConfigError: no checkpoint.
@@ -262,6 +252,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
             "source": f"stjax, {run.config.model.name}",
             "normalisation": run.statistics.kind,
         },
+        options.layout,
     )
   key = forecast_key(run.config.seed)
   first = 0
