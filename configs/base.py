@@ -96,9 +96,15 @@ def get_config() -> ml_collections.ConfigDict:
       checkpoint="best",  # Or "latest".
       conventions=("physical",),  # Named sets of scores; see docs/metrics.md.
       data_range=0.0,  # Of PSNR and SSIM; 0: as observed in training.
-      area_weights="none",  # Or "latitude": cosine of the latitude.
+      # Or "latitude": cosine of the latitude; "cells": area between latitudes.
+      area_weights="none",
       thresholds=(),  # Of "ensemble"'s event scores, physical units.
-      baselines=("persistence", "lead_mean"),  # And "climatology".
+      heatwave=config_dict.create(  # Of the convention of that name.
+          quantile=0.9,  # Of the training values of a calendar cell.
+          min_duration=1,  # Frames in a row.
+      ),
+      # And "climatology", "anomaly_persistence", which need data.calendar.
+      baselines=("persistence", "lead_mean"),
       figures=4,  # Examples shown as pictures and animations.
       points=(),  # (row, column) of fan charts; (): some are chosen.
       stride=1,  # Every so many windows of the split are scored.
@@ -122,6 +128,7 @@ def get_config() -> ml_collections.ConfigDict:
       blow_up=1000.0,
       # (lowest, highest) possible value, None for no end: others are clipped.
       valid_range=(),
+      layout="stjax",  # Of the store; or "weatherbench2": see docs/metrics.md.
       sampler=config_dict.create(  # Of methods that sample.
           name="ddpm",  # Or "ddim", "heun", "dpm++"; see docs/diffusion.md.
           steps=0,  # Steps per member; 0: those of the noise schedule.

@@ -10,7 +10,7 @@ import numpy as np
 
 import input_pipeline
 from stjax import config as config_lib
-from stjax import files
+from stjax import files, references
 from stjax import metrics as metrics_lib
 from stjax import sharding as sharding_lib
 from stjax.methods import base
@@ -30,15 +30,16 @@ def check(names: Iterable[str], calendar_names: Sequence[str]) -> None:
     calendar_names: the columns of data.calendar.
 
   Raises:
-    ConfigError: an unknown name, or a climatology of data without a calendar.
+    ConfigError: an unknown name, or one that needs a calendar of data without
+      one.
   """
   for name in names:
     config_lib.pick("evaluation.baselines", name, _BASELINES)
-  if "climatology" in names and not calendar_names:
-    raise config_lib.ConfigError(
-        "evaluation.baselines has 'climatology', which needs data.calendar,"
-        " such as ('month',)."
-    )
+    if name in _SEASONAL and not calendar_names:
+      raise config_lib.ConfigError(
+          f"evaluation.baselines has {name!r}, which needs data.calendar,"
+          " such as ('month',)."
+      )
 
 
 def build(run: "run_lib.Run") -> Mapping[str, Baseline]:
@@ -71,15 +72,24 @@ def _lead_mean(run: "run_lib.Run") -> Baseline:
 
 
 def _climatology(run: "run_lib.Run") -> Baseline:
-  table = input_pipeline.climatology(
-      run.config.data.to_dict(), cache_dir=run.workdir / "data"
-  )
+  climatology = references.climatology(run)
 
   def fields(batch, horizon):
-    cell = input_pipeline.cell_index(
-        batch["calendar"][:, -horizon:], run.calendar_sizes
-    )
-    return jnp.asarray(table)[cell]
+    return climatology(batch | {"calendar": batch["calendar"][:, -horizon:]})
+
+  return fields
+
+
+def _anomaly_persistence(run: "run_lib.Run") -> Baseline:
+  climatology = references.climatology(run)
+
+  def fields(batch, horizon):
+    # Each frame's own calendar cell: the newest observed one may be older.
+    expected = climatology(batch)
+    past, future = expected[:, :-horizon], expected[:, -horizon:]
+    inputs = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
+    anomaly = persistence(batch | {"inputs": inputs - past}, horizon)
+    return future + anomaly
 
   return fields
 
@@ -90,9 +100,9 @@ def persistence(
   """The last observed value at every point, for every lead time.
 
   Args:
-    batch: inputs [B, T_in, H, W, C], normalised; mask where there is one.
+    batch: inputs [B, T_in, H, W, C] in any units; mask where there is one.
     horizon: number of frames T_out.
-    mean: [C] what stands where nothing was observed, normalised.
+    mean: [C] what stands where nothing was observed, in the same units.
 
   Returns:
     [B, T_out, H, W, C].
@@ -158,9 +168,12 @@ def lead_mean(run: "run_lib.Run") -> np.ndarray:
 
 # persistence: the last frame; lead_mean: the training mean by lead time;
 # climatology: the training mean of every point by all columns of
-# data.calendar together.
+# data.calendar together; anomaly_persistence: the climatology and what the
+# last frame exceeded its own by.
 _BASELINES = {
     "persistence": _persistence,
     "lead_mean": _lead_mean,
     "climatology": _climatology,
+    "anomaly_persistence": _anomaly_persistence,
 }
+_SEASONAL = ("climatology", "anomaly_persistence")  # Need a calendar.

@@ -56,6 +56,7 @@ _REQUIRED = (
 PRECISIONS = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
 CHECKPOINTS = ("best", "latest")
+LAYOUTS = ("stjax", "weatherbench2")  # Of forecast stores.
 # The sections whose keys are the same for every network, method and store.
 _SECTIONS = {
     "mesh": ("data", "fsdp", "space"),
@@ -79,6 +80,7 @@ _SECTIONS = {
         "data_range",
         "area_weights",
         "thresholds",
+        "heatwave",
         "baselines",
         "figures",
         "points",
@@ -86,6 +88,7 @@ _SECTIONS = {
         "validation_stride",
         "validation_members",
     ),
+    "evaluation.heatwave": ("quantile", "min_duration"),
     "forecast": (
         "split",
         "checkpoint",
@@ -98,6 +101,7 @@ _SECTIONS = {
         "lead_chunk",
         "blow_up",
         "valid_range",
+        "layout",
         "sampler",
     ),
     "forecast.sampler": (
@@ -280,6 +284,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         config[section].checkpoint,
         dict.fromkeys(CHECKPOINTS),
     )
+  pick("forecast.layout", config.forecast.layout, dict.fromkeys(LAYOUTS))
   _positive("checkpoint.keep_latest", config.checkpoint.keep_latest)
   for key in (
       "checkpoint.keep_best",

@@ -13,7 +13,8 @@ from absl import logging
 
 import input_pipeline
 from stjax import baselines as baselines_lib
-from stjax import figures, grid, initialise
+from stjax import config as config_lib
+from stjax import figures, grid, initialise, references
 from stjax import metrics as metrics_lib
 from stjax import rollout as rollout_lib
 from stjax import run as run_lib
@@ -71,7 +72,13 @@ class Evaluator:
             "evaluation.area_weights", options.area_weights, run.coordinates
         ),
         thresholds=tuple(options.thresholds),
+        cell_weights=grid.cell_weights(
+            "evaluation.area_weights", options.area_weights, run.coordinates
+        ),
+        variables=tuple(map(str, run.coordinates.data_vars)),
+        **config_lib.plain(options.heatwave),
     )
+    self._references = references.build(run, self._metrics)
 
   @functools.cached_property
   def _function(self) -> jax.stages.Compiled:
@@ -125,9 +132,10 @@ class Evaluator:
         mask=batch["mask"][:, -horizon:] if "mask" in batch else None,
         valid=batch["valid"],
     )
+    known = self._known(batch)
     totals = {
         source: metrics_lib.evaluate(
-            self._metrics, fields, observation, points
+            self._metrics, fields, observation, points, **known
         )
         for source, fields in sources.items()
     }
@@ -138,6 +146,12 @@ class Evaluator:
       levels = jnp.asarray(figures.QUANTILES)
       fields["quantiles"] = jnp.quantile(members, levels, axis=0)
     return (totals, loss), fields
+
+  def _known(self, batch):
+    """What the metrics read besides; see `stjax.metrics.base.Metric`."""
+    return {
+        name: reference(batch) for name, reference in self._references.items()
+    }
 
   def score(
       self,
@@ -214,10 +228,15 @@ class Evaluator:
     )
     fields = batch["targets"]
     totals = jax.eval_shape(
-        functools.partial(metrics_lib.evaluate, self._metrics),
+        lambda forecast, batch: metrics_lib.evaluate(
+            self._metrics,
+            forecast,
+            batch["targets"],
+            batch["targets"],
+            **self._known(batch),
+        ),
         jax.ShapeDtypeStruct((self._members, *fields.shape), jnp.float32),
-        fields,
-        fields,
+        batch,
     )
     empty = metrics_lib.Accumulator(self._metrics)
     empty.add(jax.tree.map(lambda t: np.ones(t.shape), totals))

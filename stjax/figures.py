@@ -11,10 +11,24 @@ from stjax import metrics as metrics_lib
 from stjax import plots, writers
 from stjax import run as run_lib
 from stjax.metrics import reports, tables
-from stjax.plots import ensemble
+from stjax.plots import ensemble, spectra
 
 # Scores drawn by lead time.
-_CURVES = ("mse", "mae", "rmse", "ssim", "psnr", "bias", "crps")
+_CURVES = (
+    "mse",
+    "mae",
+    "rmse",
+    "ssim",
+    "psnr",
+    "bias",
+    "crps",
+    "acc",
+    "activity",
+    "mse_skill",
+    "energy_ratio_high",
+    "csi",
+    "sedi",
+)
 # Of the ensemble, for fan charts.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _FAN_POINTS = 4  # Points of a fan chart, unless evaluation.points has some.
@@ -106,6 +120,7 @@ def draw(
       lead_labels=leads,
       units=units.pop() if len(units) == 1 else "",
   )
+  spectra.draw(diagrams, folder, lead_labels=leads)
   reports.write_diagrams(
       folder.parent,
       diagrams,

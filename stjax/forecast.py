@@ -17,7 +17,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from stjax import config as config_lib
-from stjax import files, initialise
+from stjax import files, initialise, layouts
 from stjax import rollout as rollout_lib
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
@@ -57,6 +57,10 @@ class ForecastStore:
     frames: lead times that are written together; 0: all.
     about: what a draft must have been made of to be gone on with, plain
       values; None: none is.
+    layout: its name; see `stjax.layouts`.
+
+  Raises:
+    ConfigError: the layout has no place for such data.
   """
 
   def __init__(
@@ -66,6 +70,7 @@ class ForecastStore:
       labels: xr.Dataset,
       members: int,
       attributes: dict[str, str],
+      layout: str = "stjax",
       frames: int = 0,
       about: dict[str, Any] | None = None,
   ):
@@ -73,11 +78,11 @@ class ForecastStore:
     self.draft = path.with_name(f".{path.name}.draft")
     self._progress = _progress_path(path)
     self._about = json.dumps(about, sort_keys=True)
-    self._names = list(coordinates.data_vars)
+    self._layout = layouts.build(layout, coordinates, labels, members)
     # Where to go on: example and lead time.
     self.reached = self._find_progress() if about else None
     if self.reached is None:
-      self._create(coordinates, labels, members, attributes, frames)
+      self._create(coordinates, members, attributes, frames)
     self._group = zarr.open_group(self.draft, mode="a")
 
   def _find_progress(self):
@@ -88,54 +93,38 @@ class ForecastStore:
         return None
       return int(saved["example"]), int(saved["lead"])
 
-  def _create(self, coordinates, labels, members, attributes, frames):
+  def _create(self, coordinates, members, attributes, frames):
     """Makes an empty draft."""
     self._progress.unlink(missing_ok=True)
     shutil.rmtree(self.draft, ignore_errors=True)
     self._path.parent.mkdir(parents=True, exist_ok=True)
-    lead = coordinates.sizes["lead_time"]
-    space = list(coordinates.attrs["spatial_dims"])
-    samples = labels.sizes["sample"]
-    # One series, every start once: the natural axis is the initial time.
-    times = labels.get("init_time")
-    by_time = times is not None and len(np.unique(times)) == samples
-    axis = "init_time" if by_time else "sample"
-    if by_time:
-      labels = labels.swap_dims(sample="init_time").set_coords("init_time")
-    labels = labels.set_coords(list(labels.data_vars))
-    frame = xr.Dataset(
-        coords=dict(coordinates.coords)
-        | dict(labels.coords)
-        | {"member": ("member", np.arange(members))},
-        attrs=dict(coordinates.attrs) | attributes,
-    )
+    frame = self._layout.coords.assign_attrs(attributes)
     # Zarr has a stable type for strings of any length only.
     texts = [n for n, c in frame.coords.items() if c.dtype.kind == "U"]
     frame = frame.assign_coords({n: frame[n].astype(object) for n in texts})
     frame.to_zarr(self.draft, mode="w", consolidated=False)
     group = zarr.open_group(self.draft, mode="a")
-    dims = ("member", axis, "lead_time", *space)
+    lead = coordinates.sizes["lead_time"]
+    frames = min(frames or lead, lead)
+    space = coordinates.attrs["spatial_dims"]
     grid = tuple(coordinates.sizes[d] for d in space)
     # Small fields of many members would be as many tiny files.
-    frames = min(frames or lead, lead)
     together = max(_CHUNK_VALUES // (frames * math.prod(grid)), 1)
-    for name in self._names:
+    for name, one in self._layout.arrays.items():
+      inner = len(one.dims) - len(grid) - self._layout.by_member
       array = group.create_array(
           name,
-          shape=(members, samples, lead, *grid),
-          chunks=(min(members, together), 1, frames, *grid),
+          shape=one.sizes,
+          chunks=(
+              *((min(members, together),) if self._layout.by_member else ()),
+              *(1, frames, 1)[:inner],  # Starts, lead times, levels.
+              *grid,
+          ),
           dtype="float32",
           fill_value=float("nan"),
-          dimension_names=dims,
+          dimension_names=one.dims,
       )
-      extra = " ".join(
-          str(c)
-          for c in (*coordinates.coords, *labels.coords)
-          if c not in dims
-      )
-      array.attrs.update(_plain(coordinates[name].attrs))
-      if extra:
-        array.attrs["coordinates"] = extra
+      array.attrs.update(_plain(dict(one.attrs)))
 
   def write(self, first: int, forecast: np.ndarray, lead: int = 0) -> None:
     """Writes lead times of examples `first`, `first + 1`, ...
@@ -147,8 +136,8 @@ class ForecastStore:
     """
     rows = slice(first, first + forecast.shape[1])
     leads = slice(lead, lead + forecast.shape[2])
-    for channel, name in enumerate(self._names):
-      self._group[name][:, rows, leads] = forecast[..., channel]
+    for name, index, values in self._layout.parts(forecast, rows, leads):
+      self._group[name][index] = values
 
   def keep_progress(
       self, example: int, lead: int, histories: np.ndarray | None
@@ -201,7 +190,8 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
 
   Returns:
     The path of the store: variables on (member, init_time or sample,
-    lead_time, spatial dims) in physical units.
+    lead_time, spatial dims) in physical units, or as `config.forecast.layout`
+    has it.
 
   Raises:
     ConfigError: no checkpoint.
@@ -236,6 +226,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
             "source": f"stjax, {run.config.model.name}",
             "normalisation": run.statistics.kind,
         },
+        layout=options.layout,
         frames=frames,
         about=_about(run, variables, frames),
     )

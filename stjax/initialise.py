@@ -404,8 +404,8 @@ def _material(run: run_lib.Run) -> base.Material:
         cache_dir=run.workdir / "data",
     )
 
-  def areas(key: str) -> np.ndarray:
-    weights = grid.area_weights(key, "latitude", run.coordinates)
+  def areas(key: str, kind: str) -> np.ndarray:
+    weights = grid.area_weights(key, kind, run.coordinates)
     weights = weights.reshape(weights.shape + (1,) * (2 - weights.ndim))
     shape = run.example_shape["targets"][1:3]
     return np.broadcast_to(weights / weights.mean(), shape)

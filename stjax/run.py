@@ -21,7 +21,15 @@ from absl import logging
 from clu import parameter_overview
 
 import input_pipeline
-from stjax import baselines, files, methods, models, optim
+from stjax import (
+    baselines,
+    files,
+    layouts,
+    methods,
+    models,
+    optim,
+    references,
+)
 from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
 from stjax import sharding as sharding_lib
@@ -450,6 +458,7 @@ def _check_calendar(where, section, columns: dict[str, int]) -> None:
 def _check_evaluation(options, grid: tuple[int, int], calendar_names) -> None:
   """Finds before training what would end the evaluation after it."""
   baselines.check(options.baselines, calendar_names)
+  references.check(options.conventions, calendar_names)
   height, width = grid
   for point in options.points:
     place = tuple(point) if isinstance(point, tuple | list) else ()
@@ -552,6 +561,13 @@ def build(
       config.evaluation,
       train.example_shape["inputs"][1:3],
       train.calendar_names,
+  )
+  # Refuses what the forecast would be refused for at the very end.
+  layouts.build(
+      config.forecast.layout,
+      train.coordinates,
+      train.labels,
+      config.forecast.members,
   )
   num_steps = config.num_steps
   if not method.trainable:

@@ -83,6 +83,23 @@ def test_scores_of_masked_weighted_data_are_those_of_plain_numpy(finished):
   )
 
 
+def test_forecasts_can_be_left_as_weatherbench_2_reads_them(finished):
+  run, _ = finished
+  with xr.open_zarr(forecast.forecast(run), chunks=None) as store:
+    own = store.sst.isel(member=0).load()
+  other = latitude_run(run.workdir.parent, forecast__layout="weatherbench2")
+  path = forecast.forecast(other)
+  with xr.open_zarr(path, chunks=None, decode_timedelta=True) as store:
+    found = store.sst.load()
+  assert found.dims == ("time", "prediction_timedelta", "latitude", "longitude")
+  np.testing.assert_array_equal(found.time, own.init_time)
+  np.testing.assert_array_equal(
+      found.prediction_timedelta, np.arange(1, 4) * np.timedelta64(6, "h")
+  )
+  np.testing.assert_array_equal(found.latitude, own.lat[::-1])
+  np.testing.assert_array_equal(found, own[:, :, ::-1])
+
+
 def test_scores_do_not_depend_on_the_batch_or_the_devices(finished):
   run, content = finished
   for devices, size in ((1, 3), (8, 16)):

@@ -100,8 +100,9 @@ def test_another_forecast_does_not_go_on_from_a_draft(trained, monkeypatch):
   path = forecast.forecast(run)
   variables = initialise.load_variables(run, run.workdir, "best")
   about = forecast._about(run, variables, 2)
+  labels = run.forecast_split().labels
   reopen = lambda about: forecast.ForecastStore(
-      path, run.coordinates, None, 1, {}, about=about
+      path, run.coordinates, labels, 1, {}, about=about
   )
   assert reopen(about).reached == (1, 6)
   for changes in ({"members": 2}, {"checkpoint": "latest"}):

@@ -96,8 +96,8 @@ class Material:
       normalised, NaN where missing.
     batches: (split) -> the batches of one pass over that split, on devices.
     fetch: brings an array of the devices to every host.
-    areas: (config key that asks) -> the cells' areas [H, W] by their
-      latitude, mean 1.
+    areas: (config key that asks, its value, see `stjax.grid`) -> weights of
+      the cells [H, W], mean 1.
     climatology: () -> the normalised training mean of every place by the
       cells of data.calendar, [*calendar sizes, H, W, C].
   """
@@ -105,7 +105,7 @@ class Material:
   series: Callable[[], list[np.ndarray]]
   batches: Callable[[str], Iterable[Batch]]
   fetch: Callable[[jax.Array], np.ndarray]
-  areas: Callable[[str], np.ndarray]
+  areas: Callable[[str, str], np.ndarray]
   climatology: Callable[[], np.ndarray]
 
 

@@ -103,7 +103,8 @@ class Regression(base.Method):
       of one block instead of all.
     lead_weights: weights of the frames' losses, T_out numbers; () equal ones.
     variable_weights: weights of the variables' losses, C numbers; () equal.
-    area_weights: "none", or "latitude": points count as their row's area.
+    area_weights: "none", or how points count by their latitude: "latitude"
+      or "cells"; see `stjax.grid.area_weights`.
     input_noise: standard deviation of the noise that is added to the observed
       history in training, normalised units.
     hold_missing: what every history frame lacks, such as land, is set to 0,
@@ -198,7 +199,9 @@ class Regression(base.Method):
     del frozen
     made = {}
     if self.area_weights != "none":
-      made[_AREA] = material.areas("method.area_weights")
+      made[_AREA] = material.areas(
+          "method.area_weights", self.area_weights
+      )
     if self.anomalies:
       made[representation.CLIMATOLOGY] = material.climatology()
     return made

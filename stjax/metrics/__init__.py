@@ -25,13 +25,19 @@ from stjax.metrics.base import (
   scalars,
 )
 from stjax.metrics.conventions import OpenSTL, Physical
+from stjax.metrics.heatwave import Heatwave
 from stjax.metrics.probabilistic import Cost, Ensemble
+from stjax.metrics.spectral import Spectral
+from stjax.metrics.weather import Weather
 
 METRICS: dict[str, type] = {
     "physical": Physical,
     "openstl": OpenSTL,
     "ensemble": Ensemble,
     "cost": Cost,
+    "weather": Weather,
+    "spectral": Spectral,
+    "heatwave": Heatwave,
 }
 
 __all__ = (
@@ -40,11 +46,14 @@ __all__ = (
     "Cost",
     "Diagrams",
     "Ensemble",
+    "Heatwave",
     "Metric",
     "MetricError",
     "OpenSTL",
     "Physical",
     "Score",
+    "Spectral",
+    "Weather",
     "build",
     "evaluate",
     "merge",
@@ -61,7 +70,8 @@ def build(conventions: Sequence[str], **options: Any) -> dict[str, Metric]:
     **options: plain values for those conventions that have such an option:
       data_range and area_weights (physical), spatial_norm and channel_names
       (openstl), thresholds and area_weights (ensemble), qice_bins,
-      interval_percent and coverage_percent (cost).
+      interval_percent and coverage_percent (cost), cell_weights (weather),
+      variables (spectral), quantile, min_duration and area_weights (heatwave).
 
   Returns:
     Metric by name, in the order given.

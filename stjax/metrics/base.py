@@ -49,7 +49,14 @@ class Metric(Protocol):
   """A named set of scores, in physical units.
 
   A metric may have a third method, `diagrams(totals) -> Diagrams`, of the
-  same totals as `compute`: curves and histograms.
+  same totals as `compute`: curves and histograms. It may name further fields
+  that it needs in an attribute `reads`; `update` then gets these by keyword:
+    climatology: [B, T, H, W, C] the training mean of the target's calendar
+      cell, physical units.
+    threshold: [B, T_in + T, H, W, C] a training quantile of the calendar cell
+      of each frame of the history and of the target; NaN where there is none.
+    history: [B, T_in, H, W, C] the observed frames before the target; NaN
+      where missing.
   """
 
   def update(
@@ -75,6 +82,7 @@ def evaluate(
     forecast: jax.Array,
     observation: jax.Array,
     weight: jax.Array,
+    **known: jax.Array,
 ) -> dict[str, Totals]:
   """Returns the totals of every metric for one batch; runs under jit.
 
@@ -84,9 +92,11 @@ def evaluate(
     observation: [B, T, H, W, C] in the same units.
     weight: [B, T, H, W, C], 0 where a point must not count; see
       `point_weights`.
+    **known: what else is known about the batch, by the names that metrics
+      have in `reads`; see `Metric`.
 
   Raises:
-    MetricError: if the shapes do not fit.
+    MetricError: if the shapes do not fit, or a metric reads what is not known.
   """
   if forecast.ndim != 6 or observation.ndim != 5:
     raise MetricError(
@@ -103,10 +113,19 @@ def evaluate(
         f"The weight {weight.shape} and the observation {observation.shape} "
         "differ in shape."
     )
-  return {
-      name: metric.update(forecast, observation, weight)
-      for name, metric in metrics.items()
-  }
+  totals = {}
+  for name, metric in metrics.items():
+    reads = getattr(metric, "reads", ())
+    for field in reads:
+      if field not in known:
+        raise MetricError(
+            f"The convention {name!r} reads {field!r}, which was not given; "
+            f"got {sorted(known)}. Set config.data.calendar, or leave "
+            f"{name!r} out of config.evaluation.conventions."
+        )
+    fields = {field: known[field] for field in reads}
+    totals[name] = metric.update(forecast, observation, weight, **fields)
+  return totals
 
 
 def merge(first: Any, second: Any) -> Any:

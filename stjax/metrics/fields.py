@@ -18,14 +18,54 @@ def latitude_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
   Raises:
     MetricError: latitudes that are no angles between the poles.
   """
+  cosine = np.cos(np.deg2rad(_checked(latitudes)))
+  return (cosine / cosine.mean()).astype(np.float32)
+
+
+def cell_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
+  """Returns [H] weights of rows: the true area of their cells, mean 1.
+
+  sin(upper) - sin(lower), the bounds of a cell lying half-way between
+  neighbouring rows. The outermost cells end at the pole where their row is at
+  most one spacing from it, and half a spacing beyond their row elsewhere: on
+  every global grid this is WeatherBench 2, which ends regions at the poles,
+  too.
+
+  Args:
+    latitudes: [H] from 2, degrees, in order from either end.
+
+  Raises:
+    MetricError: latitudes that are no angles between the poles, or in no
+      order.
+
+  Source: Rasp et al. 2024, "WeatherBench 2", doi:10.1029/2023MS004019.
+  """
+  latitudes = _checked(latitudes)
+  steps = np.diff(latitudes)
+  if not len(steps) or not ((steps > 0).all() or (steps < 0).all()):
+    raise MetricError(
+        f"latitudes {latitudes.tolist()} do not go one way, row by row, so "
+        "their cells have no bounds. Change config.evaluation.area_weights."
+    )
+  ends = [latitudes[0] - steps[0] / 2, latitudes[-1] + steps[-1] / 2]
+  for i, step in ((0, steps[0]), (-1, steps[-1])):
+    # With some slack: 2 degrees in float32 are not exactly 2 degrees.
+    if 90 - abs(latitudes[i]) <= 1.001 * abs(step):
+      ends[i] = np.copysign(90, latitudes[i])
+  middle = (latitudes[1:] + latitudes[:-1]) / 2
+  bounds = np.deg2rad(np.concatenate([ends[:1], middle, ends[1:]]))
+  area = np.abs(np.diff(np.sin(bounds)))
+  return (area / area.mean()).astype(np.float32)
+
+
+def _checked(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
   latitudes = np.asarray(latitudes, np.float64)
   if latitudes.ndim != 1 or not (np.abs(latitudes) <= 90).all():
     raise MetricError(
         f"latitudes are {latitudes.shape}, {latitudes.min():.4g} to "
         f"{latitudes.max():.4g}; expected one a row, -90 to 90 degrees."
     )
-  cosine = np.cos(np.deg2rad(latitudes))
-  return (cosine / cosine.mean()).astype(np.float32)
+  return latitudes
 
 
 def _rows(weights: jax.Array, mask: jax.Array | None) -> jax.Array:

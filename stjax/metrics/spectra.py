@@ -34,14 +34,43 @@ def shell_enstrophy(vorticity: jax.Array, energy: bool = False) -> jax.Array:
   """
   h, w = vorticity.shape[-3:-1]
   size = _wavenumbers(h, np.fft.fftfreq(w) * w)
-  amplitude = jnp.fft.fft2(vorticity, axes=(-3, -2)) / (h * w)
-  power = jnp.square(jnp.abs(amplitude)) / 2
+  power = jnp.square(jnp.abs(transform(vorticity))) / 2
   if energy:
     inverse = np.divide(1, size**2, where=size > 0, out=np.zeros_like(size))
     power = power * inverse[..., None]
   shells = min(h, w) // 2 + 1
   index = np.rint(size).astype(int)
   return _sum_by(np.where(index < shells, index, -1), power, shells)
+
+
+def transform(fields: jax.Array) -> jax.Array:
+  """Amplitudes [..., H, W, C] of the waves of fields, complex.
+
+  Scaled so that the sum of |amplitude|^2 is the mean of the squared field.
+  """
+  h, w = fields.shape[-3:-1]
+  return jnp.fft.fft2(fields, axes=(-3, -2)) / (h * w)
+
+
+def shell_sums(waves: jax.Array) -> jax.Array:
+  """Sums over the waves whose wavenumber rounds to 0, 1, ..., L / 2.
+
+  The wavenumber is in waves across the longer side L = max(H, W), points
+  being as far apart along both. On a square it is that of
+  `shell_enstrophy`: shell_sums(|transform(x)|^2 / 2) is its result.
+
+  Args:
+    waves: [..., H, W, C] of each wave, in the order of `transform`.
+
+  Returns:
+    [..., L // 2 + 1, C]; the corners beyond the last shell are left out.
+  """
+  h, w = waves.shape[-3:-1]
+  longer = max(h, w)
+  size = longer * np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None])
+  shells = longer // 2 + 1
+  index = np.rint(size).astype(int)
+  return _sum_by(np.where(index < shells, index, -1), waves, shells)
 
 
 def enstrophy_shares(vorticity: jax.Array) -> jax.Array:

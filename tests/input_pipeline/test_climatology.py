@@ -130,3 +130,60 @@ def test_an_unseen_cell_has_the_mean_of_its_first_column(config):
       train[:, (day == 2) & (slot == 1), 0, 1].mean((0, 1)), rtol=1e-6)
   np.testing.assert_allclose(
       found[4 * 3 + 1], np.nanmean(train, (0, 1)), rtol=1e-6)
+
+
+def test_every_cell_has_its_training_quantile(config):
+  found = input_pipeline.climatological_quantile(config, 0.9)
+  assert found.shape == (21, 3, 2, 2) and found.dtype == np.float32
+  data, slot, day = training_frames(config)
+  for cell in range(21):
+    mine = (day == cell // 3) & (slot == cell % 3)
+    np.testing.assert_allclose(
+        found[cell], np.quantile(data[:, mine], 0.9, axis=(0, 1)), rtol=1e-6)
+
+
+def test_missing_values_are_left_out_of_a_quantile(config):
+  data = np.load(config["path"])
+  data[0, ::4, 2, 1] = np.nan
+  data[:, ::3, 1, 1, 0] = np.nan  # Never at slot 0.
+  np.save(config["path"], data)
+  config |= {"missing": "mask", "calendar": ("slot_of_day",)}
+  found = input_pipeline.climatological_quantile(config, 0.3)
+  train = data[:, :28].astype("f8")
+  for slot in range(3):
+    np.testing.assert_allclose(
+        found[slot, 2, 1],
+        np.nanquantile(train[:, slot::3, 2, 1], 0.3, axis=(0, 1)), rtol=1e-6)
+  assert np.isnan(found[0, 1, 1, 0]) and np.isfinite(found[1:, 1, 1, 0]).all()
+
+
+def test_the_quantile_of_a_day_takes_the_eleven_days_around_it(tmp_path):
+  path = tmp_path / "days.npy"
+  values = np.random.RandomState(1).rand(800, 2, 1, 1).astype("f4")
+  np.save(path, values)
+  config = {"store": "array", "path": str(path), "layout": "THWC",
+            "step": "1D", "first_time": "2001-01-01", "history": 3,
+            "horizon": 2, "calendar": ("day_of_year",),
+            "split": {"by": "time",
+                      "boundaries": ("2003-01-02", "2003-02-01")}}
+  found = input_pipeline.climatological_quantile(config, 0.9)
+  date = np.datetime64("2001-01-01") + np.arange(731)
+  day = (date - date.astype("datetime64[Y]")).astype(int)
+  for number in (3, 200, 365):
+    distance = np.abs(day - number)
+    near = np.minimum(distance, 366 - distance) <= 5
+    np.testing.assert_allclose(
+        found[number], np.quantile(values[:731][near], 0.9, axis=0), rtol=1e-6)
+
+
+def test_quantiles_are_kept_apart(config, tmp_path):
+  folder = tmp_path / "cache"
+  kept = [input_pipeline.climatological_quantile(config, q, cache_dir=folder)
+          for q in (0.5, 0.9, 0.9)]
+  assert len([*folder.glob("quantiles-*.npy")]) == 2
+  assert not np.array_equal(kept[0], kept[1])
+  np.testing.assert_array_equal(kept[1], kept[2])
+  with pytest.raises(errors.DataError, match="between 0 and 1"):
+    input_pipeline.climatological_quantile(config, 1.5)
+  with pytest.raises(errors.DataError, match="data.calendar is empty"):
+    input_pipeline.climatological_quantile({**config, "calendar": ()}, 0.5)

@@ -290,7 +290,7 @@ def test_rows_count_as_their_areas():
       "areas": (2, 3)
   }
   material = base.Material(
-      None, None, None, lambda key: np.full((2, 3), 7.0), None
+      None, None, None, lambda key, kind: np.full((2, 3), 7.0), None
   )
   np.testing.assert_array_equal(method.prepare({}, material)["areas"], 7.0)
   batch = ones(1)

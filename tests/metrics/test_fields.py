@@ -55,3 +55,35 @@ def test_what_is_masked_does_not_count(score):
     score(*without, WEIGHTS),
     rtol=1e-5,
   )
+
+
+def test_cells_are_bounded_half_way_and_by_the_poles():
+  # Bounds -90, -45, 0, 45, 90: sines -1, -.7071, 0, .7071, 1.
+  edge = 1 - np.sqrt(0.5)
+  expected = 2 * np.array([edge, 1 - edge, 1 - edge, edge])
+  for latitudes in ([-67.5, -22.5, 22.5, 67.5], [67.5, 22.5, -22.5, -67.5]):
+    found = fields.cell_weights(latitudes)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+  # With rows at the poles, or one spacing from them, cells reach these too.
+  for last in (90.0, 60.0):
+    found = fields.cell_weights([last - 60, last - 30, last])
+    upper = np.sin(np.deg2rad([last - 45, last - 15, 90]))
+    lower = np.sin(np.deg2rad([last - 75, last - 45, last - 15]))
+    area = upper - lower
+    np.testing.assert_allclose(found, area / area.mean(), rtol=1e-5)
+
+
+def test_cells_of_a_region_end_half_a_row_beyond_it():
+  latitudes = np.arange(-40.125, -30, 0.25)
+  found = fields.cell_weights(latitudes)
+  np.testing.assert_allclose(
+      found, fields.latitude_weights(latitudes), rtol=1e-5
+  )
+
+
+def test_cells_need_latitudes_in_order():
+  for wrong in ([0.0, 20.0, 10.0], [10.0, 10.0], [5.0]):
+    with pytest.raises(MetricError, match="do not go one way"):
+      fields.cell_weights(wrong)
+  with pytest.raises(MetricError, match="-90 to 90 degrees"):
+    fields.cell_weights([80.0, 100.0])

@@ -1,0 +1,143 @@
+"""The convention "spectral": what a forecast has on every scale."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stjax.metrics import spectra
+from stjax.metrics.base import Diagrams, MetricError, Score, Totals
+
+BANDS = ("low", "mid", "high")
+_LEAST = 2 * len(BANDS)  # Points a side, so that every band has a shell.
+_POWERS = ("forecast", "observation", "error")
+
+
+def bands(shells: int) -> dict[str, slice]:
+  """The shells of each band: equal thirds of the wavenumbers from 1 on.
+
+  Args:
+    shells: their number, the mean (wavenumber 0) included.
+  """
+  ends = [1 + i * (shells - 1) // len(BANDS) for i in range(len(BANDS) + 1)]
+  return {
+      name: slice(*ends[i : i + 2]) for i, name in enumerate(BANDS)
+  }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectral:
+  """Power by wavenumber, and its errors in bands: the convention "spectral".
+
+  Fields are planes of equally spaced points, periodic both ways (where they
+  are not, their edges add power to all high wavenumbers). The power of
+  wavenumber k is the sum of |a|^2 / 2 over the waves whose wavenumber, in
+  waves across the longer side, rounds to k (`spectra.shell_sums`): kinetic
+  energy of velocities, enstrophy of a vorticity. Where points are missing,
+  the field's mean over the others stands in forecast and observation alike.
+
+  Diagram: power_<variable> with wavenumber [K] from 1 on and the means over
+  samples of the power of forecast, observation and error (forecast -
+  observation), overall and by lead time.
+
+  Scores, in the bands low, mid and high (equal thirds of the wavenumbers 1 to
+  K), each pooled over samples, waves and lead times before it is taken:
+    log_ratio_<band>: log10 of the forecast's power over the observation's;
+      below 0 where the forecast blurs.
+    amplitude_error_<band>: sqrt(sum (|f_a| - |o_a|)^2 / sum |o_a|^2) over the
+      amplitudes of the single waves, whatever their phases; 0 is best.
+    energy_ratio_high: the forecast's power over the observation's, high band.
+  None has units; where variables are pooled, these are means over variables.
+  Every member of an ensemble has its spectrum, and these are averaged.
+
+  Attributes:
+    variables: names of the channels, for the diagrams; () numbers them.
+  """
+
+  variables: Sequence[str] = ()
+
+  def update(
+      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+  ) -> Totals:
+    height, width = observation.shape[2:4]
+    if min(height, width) < _LEAST:
+      raise MetricError(
+          f"Spectra need frames of at least {_LEAST}x{_LEAST} points; got "
+          f"{height}x{width}. Leave 'spectral' out of "
+          "config.evaluation.conventions."
+      )
+    counted = weight > 0
+    axes = (-3, -2)
+    points = counted.sum(axes, keepdims=True)
+
+    def waves(fields):
+      fields = jnp.where(counted, fields.astype(jnp.float32), 0)
+      mean = fields.sum(axes, keepdims=True) / jnp.maximum(points, 1)
+      return spectra.transform(jnp.where(counted, fields, mean))
+
+    f, o = waves(forecast), waves(observation)
+    size = jnp.abs(f) - jnp.abs(o)
+    totals = {}
+    for name, squares in (
+        ("forecast", jnp.square(jnp.abs(f)).mean(0)),
+        ("observation", jnp.square(jnp.abs(o))),
+        ("error", jnp.square(jnp.abs(f - o)).mean(0)),
+        ("amplitude", jnp.square(size).mean(0)),
+    ):
+      # Samples before waves: fewer to sort into shells.
+      shells = spectra.shell_sums(squares.sum(0) / 2)
+      totals[name] = jnp.swapaxes(shells, -1, -2)
+    totals["frames"] = (points > 0).sum((0, 2, 3)).astype(jnp.float32)
+    return totals
+
+  def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
+    scores = {}
+    for name, band in bands(totals["forecast"].shape[-1]).items():
+      forecast, observation, amplitude = (
+          totals[key][..., band].sum(-1)
+          for key in ("forecast", "observation", "amplitude")
+      )
+      scores[f"log_ratio_{name}"] = _by_variable(
+          lambda f, o: np.log10(f / o), forecast, observation
+      )
+      scores[f"amplitude_error_{name}"] = _by_variable(
+          lambda a, o: np.sqrt(a / o), amplitude, observation
+      )
+      if name == BANDS[-1]:
+        scores[f"energy_ratio_{name}"] = _by_variable(
+            np.divide, forecast, observation
+        )
+    return scores
+
+  def diagrams(self, totals: Mapping[str, np.ndarray]) -> Diagrams:
+    """Returns the power by wavenumber; see `Metric` for the form."""
+    _, channels, shells = totals["forecast"].shape
+    names = self.variables or [str(c) for c in range(channels)]
+    result = {}
+    for c, name in enumerate(names):
+      diagram = {"wavenumber": np.arange(1, shells)}
+      frames = totals["frames"][:, c]
+      with np.errstate(divide="ignore", invalid="ignore"):
+        for key in _POWERS:
+          power = totals[key][:, c, 1:]
+          diagram[key] = power.sum(0) / frames.sum()
+          diagram[f"{key}_by_lead"] = power / frames[:, None]
+      result[f"power_{name.replace('@', '_')}"] = diagram
+    return result
+
+
+def _by_variable(
+    finish: Callable[..., np.ndarray], *totals: np.ndarray
+) -> Score:
+  """Pools totals [T, C] over lead times; variables by the mean of theirs."""
+  with np.errstate(divide="ignore", invalid="ignore"):
+    by_variable = finish(*(t.sum(0) for t in totals))
+    both = finish(*totals)
+    return Score(
+        overall=np.asarray(by_variable.mean()),
+        by_lead=both.mean(1),
+        by_variable=by_variable,
+        by_lead_and_variable=both,
+    )
