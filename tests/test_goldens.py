@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE))  # Test files are no package.
 
 import golden_case  # noqa: E402
 import golden_cost  # noqa: E402
+import golden_sfp  # noqa: E402
 import golden_simvp_networks  # noqa: E402
 import golden_simvp_numbers  # noqa: E402
 import golden_triton  # noqa: E402
@@ -27,9 +28,13 @@ LARGE = (
   "simvp/minimal_model_train",
   "simvp/openstl_",
   "simvp/train_trajectory",
+  "triton/cno",
+  "triton/fno2d",
+  "triton/kno2d",
   "triton/ocean_train_step_",
   "triton/rollout_kuroshio",
   "triton/triton_",
+  "triton/unet_",
 )
 
 
@@ -42,6 +47,7 @@ def run_simvp(case: golden_case.Case) -> None:
 
 SYSTEMS = {
   "cost": golden_cost.run,
+  "sfp": golden_sfp.run,
   "simvp": run_simvp,
   "triton": golden_triton.run,
 }

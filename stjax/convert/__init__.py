@@ -12,7 +12,16 @@ import numpy as np
 from flax import linen as nn
 
 from stjax import models
-from stjax.convert import mapping, simvp, stid, triton
+from stjax.convert import (
+  cno,
+  mapping,
+  resnet,
+  simvp,
+  spectral,
+  stid,
+  triton,
+  unet,
+)
 from stjax.convert.mapping import ConvertError, NameMap
 from stjax.models.errors import unknown_name
 
@@ -44,10 +53,16 @@ class Family(NamedTuple):
 
 # Families have the names of their networks in `stjax.models.MODELS`.
 FAMILIES: dict[str, Family] = {
+  "cno": Family(cno.name_map, unread=cno.unread),
+  "fno": Family(spectral.fno_names),
+  "kno": Family(spectral.kno_names),
+  "resnet": Family(resnet.name_map),
   "simvp": Family(simvp.name_map, simvp.constants),
   "stid": Family(stid.mean_names),
   "stid_denoiser": Family(stid.denoiser_names, unread=stid.denoiser_unread),
   "triton": Family(triton.name_map),
+  "unet": Family(unet.pooled_names),
+  "unet_strided": Family(unet.strided_names),
 }
 
 

@@ -29,25 +29,36 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stjax.models.cno import CNO
 from stjax.models.errors import NetworkError, unknown_name
+from stjax.models.fno import FNO
+from stjax.models.kno import KNO
 from stjax.models.recurrent import ConvLSTM, PredRNN
+from stjax.models.resnet import ResNet
 from stjax.models.simvp import SimVP
 from stjax.models.stid import STID, STIDDenoiser
 from stjax.models.threshold import ThresholdRule
 from stjax.models.triton import Triton
 from stjax.models.unet import UNetDenoiser
+from stjax.models.unet_forecast import StridedUNet, UNet
 
 __all__ = ["MODELS", "NetworkError", "build", "example_arguments"]
 
 MODELS: dict[str, type[nn.Module]] = {
+  "cno": CNO,
   "convlstm": ConvLSTM,
+  "fno": FNO,
+  "kno": KNO,
   "predrnn": PredRNN,
+  "resnet": ResNet,
   "simvp": SimVP,
   "stid": STID,
   "stid_denoiser": STIDDenoiser,
   "threshold_rule": ThresholdRule,
   "triton": Triton,
+  "unet": UNet,
   "unet_denoiser": UNetDenoiser,
+  "unet_strided": StridedUNet,
 }
 
 

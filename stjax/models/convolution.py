@@ -31,6 +31,14 @@ _SPACE_AXIS = "space"
 # More groups than this make more code than the slow loop costs.
 _MAX_SPLIT_GROUPS = 64
 _PADDING_MODES = ("zeros", "circular")
+# Of transposed convolutions by kernel size: pixels before and after the grid,
+# and the place (shift, phase, tap) of every tap.
+_TRANSPOSED_PADS = {2: (0, 0), 3: (0, 1), 4: (1, 1)}
+_PHASES = {
+  2: ((0, 0), (0, 1), (1, 0)),
+  3: ((0, 0, 1), (0, 1, 1), (1, 0, 2)),
+  4: ((0, 0, 1, 1), (0, 1, 0, 1), (1, 0, 3, 2)),
+}
 
 # Part of the key of jit's caches, so that no trace is reused for another mesh.
 _mesh = jax.make_user_context(None)
@@ -127,15 +135,16 @@ def conv2d(
 def transposed_conv2d(
   x: jax.Array, kernel: jax.Array, padding_mode: str = "zeros"
 ) -> jax.Array:
-  """Doubles the grid by a transposed 3x3 convolution of stride 2.
+  """Doubles the grid by a transposed convolution of stride 2.
 
-  It is the 3x3 convolution of the input with a row and a column of zeros after
-  each of its own: torch's with padding 1 and output padding 1.
+  Torch's with padding 0 for a 2x2 kernel, with padding 1 and output padding 1
+  for 3x3, and with padding 1 for 4x4.
 
   Args:
     x: [N, H, W, C_in].
-    kernel: [3, 3, C_in, C_out], as applied to the spread input (the taps of
-      torch's weights are in reverse order).
+    kernel: [k, k, C_in, C_out], k = 2, 3, 4, as an ordinary convolution
+      applies it to the input with a row and a column of zeros between its own
+      (the taps of torch's weights are in reverse order).
     padding_mode: "zeros", or "circular" for a torus.
 
   Returns:
@@ -144,16 +153,18 @@ def transposed_conv2d(
   Raises:
     NetworkError: if shapes and options do not fit together.
   """
-  if kernel.ndim != 4 or kernel.shape[:2] != (3, 3):
+  if kernel.ndim != 4 or kernel.shape[:2] not in ((2, 2), (3, 3), (4, 4)):
     raise NetworkError(
-      "transposed_conv2d takes a kernel [3, 3, C_in, C_out]; got shape "
-      f"{kernel.shape}"
+      "transposed_conv2d takes a kernel [k, k, C_in, C_out] of k = 2, 3 or 4; "
+      f"got shape {kernel.shape}"
     )
-  phases = _phases(kernel)
-  padding = ((0, 1), (0, 1))
-  return _interleave(
-    conv2d(x, phases, padding=padding, padding_mode=padding_mode)
+  low, high = _TRANSPOSED_PADS[kernel.shape[0]]
+  padding = ((low, high),) * 2
+  y = _interleave(
+    conv2d(x, _phases(kernel), padding=padding, padding_mode=padding_mode)
   )
+  # With a pixel before the first, the first phase comes one place early.
+  return y[:, low : -low or None, low : -low or None]
 
 
 def _pair(value: int | Sequence[int], name: str) -> Pair:
@@ -388,22 +399,25 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
 
 
 def _phases(kernel: jax.Array) -> jax.Array:
-  """The kernel of a transposed 3x3 convolution of stride 2, phase by phase.
+  """The kernel of a transposed convolution of stride 2, phase by phase.
 
-  One 2x2 convolution yields the four phases of the result, so no product is
+  One small convolution yields the four phases of the result, so no product is
   spent on the zeros that a stride puts between the pixels.
 
   Args:
-    kernel: [3, 3, C_in, C_out], applied to the spread input.
+    kernel: [k, k, C_in, C_out], applied to the spread input.
 
   Returns:
-    [2, 2, C_in, 4 C_out], applied to the input itself; `_interleave` brings
-    the phases (row, column, C_out) to their places.
+    [s, s, C_in, 4 C_out], s = 1 for k = 2 and else 2, applied to the input
+    itself; `_interleave` brings the phases (row, column, C_out) to their
+    places.
   """
-  share = jnp.zeros((2, 2, 3), kernel.dtype)  # [shift, phase, tap]
-  share = share.at[(0, 0, 1), (0, 1, 1), (1, 0, 2)].set(1)
+  size = kernel.shape[0]
+  places = _PHASES[size]
+  share = jnp.zeros((max(places[0]) + 1, 2, size), kernel.dtype)
+  share = share.at[places].set(1)
   phases = jnp.einsum("api,bqj,ijco->abcpqo", share, share, kernel)
-  return phases.reshape(2, 2, kernel.shape[2], -1)
+  return phases.reshape(*share.shape[:1] * 2, kernel.shape[2], -1)
 
 
 def _interleave(phases: jax.Array) -> jax.Array:

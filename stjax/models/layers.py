@@ -148,27 +148,30 @@ class Conv(nn.Module):
 
 
 class TransposedConv(nn.Module):
-  """Transposed 3x3 convolution that doubles the grid; `transposed_conv2d`.
+  """Transposed convolution that doubles the grid; `transposed_conv2d`.
 
-  Parameters: "kernel" [3, 3, C_in, features] and "bias" [features], float32,
-  uniform within 1 / sqrt(9 features) at first as torch's, whose fan-in is that
-  of the transposed layer.
+  Parameters: "kernel" [k, k, C_in, features] and "bias" [features], float32,
+  uniform within 1 / sqrt(k k features) at first as torch's, whose fan-in is
+  that of the transposed layer.
 
   Attributes:
     features: output channels.
     padding_mode: "zeros" or "circular".
     dtype: compute and output dtype.
+    kernel_size: k, 2, 3 or 4.
   """
 
   features: int
   padding_mode: str = "zeros"
   dtype: jnp.dtype = jnp.float32
+  kernel_size: int = 3
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [N, H, W, C_in] to [N, 2 H, 2 W, features]."""
-    init = torch_bias_default(9 * self.features)
-    shape = (3, 3, x.shape[-1], self.features)
+    size = (self.kernel_size, self.kernel_size)
+    init = torch_bias_default(math.prod(size) * self.features)
+    shape = (*size, x.shape[-1], self.features)
     kernel = self.param("kernel", init, shape, jnp.float32)
     bias = self.param("bias", init, (self.features,), jnp.float32)
     y = transposed_conv2d(x.astype(self.dtype), kernel, self.padding_mode)

@@ -255,12 +255,26 @@ def spread_convolution(x, kernel, padding_mode):
   spread = jnp.stack([x, jnp.zeros_like(x)], 3).reshape(*x.shape[:2], -1, 3)
   spread = jnp.stack([spread, jnp.zeros_like(spread)], 2)
   spread = spread.reshape(x.shape[0], -1, *spread.shape[3:])
-  return reference(spread, kernel, 1, 1, 1, 1, padding_mode)
+  pads = {2: (1, 0), 3: (1, 1), 4: (2, 1)}[len(kernel)]
+  if padding_mode == "circular":
+    spread = jnp.pad(spread, ((0, 0), pads, pads, (0, 0)), mode="wrap")
+    pads = (0, 0)
+  return jax.lax.conv_general_dilated(
+    spread,
+    kernel,
+    (1, 1),
+    (pads, pads),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
 
 
+@pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
-def test_a_transposed_convolution_is_one_of_the_spread_input(padding_mode):
-  x, kernel = arrays(CASES["dense"], (2, 4, 7))
+def test_a_transposed_convolution_is_one_of_the_spread_input(
+  padding_mode, size
+):
+  x, _ = arrays(CASES["dense"], (2, 4, 7))
+  kernel = jax.random.normal(jax.random.key(size), (size, size, 3, 5))
 
   def run(convolution):
     def loss(x, kernel):
@@ -277,22 +291,26 @@ def test_a_transposed_convolution_is_one_of_the_spread_input(padding_mode):
     assert_close(got, gradient)
 
 
-def test_a_transposed_convolution_of_another_size_is_refused():
-  x, kernel = arrays(CASES["dense even kernel"])
-  with pytest.raises(NetworkError, match="3, 3, C_in, C_out"):
-    layers.transposed_conv2d(x, kernel)
+@pytest.mark.parametrize("shape", [(5, 5, 3, 4), (2, 3, 3, 4), (3, 3, 3)])
+def test_a_transposed_convolution_of_another_size_is_refused(shape):
+  x, _ = arrays(CASES["dense"])
+  with pytest.raises(NetworkError, match="k, k, C_in, C_out.*2, 3 or 4"):
+    layers.transposed_conv2d(x, jnp.zeros(shape))
 
 
-def test_a_transposed_layer_equals_torchs_and_draws_as_it_does():
+@pytest.mark.parametrize(
+  ("size", "padding"), [(2, (0, 0)), (3, (1, 1)), (4, (1, 0))]
+)
+def test_a_transposed_layer_equals_torchs_and_draws_as_it_does(size, padding):
   torch = pytest.importorskip("torch")
   x = jax.random.normal(jax.random.key(0), (2, 5, 3, 4))
-  module = layers.TransposedConv(64)
+  module = layers.TransposedConv(64, kernel_size=size)
   y, variables = module.init_with_output(jax.random.key(1), x)
-  theirs = torch.nn.ConvTranspose2d(4, 64, 3, 2, 1, output_padding=1)
+  theirs = torch.nn.ConvTranspose2d(4, 64, size, 2, *padding)
   kernel, bias = (variables["params"][name] for name in ("kernel", "bias"))
   with torch.no_grad():
     for values, parameter in ((kernel, theirs.weight), (bias, theirs.bias)):
-      bound = 1 / np.sqrt(9 * 64)
+      bound = 1 / np.sqrt(size**2 * 64)
       for drawn in (np.asarray(values), parameter.numpy()):
         assert 0.9 * bound < np.abs(drawn).max() <= bound
     turned = np.asarray(kernel)[::-1, ::-1].transpose(2, 3, 0, 1)
