@@ -11,6 +11,7 @@ from flax import linen as nn
 from golden_case import Case, NotBuilt
 from golden_simvp_networks import Twin, check
 from golden_triton_baselines import network, spectral_conv
+from golden_triton_others import SFP_TWINS
 
 from stjax.convert import cno, mapping, resnet, spectral, unet
 from stjax.models.cno import CNO, Residual
@@ -144,6 +145,7 @@ def down_and_up(case: Case) -> Twin:
 
 # By the name of the original class.
 TWINS: dict[str, Callable[[Case], Twin]] = {
+  **SFP_TWINS,
   "FNO2d": functools.partial(network, "fno", spectral.fno_options),
   "SpectralConv2d_fast": spectral_conv,
   "CNO": functools.partial(network, "cno", cno.original_options),

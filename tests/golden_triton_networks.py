@@ -18,7 +18,7 @@ from golden_simvp_networks import (
 from stjax import convert, models
 from stjax.convert import mapping
 from stjax.convert import triton as names_lib
-from stjax.models import triton
+from stjax.models import simvp, triton
 from stjax.models.translators.attention import SelfAttention
 from stjax.models.translators.metaformer import MetaFormer, ResizedBlock
 
@@ -88,7 +88,7 @@ def layer(case: Case) -> Twin:
     raise NotBuilt(f"a layer of stride {options['stride']}")
   resampled = "up" if options["transpose"] else "down"
   sampling = resampled if options["stride"] == 2 else "same"
-  module = triton.Layer(options["C_out"], sampling=sampling)
+  module = simvp.FirstLayer(options["C_out"], sampling=sampling)
   # In a decoder of two layers, the first is transposed.
   number = 0 if sampling == "up" else 1
   names = part_names(
@@ -105,7 +105,7 @@ def layer(case: Case) -> Twin:
 
 def encoder(case: Case) -> Twin:
   options = case.options("C_in", "spatial_hidden_dim", "num_spatial_layers")
-  module = triton.Encoder(
+  module = simvp.FirstEncoder(
     options["spatial_hidden_dim"], options["num_spatial_layers"]
   )
   return Twin(module, part_names(names_lib.ENCODER, "encoder/"))
@@ -114,7 +114,7 @@ def encoder(case: Case) -> Twin:
 def decoder(case: Case) -> Twin:
   options = case.options("spatial_hidden_dim", "C_out", "num_spatial_layers")
   depth = options["num_spatial_layers"]
-  module = triton.Decoder(
+  module = simvp.FirstDecoder(
     options["spatial_hidden_dim"], options["C_out"], depth
   )
   names = part_names(names_lib.DECODER, "decoder/", spatial_depth=depth)

@@ -14,7 +14,12 @@ from flax import linen as nn
 from stjax import models
 from stjax.convert import (
   cno,
+  convlstm_states,
+  dit,
+  fourcastnet,
+  lsm,
   mapping,
+  mgno,
   resnet,
   simvp,
   spectral,
@@ -54,8 +59,13 @@ class Family(NamedTuple):
 # Families have the names of their networks in `stjax.models.MODELS`.
 FAMILIES: dict[str, Family] = {
   "cno": Family(cno.name_map, unread=cno.unread),
+  "convlstm_states": Family(convlstm_states.name_map),
+  "dit": Family(dit.name_map, dit.constants),
   "fno": Family(spectral.fno_names),
+  "fourcastnet": Family(fourcastnet.name_map, fourcastnet.constants),
   "kno": Family(spectral.kno_names),
+  "lsm": Family(lsm.name_map),
+  "mgno": Family(mgno.name_map, unread=mgno.unread),
   "resnet": Family(resnet.name_map),
   "simvp": Family(simvp.name_map, simvp.constants),
   "stid": Family(stid.mean_names),

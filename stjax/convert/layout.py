@@ -91,6 +91,17 @@ TRANSPOSED = (
   ),
   BIAS,
 )
+# Transposed convolutions whose taps do not overlap, [I, O, kh, kw] in torch.
+SPREAD = (
+  Leaf(
+    "weight",
+    "params",
+    "kernel",
+    lambda weight: weight.transpose(2, 3, 0, 1),
+    lambda kernel: kernel.transpose(2, 3, 0, 1),
+  ),
+  BIAS,
+)
 # Batch, group and layer norms; only the first has batch statistics.
 NORM = (
   Leaf("weight", "params", "scale"),
@@ -102,6 +113,10 @@ NORM = (
 EMBEDDING = (Leaf("weight", "params", "embedding"),)
 # A parameter of its own, of the same shape here and there.
 PARAMETER = (Leaf("", "params", ""),)
+# A parameter [1, L, C] in torch, [L, C] here.
+TOKENS = (
+  Leaf("", "params", "", lambda array: array[0], lambda array: array[None]),
+)
 # A parameter [1, C, 1, 1] in torch, [C] here.
 CHANNELS = (
   Leaf(
@@ -112,3 +127,10 @@ CHANNELS = (
     lambda array: array.reshape(1, -1, 1, 1),
   ),
 )
+
+
+def unread(layout: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+  """The layout of a module that nothing reads: kept for the way back."""
+  return tuple(
+    Leaf(leaf.torch, COUNTERS, leaf.torch or leaf.name) for leaf in layout
+  )

@@ -1,17 +1,24 @@
-"""Names of SimVP's weights, in simvp_minimal and OpenSTL alike."""
+"""Names of SimVP's weights, in simvp_minimal, OpenSTL and Triton's code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stjax.convert.layout import CHANNELS, LAYER, NORM, PARAMETER
+from stjax.convert.layout import (
+  CHANNELS,
+  LAYER,
+  NORM,
+  PARAMETER,
+  TRANSPOSED,
+)
 from stjax.convert.mapping import ConvertError, Entry, NameMap
-from stjax.models.simvp import SimVP
+from stjax.models.simvp import SimVP, sampling_pattern
 from stjax.models.translators.attention import (
   relative_position_index,
   window_and_shift,
 )
+from stjax.models.translators.inception import KERNELS
 
 ENCODER = "enc.enc.{i}."
 DECODER = "dec.dec.{i}."
@@ -151,8 +158,11 @@ ALIASES = {"mlp": "mlpmixer", "moga": "moganet"}
 
 def name_map(network: SimVP) -> NameMap:
   """The names of a SimVP with a given translator."""
+  frame = FRAME
+  if network.first_version:
+    frame = (*transposed(network.spatial_depth), *FRAME)
   if network.translator == "incepu":
-    return NameMap((*FRAME, *INCEPTION))
+    return NameMap((*frame, *INCEPTION))
   blocks = (
     Entry(BLOCK + torch, BLOCK_PATH + path, layout)
     for torch, path, layout in BLOCKS[network.translator]
@@ -160,7 +170,16 @@ def name_map(network: SimVP) -> NameMap:
   resize = Entry(
     "hid.enc.{i}.reduction", "translator/block_{i}/resize", LAYER
   )
-  return NameMap((*FRAME, *blocks, resize))
+  return NameMap((*frame, *blocks, resize))
+
+
+def transposed(spatial_depth: int) -> list[Entry]:
+  """The first version's layers that double the grid; no name says which."""
+  return [
+    Entry(f"dec.dec.{i}.conv.conv", f"decoder/layer_{i}/conv", TRANSPOSED)
+    for i, up in enumerate(sampling_pattern(spatial_depth)[::-1])
+    if up
+  ]
 
 
 def constants(
@@ -261,4 +280,49 @@ def original_options(
     "legacy_drop_path": True,
     "encoder_kernel": spatio_kernel_enc,
     "decoder_kernel": spatio_kernel_dec,
+  }
+
+
+def first_version_options(
+  shape_in: Sequence[int],
+  hid_S: int = 16,
+  hid_T: int = 256,
+  N_S: int = 4,
+  N_T: int = 8,
+  output_dim: int | None = None,
+  incep_ker: Sequence[int] = KERNELS,
+  groups: int = 8,
+) -> Mapping[str, Any]:
+  """Translates the arguments of the first version, Triton's baseline.
+
+  Args:
+    shape_in: (T, C, H, W), as the original.
+    hid_S: channels of encoder and decoder.
+    hid_T: width of the translator.
+    N_S: layers of encoder and decoder.
+    N_T: blocks on each side of the translator.
+    output_dim: channels of the result; None means those of the input.
+    incep_ker: kernel sizes of the translator.
+    groups: its channel groups.
+
+  Returns:
+    Options of `stjax.models.build("simvp", ...)`, and in_shape (T, H, W, C).
+
+  Raises:
+    ConvertError: a shape_in without four sizes.
+  """
+  if len(shape_in) != 4:
+    raise ConvertError(f"shape_in is {shape_in}; expected (T, C, H, W)")
+  t, c, h, w = shape_in
+  return {
+    "in_shape": (t, h, w, c),
+    "out_channels": output_dim,
+    "spatial_features": hid_S,
+    "temporal_features": hid_T,
+    "spatial_depth": N_S,
+    "temporal_depth": N_T,
+    "translator": "incepu",
+    "inception_kernels": tuple(incep_ker),
+    "inception_groups": groups,
+    "first_version": True,
   }

@@ -30,9 +30,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.models.cno import CNO
+from stjax.models.convlstm_states import ConvLSTMStates
+from stjax.models.dit import DiT
 from stjax.models.errors import NetworkError, unknown_name
 from stjax.models.fno import FNO
+from stjax.models.fourcastnet import FourCastNet
 from stjax.models.kno import KNO
+from stjax.models.lsm import LSM
+from stjax.models.mgno import MgNO
 from stjax.models.recurrent import ConvLSTM, PredRNN
 from stjax.models.resnet import ResNet
 from stjax.models.simvp import SimVP
@@ -47,8 +52,13 @@ __all__ = ["MODELS", "NetworkError", "build", "example_arguments"]
 MODELS: dict[str, type[nn.Module]] = {
   "cno": CNO,
   "convlstm": ConvLSTM,
+  "convlstm_states": ConvLSTMStates,
+  "dit": DiT,
   "fno": FNO,
+  "fourcastnet": FourCastNet,
   "kno": KNO,
+  "lsm": LSM,
+  "mgno": MgNO,
   "predrnn": PredRNN,
   "resnet": ResNet,
   "simvp": SimVP,

@@ -3,6 +3,8 @@
 Each function raises a `NetworkError` that names the option to change.
 """
 
+from collections.abc import Sequence
+
 from flax import linen as nn
 
 from stjax.models.errors import NetworkError, unknown_name
@@ -69,4 +71,52 @@ def multiple(shape: tuple[int, ...], factor: int, option: str) -> None:
     raise NetworkError(
       f"the grid is {h} x {w}; expected multiples of {factor} = "
       f"2 ** model.{option}: change model.{option}, or crop or pad the data"
+    )
+
+
+def multiple_of(network: nn.Module, option: str, divisor: str) -> None:
+  """An option that must be a multiple of another."""
+  value, by = getattr(network, option), getattr(network, divisor)
+  if value < 1 or value % by:
+    raise NetworkError(
+      f"model.{option} is {value}; expected a multiple of model.{divisor} = "
+      f"{by}"
+    )
+
+
+def pair(
+  network: nn.Module, option: str, lowest: int = 1
+) -> tuple[int, int]:
+  """An option that is one number or two, for H and W; returns two.
+
+  Args:
+    network: has the option as attribute.
+    option: its name.
+    lowest: lowest value of both.
+  """
+  value = getattr(network, option)
+  numbers = tuple(value) if isinstance(value, Sequence) else (value, value)
+  if len(numbers) != 2 or min(numbers) < lowest:
+    raise NetworkError(
+      f"model.{option} is {value!r}; expected a number, at least {lowest}, or "
+      "two of them, (H, W)"
+    )
+  return numbers
+
+
+def tiled(
+  grid: tuple[int, int], patch: tuple[int, int], where: str = "grid"
+) -> None:
+  """A grid that patches must cover without a rest.
+
+  Args:
+    grid: (H, W).
+    patch: (H, W) of a patch, `model.patch_size`.
+    where: what the grid is.
+  """
+  if grid[0] % patch[0] or grid[1] % patch[1]:
+    raise NetworkError(
+      f"the {where} is {grid[0]} x {grid[1]}; expected multiples of "
+      f"model.patch_size = {patch[0]} x {patch[1]}: change it, or crop or pad "
+      "the data"
     )

@@ -188,13 +188,15 @@ class BatchNorm(nn.Module):
   Attributes:
     momentum: weight of the new batch in the running statistics.
     eps: added to the variance.
+    train: the call's `train`, where it is not given there.
   """
 
   momentum: float = 0.1
   eps: float = 1e-5
+  train: bool | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
     """Maps [N, ..., C] to the same shape and dtype.
 
     Args:
@@ -202,6 +204,7 @@ class BatchNorm(nn.Module):
       train: normalise by this batch and update the running statistics
         (where "batch_stats" is mutable), else normalise by the latter.
     """
+    train = nn.merge_param("train", self.train, train)
     channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)

@@ -69,20 +69,22 @@ class Cell(nn.Module):
     layer_norm: whether a `FrameNorm` follows each gate's convolution.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
+    use_bias: whether the convolutions have biases.
   """
 
   features: int
-  kernel_size: int
+  kernel_size: int | tuple[int, int]
   layer_norm: bool
   padding_mode: str
   dtype: jnp.dtype
+  use_bias: bool = False
 
   def gates(self, x: jax.Array, number: int, name: str) -> list[jax.Array]:
     """[B, h, w, C] -> `number` arrays [B, h, w, features]."""
     x = Conv(
       number * self.features,
       self.kernel_size,
-      use_bias=False,
+      use_bias=self.use_bias,
       padding_mode=self.padding_mode,
       dtype=self.dtype,
       name=name,
@@ -90,6 +92,12 @@ class Cell(nn.Module):
     if self.layer_norm:
       x = FrameNorm(name=f"{name}_norm")(x)
     return jnp.split(x, number, axis=-1)
+
+
+def lstm(i, f, g, o, c: jax.Array) -> States:
+  """New states (h, c) of the gates before their activation and the old c."""
+  c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
+  return nn.sigmoid(o) * nn.tanh(c), c
 
 
 class ConvLSTMCell(Cell):
@@ -108,8 +116,7 @@ class ConvLSTMCell(Cell):
     inputs = self.gates(x, 4, "input")
     recurrent = self.gates(h, 4, "recurrent")
     i, f, g, o = (a + b for a, b in zip(inputs, recurrent, strict=True))
-    c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
-    return (nn.sigmoid(o) * nn.tanh(c), c), shared
+    return lstm(i, f, g, o, c), shared
 
 
 class SpatioTemporalCell(Cell):

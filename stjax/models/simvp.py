@@ -1,12 +1,12 @@
 """SimVP: convolutional encoder, translator over the folded time, decoder.
 
-Gao et al. 2022, "SimVP: Simpler yet Better Video Prediction", and Tan et al.
-2022, "SimVP: Towards Simple yet Powerful Spatiotemporal Predictive Learning"
-(gSTA and the other translators).
+Gao et al. 2022, "SimVP: Simpler yet Better Video Prediction" (the first
+version), and Tan et al. 2022, "SimVP: Towards Simple yet Powerful
+Spatiotemporal Predictive Learning" (gSTA and the other translators).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,24 @@ from stjax.models.layers import (
   TransposedConv,
   pixel_shuffle,
 )
-from stjax.models.translators import TRANSLATORS
-from stjax.models.translators.metaformer import NORMAL, Constructor, Init
+from stjax.models.translators import TRANSLATORS, inception
+from stjax.models.translators.metaformer import (
+  NORMAL,
+  TORCH,
+  Constructor,
+  Init,
+)
 
 PADDING_MODES = ("zeros", "circular")
 
 
+def leaky_relu(x: jax.Array) -> jax.Array:
+  """x where positive, else x / 5."""
+  return nn.leaky_relu(x, 0.2)
+
+
 class SampledConv(nn.Module):
-  """Convolution that may halve or double the grid, GroupNorm(2), activation.
+  """Convolution that may halve or double the grid, norm, activation.
 
   Attributes:
     features: output channels, even.
@@ -38,6 +48,7 @@ class SampledConv(nn.Module):
       else by a transposed 3x3 convolution.
     initial: initial values of the convolution.
     activation: after the norm.
+    norm_layer: constructor of the norm.
   """
 
   features: int
@@ -48,6 +59,7 @@ class SampledConv(nn.Module):
   shuffle: bool = True
   initial: Init = NORMAL
   activation: Callable[[jax.Array], jax.Array] = nn.silu
+  norm_layer: Constructor = functools.partial(GroupNorm, 2)
 
   def setup(self):
     stride = 2 if self.sampling == "down" else 1
@@ -65,7 +77,7 @@ class SampledConv(nn.Module):
       self.conv = TransposedConv(self.features, self.padding_mode, self.dtype)
     else:
       self.conv = Conv(self.features, **options)
-    self.norm = GroupNorm(2)
+    self.norm = self.norm_layer()
 
   def convolve(self, x: jax.Array) -> jax.Array:
     """The convolution alone: [N, H, W, C] -> [N, H', W', features]."""
@@ -161,6 +173,15 @@ class Decoder(nn.Module):
     return Conv(self.out_channels, 1, dtype=self.dtype, name="readout")(x)
 
 
+# 3x3 convolutions, transposed where they double the grid; the skip is read
+# beside the rest. That is how SimVP's first version and Triton do it.
+FirstLayer = functools.partial(
+  SampledConv, shuffle=False, initial=TORCH, activation=leaky_relu
+)
+FirstEncoder = functools.partial(Encoder, layer=FirstLayer)
+FirstDecoder = functools.partial(Decoder, layer=FirstLayer, add_skip=False)
+
+
 def check_options(network: nn.Module) -> None:
   """Raises NetworkError where options that the frames share cannot be built.
 
@@ -244,8 +265,8 @@ class SimVP(nn.Module):
     out_channels: channels of the forecast; None means those of the input.
     spatial_features: channels of encoder and decoder (hid_S), even.
     temporal_features: width inside the translator (hid_T).
-    spatial_depth: layers of encoder and of decoder (N_S), even; every second
-      one halves the grid.
+    spatial_depth: layers of encoder and of decoder (N_S), even unless
+      `first_version`; every second one halves the grid.
     temporal_depth: blocks of the translator (N_T), at least 2.
     mlp_ratio: hidden width of a block's MLP over its width.
     dropout: rate inside the MLPs, where the translator has it.
@@ -253,6 +274,11 @@ class SimVP(nn.Module):
     encoder_kernel: kernel size of the encoder.
     decoder_kernel: kernel size of the decoder.
     translator: key of `TRANSLATORS`.
+    inception_kernels: kernel sizes of the translator "incepu".
+    inception_groups: channel groups of the translator "incepu".
+    first_version: encoder and decoder as SimVP's first version: transposed
+      convolutions in the place of pixel shuffles, LeakyReLU, and a skip beside
+      the decoder's last input, not added to it; kernel sizes are 3.
     padding_mode: "zeros", or "circular" for fields that wrap around.
     legacy_drop_path: stochastic depth as OpenSTL's, whose rates begin at .01
       (so it is not off at drop_path=0).
@@ -271,6 +297,9 @@ class SimVP(nn.Module):
   encoder_kernel: int = 3
   decoder_kernel: int = 3
   translator: str = "gsta"
+  inception_kernels: Sequence[int] = inception.KERNELS
+  inception_groups: int = 8
+  first_version: bool = False
   padding_mode: str = "zeros"
   legacy_drop_path: bool = False
   remat: bool = False
@@ -281,14 +310,36 @@ class SimVP(nn.Module):
       raise unknown_name(
         "translator (model.translator)", self.translator, TRANSLATORS
       )
-    if self.spatial_depth < 2 or self.spatial_depth % 2:
+    if self.first_version:
+      self._check_first_version()
+    elif self.spatial_depth < 2 or self.spatial_depth % 2:
       raise NetworkError(
         f"model.spatial_depth is {self.spatial_depth}; expected an even "
         "number, at least 2 (OpenSTL builds N_S - 1 layers for an odd N_S: "
         "give that number for its weights)"
       )
+    if self.inception_groups < 1 or any(
+      kernel < 1 or kernel % 2 == 0 for kernel in self.inception_kernels
+    ):
+      raise NetworkError(
+        f"model.inception_groups is {self.inception_groups} and "
+        f"model.inception_kernels is {tuple(self.inception_kernels)}; expected "
+        "at least one group and odd kernel sizes"
+      )
     check_options(self)
     super().__post_init__()
+
+  def _check_first_version(self):
+    if self.spatial_depth < 1:
+      raise NetworkError(
+        f"model.spatial_depth is {self.spatial_depth}; expected at least 1"
+      )
+    kernels = self.encoder_kernel, self.decoder_kernel
+    if kernels != (3, 3):
+      raise NetworkError(
+        f"model.encoder_kernel and model.decoder_kernel are {kernels}; "
+        "model.first_version has kernels of 3 only"
+      )
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -309,13 +360,18 @@ class SimVP(nn.Module):
     check_input(x.shape, self.spatial_depth)
     dtype = jnp.dtype(self.dtype)
     shared = dict(padding_mode=self.padding_mode, dtype=dtype)
-    encoder = Encoder(
+    first = self.first_version
+    encoder = (FirstEncoder if first else Encoder)(
       self.spatial_features,
       self.spatial_depth,
       self.encoder_kernel,
       **shared,
       name="encoder",
     )
+    options = {}
+    if self.translator == "incepu":
+      options["kernels"] = tuple(self.inception_kernels)
+      options["groups"] = self.inception_groups
     translator = TRANSLATORS[self.translator](
       features=self.temporal_features,
       depth=self.temporal_depth,
@@ -324,10 +380,11 @@ class SimVP(nn.Module):
       drop_path=self.drop_path,
       legacy_drop_path=self.legacy_drop_path,
       remat=self.remat,
+      **options,
       **shared,
       name="translator",
     )
-    decoder = Decoder(
+    decoder = (FirstDecoder if first else Decoder)(
       self.spatial_features,
       self.out_channels or x.shape[-1],
       self.spatial_depth,

@@ -1,7 +1,7 @@
 """Triton: convolutional encoder, self-attention over the coarse grid, decoder.
 
-Wu et al. 2025, arXiv 2505.19432. It has SimVP's frame; the layers and the core
-differ.
+Wu et al. 2025, arXiv 2505.19432. It has the frame of SimVP's first version;
+the core differs.
 """
 
 import functools
@@ -13,22 +13,9 @@ from flax import linen as nn
 from stjax.models import simvp
 from stjax.models.errors import NetworkError, unknown_name
 from stjax.models.translators.attention import uniformer
-from stjax.models.translators.metaformer import TORCH, MetaFormer
+from stjax.models.translators.metaformer import MetaFormer
 
 CORES = ("attention", "conv")
-
-
-def leaky_relu(x: jax.Array) -> jax.Array:
-  """x where positive, else x / 5."""
-  return nn.leaky_relu(x, 0.2)
-
-
-# A layer of encoder and decoder; 3x3 convolutions throughout.
-Layer = functools.partial(
-  simvp.SampledConv, shuffle=False, initial=TORCH, activation=leaky_relu
-)
-Encoder = functools.partial(simvp.Encoder, layer=Layer)
-Decoder = functools.partial(simvp.Decoder, layer=Layer, add_skip=False)
 
 
 def core_block(core_first: str):
@@ -102,7 +89,7 @@ class Triton(nn.Module):
     simvp.check_input(x.shape, self.spatial_depth)
     dtype = jnp.dtype(self.dtype)
     shared = dict(padding_mode=self.padding_mode, dtype=dtype)
-    encoder = Encoder(
+    encoder = simvp.FirstEncoder(
       self.spatial_features, self.spatial_depth, **shared, name="encoder"
     )
     core = MetaFormer(
@@ -116,7 +103,7 @@ class Triton(nn.Module):
       **shared,
       name="core",
     )
-    decoder = Decoder(
+    decoder = simvp.FirstDecoder(
       self.spatial_features,
       self.out_channels or x.shape[-1],
       self.spatial_depth,

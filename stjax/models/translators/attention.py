@@ -33,12 +33,14 @@ class SelfAttention(nn.Module):
     dropout: rate after the output layer.
     dtype: compute dtype.
     qkv_bias: whether queries, keys and values have biases.
+    layer: constructor of the two layers.
   """
 
   heads: int = 8
   dropout: float = 0.0
   dtype: jnp.dtype = jnp.float32
   qkv_bias: bool = True
+  layer: Constructor = linear
 
   @nn.compact
   def __call__(
@@ -59,7 +61,7 @@ class SelfAttention(nn.Module):
         "model.spatial_features (times the number of frames) to multiples of "
         f"{self.heads}"
       )
-    qkv = linear(
+    qkv = self.layer(
       3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv"
     )(x)
     q, k, v = jnp.moveaxis(
@@ -69,7 +71,7 @@ class SelfAttention(nn.Module):
       y = attention(q, k, v)
     else:
       y = jax.nn.dot_product_attention(q, k, v, bias=bias[None])
-    y = linear(width, dtype=self.dtype, name="project")(y.reshape(x.shape))
+    y = self.layer(width, dtype=self.dtype, name="project")(y.reshape(x.shape))
     return nn.Dropout(self.dropout, deterministic=not train)(y)
 
 

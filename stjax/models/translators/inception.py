@@ -72,6 +72,8 @@ class InceptionUNet(nn.Module):
     remat: recompute each block in the backward pass.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
+    kernels: as the blocks'.
+    groups: as the blocks'.
   """
 
   features: int
@@ -83,6 +85,8 @@ class InceptionUNet(nn.Module):
   remat: bool = False
   padding_mode: str = "zeros"
   dtype: jnp.dtype = jnp.float32
+  kernels: tuple[int, ...] = KERNELS
+  groups: int = 8
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -96,6 +100,8 @@ class InceptionUNet(nn.Module):
       return block(
         self.features // 2,
         features,
+        self.kernels,
+        self.groups,
         padding_mode=self.padding_mode,
         dtype=self.dtype,
         name=name,

@@ -115,6 +115,8 @@ class TwoBranchBlock(nn.Module):
     scale: initial value of the channel scales; None means no scales.
     position: initial values of a depthwise 3x3 convolution that is added to
       the input (Li et al. 2022, eq. 2); None means no such convolution.
+    first_skip: whether the first branch is added to x, else it takes its place
+      until the second is added.
     mlp_ratio: hidden width of the MLP over the width.
     dropout: rate inside mixer and MLP.
     drop_path: stochastic depth rate.
@@ -127,6 +129,7 @@ class TwoBranchBlock(nn.Module):
   mlp: Constructor = Mlp
   scale: float | None = None
   position: Init | None = None
+  first_skip: bool = True
   mlp_ratio: float = 8.0
   dropout: float = 0.0
   drop_path: float = 0.0
@@ -163,8 +166,10 @@ class TwoBranchBlock(nn.Module):
       )(x)
     y = self._normalise("norm_1", x, train)
     y = self.mixer(**shared, name="mixer")(y, train)
-    x = x + drop_path(self._scale("scale_1", y), train)
-    y = self._normalise("norm_2", x, train)
+    y = drop_path(self._scale("scale_1", y), train)
+    if self.first_skip:
+      x = y = x + y
+    y = self._normalise("norm_2", y, train)
     hidden = int(width * self.mlp_ratio)
     y = self.mlp(hidden=hidden, **shared, name="mlp")(y, train)
     return x + drop_path(self._scale("scale_2", y), train)
