@@ -17,7 +17,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from stjax import config as config_lib
-from stjax import files, initialise, layouts
+from stjax import drift, files, initialise, layouts
 from stjax import rollout as rollout_lib
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
@@ -267,6 +267,8 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
       store.keep_progress(first, 0, None)
   if store is not None:
     store.close()
+    if horizon > run.config.data.horizon:
+      drift.report(run, path)
   logging.info(
       "%d forecasts of %d frames, %d member(s): %s",
       data.num_examples,

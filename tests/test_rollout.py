@@ -48,7 +48,18 @@ def test_pieces_are_the_whole_forecast(trained):
     pieces, path = store_of(trained, forecast__lead_chunk=chunk)
     xr.testing.assert_allclose(pieces, whole, rtol=1e-6)
   left = sorted(p.name for p in path.parent.iterdir())
-  assert left == ["test.zarr"]
+  assert left == [
+      "test.zarr",
+      "test_drift.nc",
+      "test_drift.png",
+      "test_spectrum_channel_0.png",
+  ]
+  with xr.open_dataset(path.with_name("test_drift.nc")) as drift:
+    np.testing.assert_allclose(
+        drift["mean"][0],
+        whole["channel_0"].mean(("member", "sample", "y", "x")),
+        rtol=1e-5,
+    )
 
 
 def test_whole_blocks_make_a_piece(trained):

@@ -26,6 +26,7 @@ def power_spectrum(
     error: np.ndarray | None = None,
     lead_labels: Sequence[str] | None = None,
     title: str = "",
+    dashed: str = "observation",
 ) -> None:
   """Draws the power of forecast and observation on logarithmic axes.
 
@@ -42,10 +43,11 @@ def power_spectrum(
     error: [T, K], or None.
     lead_labels: [T]; default +1, ..., +T.
     title: above it.
+    dashed: what stands in the place of the observation.
   """
   length = len(forecast)
   labels = style.frame_labels(lead_labels, 1, length)
-  kinds = [("forecast", forecast, "-"), ("observation", observation, "--")]
+  kinds = [("forecast", forecast, "-"), (dashed, observation, "--")]
   if error is not None:
     kinds.append(("error", error, ":"))
   open_frame = {"axes.spines.top": False, "axes.spines.right": False}
