@@ -8,10 +8,11 @@ Data:   data/cost/*.npy (docs/cost.md), or --config.data.path=FILE.
 Time:   on 2 CPU cores los_speed: 3.6 min (mean), 18 min (diffusion; 4 min for
         the 11 epochs below), 60 s for 50 members of 25 windows; sst: 0.7 min
         and 2 min.
-Expect: MAE / CRPS / interval score, 50 members, of los_speed (11 epochs, every
-        16th test window) 3.713 / .0510 / 27.37, where the released code has
-        4.169 / .0584 / 35.11; of sst (every 40th) .689 / .0193 / 3.740 against
-        .718 / .0199 / 3.723. All sets, floors and commands: docs/cost.md.
+Expect: MAE / CRPS / interval score, 50 members, of los_speed 3.750 / .0503 /
+        26.05; after 11 epochs, on every 16th test window, 3.713 / .0510 /
+        27.37, where the released code has 4.169 / .0584 / 35.11; of sst (every
+        20th) .696 / .0194 / 3.787 against .710 / .0197 / 3.837. All sets,
+        floors and commands: docs/cost.md.
 
 The string is SET,STAGE[,released]. Sets: los_speed, sst, bike_dc, mobile_nj.
 Stages:
