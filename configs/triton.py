@@ -1,0 +1,122 @@
+"""Triton on gridded fields of the ocean and the atmosphere, fed back.
+
+Run:    python -m stjax.main --config=configs/triton.py:sst \\
+          --config.data.path=sst_ersst5_monthly.nc --workdir=runs/sst
+        python -m stjax.main --config=configs/triton.py:currents \\
+          --config.data.path=ocean_globcurrent_daily.nc --workdir=runs/currents
+        python -m stjax.main --config=configs/triton.py:atmosphere \\
+          --config.data.path=atmos_heldsuarez_6h.nc --workdir=runs/atmosphere
+
+Variants:
+  sst         monthly sea-surface temperature of the globe (NOAA ERSST 5), its
+              anomalies: 6 months to 6.
+  currents    daily surface currents (ESA GlobCurrent, the Agulhas): 5 days to
+              5, fed back to 10.
+  atmosphere  13 fields every 6 h (Held-Suarez, in the layout of
+              WeatherBench2): one frame to the next, then four in a row, fed
+              back to 3 days.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+from configs import simvp_xarray
+
+VARIANTS = ("sst", "currents", "atmosphere")
+_FIELDS = (
+    "geopotential",
+    "temperature",
+    "u_component_of_wind",
+    "v_component_of_wind",
+)
+_LEVELS = (250, 500, 850)
+
+
+def _ranges(validation: tuple, train: tuple, test: tuple):
+  """First frame and stop of each split of a file with one series."""
+  return config_dict.create(
+      validation=(("0", *validation),),
+      train=(("0", *train),),
+      test=(("0", *test),),
+  )
+
+
+def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
+  if variant not in VARIANTS:
+    raise ValueError(
+        f"configs/triton.py has no variant {variant!r}; it has"
+        f" {', '.join(VARIANTS)}."
+    )
+  c = simvp_xarray.get_config()
+  c.model = ml_collections.ConfigDict(
+      dict(
+          name="triton",
+          out_channels=config_dict.placeholder(int),
+          spatial_features=16,
+          temporal_features=32,
+          spatial_depth=4,
+          temporal_depth=3,
+          core_first="attention",
+          drop_path=0.1,
+      )
+  )
+  c.method = ml_collections.ConfigDict(
+      dict(
+          name="regression",
+          increments=True,  # What is left to learn is the change.
+          anomalies=False,
+          hold_missing=False,
+          read_mask=False,
+          pad_to=4,
+          area_weights="latitude",
+          curriculum=(),
+          push_forward=0,
+          remat=False,
+          input_noise=0.0,
+      )
+  )
+  c.optimizer.update(name="adamw", learning_rate=2e-3, weight_decay=0.05)
+  c.optimizer.schedule.update(name="cosine", warmup=20.0)
+  c.checkpoint.update(best_metric="physical/rmse", best_mode="min")
+  c.evaluation.update(
+      area_weights="latitude",
+      conventions=("physical",),
+      baselines=("persistence",),
+      figures=2,
+  )
+  if variant == "sst":
+    c.num_epochs = 20.0
+    c.global_batch_size = 4
+    c.data.update(
+        variables=("sst",), history=6, horizon=6, calendar=("month",)
+    )
+    # Test are the 44 months from 2017 on; the first 18 months validate.
+    c.data.split.ranges = _ranges((0, 18), (18, 84), (84, None))
+    c.method.update(anomalies=True, hold_missing=True, read_mask=True)
+    c.model.out_channels = 1
+    c.evaluation.update(
+        conventions=("physical", "weather"),
+        baselines=("persistence", "climatology", "anomaly_persistence"),
+    )
+  if variant == "currents":
+    c.num_epochs = 20.0
+    c.data.update(variables=("u", "v"), history=5, horizon=5)
+    # Test are the last 110 days, as in the data's own description.
+    c.data.split.ranges = _ranges((0, 40), (40, 256), (256, None))
+    c.method.update(hold_missing=True, read_mask=True)
+    c.model.out_channels = 2
+    c.evaluation.horizon = c.forecast.horizon = 10
+  if variant == "atmosphere":
+    c.num_epochs = 30.0
+    c.data.update(
+        variables=tuple(f"{f}@{level}" for f in _FIELDS for level in _LEVELS)
+        + ("surface_pressure",),
+        missing="error",
+        history=1,
+        horizon=4,
+    )
+    c.data.split.ranges = _ranges((280, 320), (0, 280), (320, None))
+    c.model.update(spatial_features=32, temporal_features=64)
+    c.method.update(curriculum=((0, 1), (20, 4)), remat=True)
+    c.evaluation.horizon = c.forecast.horizon = 12
+  return c
