@@ -145,6 +145,7 @@ def test_a_forecast_that_blows_up_says_when_and_keeps_what_came_before(
   )
 
 
+@pytest.mark.slow
 def test_members_that_devices_share_go_on_alike(make_run):
   """Three members on eight devices, three blocks, in pieces of one."""
   run = make_run(8)

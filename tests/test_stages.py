@@ -158,6 +158,7 @@ def test_members_agree_for_any_ensemble_batch_chunk_and_device_count(
   np.testing.assert_allclose(shared, six[:5], rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_scores_agree_where_devices_share_the_members(
     diffusion, folder, tmp_path
 ):
@@ -231,7 +232,12 @@ def open_above(config, lowest):
 
 @pytest.mark.parametrize(
     ("stage", "change"),
-    [("diffusion", {"method__mean": "only"}), ("gaussian", {})],
+    [
+        pytest.param(
+            "diffusion", {"method__mean": "only"}, marks=pytest.mark.slow
+        ),
+        ("gaussian", {}),
+    ],
 )
 def test_what_has_nothing_to_train_is_scored_all_the_same(
     stage, change, folder, tmp_path

@@ -39,6 +39,7 @@ def test_patches_are_put_back():
   np.testing.assert_array_equal(from_patches(patches, 2), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_finite_gradient(name, layer_norm):

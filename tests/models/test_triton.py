@@ -176,12 +176,14 @@ def training_passes(module, batch):
   return run(jax.random.key(0)), run(jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_stochastic_depth_is_on_unless_it_is_0():
   first, second = training_passes(build(drop_path=0.9), 4)
   assert jnp.abs(first - second).max() > 1e-3
   np.testing.assert_array_equal(*training_passes(build(drop_path=0.0), 2))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32():
   exact, rough = build(), build(dtype="bfloat16")
   variables, x = lively(exact), inputs()

@@ -50,6 +50,7 @@ def test_any_grid_keeps_its_size(grid, depth):
   assert (jnp.std(y, axis=(0, 1, 2, 3)) > 0.01).all()
 
 
+@pytest.mark.slow
 def test_fresh_parameters_predict_zero():
   module = build()
   init = jax.jit(module.init_with_output)
@@ -58,6 +59,7 @@ def test_fresh_parameters_predict_zero():
   assert jnp.abs(variables["params"]["stem"]["kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_finite_gradient():
   grid = (4, 6)
   module = build(depth=1, padding_mode="circular", blocks=2)
@@ -91,6 +93,7 @@ def test_examples_do_not_mix():
   np.testing.assert_allclose(alone, expected[1:], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_recomputing_the_blocks_changes_nothing():
   plain, remat = (
     build(depth=0, dropout=0.3, remat=remat) for remat in (False, True)
