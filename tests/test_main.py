@@ -151,21 +151,27 @@ def test_another_config_in_the_same_directory_is_refused(finished, stjax):
   assert "Traceback" not in result.stderr
 
 
+def slow(flags, words):
+  """A case for the slow step: each starts a process."""
+  return pytest.param(flags, words, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (tiny_flags() + ["--config.optimizer.learning_rat=1"],
          ["learning_rat", "learning_rate"]),
         (tiny_flags(model__translator="gsat"), ["gsat", "gsta"]),
-        (tiny_flags(data__store="boilng"), ["boilng", "boiling"]),
-        (tiny_flags(method__name="regresion"), ["regresion", "regression"]),
-        (tiny_flags(optimizer__name="adm"), ["adm", "adam"]),
+        slow(tiny_flags(data__store="boilng"), ["boilng", "boiling"]),
+        slow(tiny_flags(method__name="regresion"), ["regresion", "regression"]),
+        slow(tiny_flags(optimizer__name="adm"), ["adm", "adam"]),
         (tiny_flags(data__image_size=15), ["15", "spatial_depth"]),
-        (tiny_flags(data__history=7), ["history", "horizon", "8"]),
-        (tiny_flags(mesh__data=3), ["mesh", "1 devices"]),
-        (tiny_flags(evaluation__conventions="opnstl"), ["opnstl", "openstl"]),
+        slow(tiny_flags(data__history=7), ["history", "horizon", "8"]),
+        slow(tiny_flags(mesh__data=3), ["mesh", "1 devices"]),
+        slow(tiny_flags(evaluation__conventions="opnstl"),
+             ["opnstl", "openstl"]),
         (tiny_flags(checkpoint__best_metric="los"), ["los", "loss"]),
-        (["--config=configs/simvp_xarray.py"], ["data.path"]),
+        slow(["--config=configs/simvp_xarray.py"], ["data.path"]),
         (["--config=configs/simvp_xarray.py", "--config.data.path=no.nc"],
          ["no.nc", "data.path"]),
         (["--config=configs/nothing.py"], ["nothing.py"]),
