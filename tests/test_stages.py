@@ -93,6 +93,7 @@ def test_the_frozen_mean_is_that_of_the_first_stage(diffusion, folder):
   assert scale[-1] > 3 * scale[0] > 0  # The noise grows from node to node.
 
 
+@pytest.mark.slow
 def test_a_resumed_second_stage_equals_the_uninterrupted_one(
     diffusion, folder, tmp_path
 ):
@@ -130,6 +131,7 @@ def forecasts(folder, workdir, devices=1, **changes):
   return xr.open_zarr(forecast.forecast(run))["traffic"].load()
 
 
+@pytest.mark.slow
 def test_members_agree_for_any_ensemble_batch_chunk_and_device_count(
     diffusion, folder, tmp_path
 ):

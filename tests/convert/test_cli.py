@@ -121,6 +121,7 @@ def test_the_report_lists_every_array_by_both_names(converted, state_dict):
   assert kernel[:2] == ["params/decoder/readout/kernel", "1x4x1x1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".pth"])
 def test_weights_come_back_from_a_work_directory_bit_for_bit(
     call, converted, state_dict, tmp_path, suffix

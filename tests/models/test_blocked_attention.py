@@ -52,6 +52,7 @@ def test_large_logits_neither_overflow_nor_lose_gradients():
     np.testing.assert_allclose(a, e, rtol=0, atol=1e-3 * float(abs(e).max()))
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_back_in_bfloat16_after_sums_in_float32():
   inputs = [x.astype(jnp.bfloat16) for x in random_inputs(2, 9, 2, 5)]
   actual = value_and_gradients(blocked.attention, *inputs)

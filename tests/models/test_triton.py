@@ -114,6 +114,7 @@ def test_recomputing_blocks_changes_no_gradient():
   )
 
 
+@pytest.mark.slow
 def test_a_pixel_counts_for_all_later_ones_in_every_frame():
   module = build()
   forecast = jit(functools.partial(module.apply, lively(module)))
@@ -140,6 +141,7 @@ def test_the_ends_of_a_conv_core_mix_near_pixels_only(core_first, width, local):
   assert resized == ([] if width == 24 else ["block_0", "block_2"])
 
 
+@pytest.mark.slow
 def test_initial_values_are_torchs():
   module = models.build(
     "triton", spatial_features=32, temporal_features=128, temporal_depth=2
