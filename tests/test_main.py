@@ -141,6 +141,7 @@ def test_longer_forecasts_are_fed_back_and_begin_the_same(finished, stjax):
     )
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_directory_is_refused(finished, stjax):
   workdir, _ = finished
   result = stjax(

@@ -70,6 +70,7 @@ def test_validation_scores_have_the_crps_that_chooses_the_best(diffusion):
   checkpoints.close()
 
 
+@pytest.mark.slow
 def test_the_second_stage_needs_nothing_of_the_first_any_more(
     diffusion, folder, tmp_path
 ):
@@ -232,12 +233,11 @@ def open_above(config, lowest):
   return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "change"),
     [
-        pytest.param(
-            "diffusion", {"method__mean": "only"}, marks=pytest.mark.slow
-        ),
+        ("diffusion", {"method__mean": "only"}),
         ("gaussian", {}),
     ],
 )

@@ -176,6 +176,7 @@ def test_a_converted_network_is_evaluated_then_trained_on(
   np.testing.assert_allclose(losses[1], loss, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_not_overwritten(call, converted, weights):
   _, flags, _ = converted
   assert_fails(
@@ -260,10 +261,15 @@ def misnamed(state_dict):
     [
         (misnamed, [],
          ["dec.readout.weight: missing", "head.weight (3,): unused"]),
-        (dict, ["--config.model.translator=tau"],
-         ["gating_unit.fc.0.weight: missing"]),
+        pytest.param(
+            dict, ["--config.model.translator=tau"],
+            ["gating_unit.fc.0.weight: missing"], marks=pytest.mark.slow,
+        ),
         (lambda s: None, [], ["weights.npz is no archive"]),
-        (dict, ["--reference=nowhere.npz"], ["nowhere.npz"]),
+        pytest.param(
+            dict, ["--reference=nowhere.npz"], ["nowhere.npz"],
+            marks=pytest.mark.slow,
+        ),
         (dict, ["--allow_unused=("], ["regular expression"]),
         (dict, ["--to_torch=a.npz"], ["either --torch or --to_torch"]),
         (dict, ["--torch=nowhere.pth"], ["no file of weights", "nowhere.pth"]),
@@ -310,6 +316,7 @@ def test_nothing_is_written_for_torch_without_a_checkpoint(call, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_torch_file(make_run, state_dict, tmp_path):
   weights = tmp_path / "weights.npz"
   files.write(weights, state_dict)

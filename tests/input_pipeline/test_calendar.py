@@ -103,6 +103,7 @@ def test_without_columns_there_is_no_calendar(config):
   assert "calendar" not in batch and split.calendar_sizes == ()
 
 
+@pytest.mark.slow
 def test_columns_are_the_same_in_worker_processes_and_parts(config):
   config |= {"step": "6h", "calendar": ALL[:2]}
   _, whole = batch_of(config)

@@ -158,6 +158,7 @@ def test_a_set_of_one_split_is_not_labelled(tmp_path):
   assert len({store.sample_id(k) for k in range(3)}) == 3
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(tmp_path):
   # A TensorFlow that is installed, but fails when it is imported.
   fake = tmp_path / "packages" / "tensorflow"
