@@ -36,16 +36,9 @@ def one_device(make_run):
   return train(make_run(1, **CHANGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "shape",
-    [
-        (2, 2, 2),
-        *(
-            pytest.param(shape, marks=pytest.mark.slow)
-            for shape in ((8, 1, 1), (2, 4, 1), (1, 2, 4))
-        ),
-    ],
-    ids=str,
+    "shape", [(2, 2, 2), (8, 1, 1), (2, 4, 1), (1, 2, 4)], ids=str
 )
 def test_every_mesh_trains_like_one_device(make_run, one_device, shape):
   axes = dict(zip(("data", "fsdp", "space"), shape, strict=True))

@@ -104,6 +104,7 @@ def test_a_single_forecast_has_its_mae_as_crps():
   assert np.isnan(scores["energy_fair"].overall)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ensemble", "cost"])
 def test_scores_and_diagrams_do_not_depend_on_the_batches(name):
   forecast, observation = _fields()

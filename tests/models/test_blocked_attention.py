@@ -80,6 +80,7 @@ def test_off_cpu_nothing_is_looped_over_or_computed_twice(platform):
   assert module.count("stablehlo.dot_general") == 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 4, reason="needs 4 devices")
 @pytest.mark.parametrize("shape", [(4, 1), (1, 4), (2, 2)])
 def test_split_batch_and_tokens_give_one_device_result(shape, monkeypatch):

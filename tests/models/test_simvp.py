@@ -119,6 +119,7 @@ def test_stochastic_depth_rises_to_the_last_block(last, legacy, expected):
   np.testing.assert_allclose(drop_path_rates(3, last, legacy), expected)
 
 
+@pytest.mark.slow
 def test_no_stochastic_depth_means_none():
   # With drop_path=0 a training pass is the same whatever the random key.
   module, x = build(), inputs()
@@ -133,6 +134,7 @@ def test_no_stochastic_depth_means_none():
   )
 
 
+@pytest.mark.slow
 def test_stochastic_depth_and_dropout_change_training_passes_only():
   module, x = build(drop_path=0.9, dropout=0.5), inputs(batch=4)
   variables = lively(module, x)
@@ -168,6 +170,7 @@ def test_recomputing_blocks_changes_no_gradient(translator):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("translator", ["gsta", "uniformer"])
 def test_bfloat16_is_close_to_float32(translator):
   x = inputs()
@@ -183,6 +186,7 @@ def test_bfloat16_is_close_to_float32(translator):
   assert {leaf.dtype.name for leaf in leaves} == {"float32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "translator", ["gsta", "incepu", "poolformer", "uniformer"]
 )

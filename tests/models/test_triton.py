@@ -198,6 +198,7 @@ def test_bfloat16_is_close_to_float32():
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding_mode", ["circular", "zeros"])
 def test_only_circular_padding_has_no_preferred_place(padding_mode):
   # Rolling by multiples of the down-sampling factor (2) rolls the forecast.

@@ -39,6 +39,7 @@ def run(module, variables, *given):
   return jax.jit(lambda v, given: module.apply(v, *given))(variables, given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("grid", "depth"), [((7, 10), 0), ((8, 12), 1), ((7, 10), 2), ((1, 5), 2)]
 )
@@ -74,6 +75,7 @@ def test_every_parameter_gets_a_finite_gradient():
     assert jnp.isfinite(leaf).all() and jnp.abs(leaf).max() > 0, path
 
 
+@pytest.mark.slow
 def test_every_argument_matters():
   module = build()
   variables = variables_of(module)
@@ -113,6 +115,7 @@ def test_recomputing_the_blocks_changes_nothing():
   )
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close():
   module = build(dtype="bfloat16")
   variables = variables_of(module)
