@@ -6,6 +6,7 @@ import math
 import pathlib
 import shutil
 import warnings
+import zipfile
 from typing import Any
 
 import jax
@@ -88,10 +89,18 @@ class ForecastStore:
   def _find_progress(self):
     if not (self._progress.exists() and self.draft.exists()):
       return None
-    with np.load(self._progress, allow_pickle=False) as saved:
-      if str(saved["about"]) != self._about:
-        return None
-      return int(saved["example"]), int(saved["lead"])
+    try:
+      with np.load(self._progress, allow_pickle=False) as saved:
+        same = str(saved["about"]) == self._about
+        reached = int(saved["example"]), int(saved["lead"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+      logging.warning(
+          "%s cannot be read (%s): the forecast begins anew.",
+          self._progress,
+          error,
+      )
+      return None
+    return reached if same else None
 
   def _create(self, coordinates, members, attributes, frames):
     """Makes an empty draft."""

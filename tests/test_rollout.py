@@ -107,6 +107,7 @@ def test_a_crash_loses_one_piece_at_most(trained, monkeypatch):
 
 def test_another_forecast_does_not_go_on_from_a_draft(trained, monkeypatch):
   monkeypatch.setattr(forecast.ForecastStore, "close", lambda self: None)
+  monkeypatch.setattr(forecast.drift, "report", lambda *_: None)
   run = build(trained, long_config(trained))
   path = forecast.forecast(run)
   variables = initialise.load_variables(run, run.workdir, "best")
@@ -119,7 +120,13 @@ def test_another_forecast_does_not_go_on_from_a_draft(trained, monkeypatch):
   for changes in ({"members": 2}, {"checkpoint": "latest"}):
     run.config.forecast.update(changes)
     assert forecast._about(run, variables, 2) != about
+  progress = forecast._progress_path(path)
+  whole = progress.read_bytes()
   monkeypatch.setattr(forecast.ForecastStore, "_create", lambda *_: None)
+  for damaged in (whole[:-40], b"", b"no archive"):
+    progress.write_bytes(damaged)
+    assert reopen(about).reached is None
+  progress.write_bytes(whole)
   assert reopen(forecast._about(run, variables, 2)).reached is None
 
 
