@@ -27,6 +27,9 @@ from stjax.metrics import tables
 PyTree = Any
 _CHUNK_VALUES = 2**20  # Of the store: whole forecasts, up to about 4 MB.
 
+# What numpy raises for an archive that is damaged, empty or none.
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+
 
 class BlownUp(RuntimeError):
   """A forecast left everything that was ever observed."""
@@ -93,7 +96,7 @@ class ForecastStore:
       with np.load(self._progress, allow_pickle=False) as saved:
         same = str(saved["about"]) == self._about
         reached = int(saved["example"]), int(saved["lead"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
       logging.warning(
           "%s cannot be read (%s): the forecast begins anew.",
           self._progress,
