@@ -33,6 +33,9 @@ def get_config() -> ml_collections.ConfigDict:
       augment=(),  # flip_h, flip_w, transpose, roll_h, roll_w: training only.
       calendar=(),  # slot_of_day, day_of_week, month, hour_of_day, day_of_year.
       slots_per_day=0,  # 0: by the time step; else counted by frame number.
+      # Fields that are known in advance and never forecast, such as winds over
+      # an ocean; "": in data.path.
+      forcings=config_dict.create(variables=(), path=""),
       statistics=config_dict.create(
           frames="all",  # Or "history": only those of each training window.
           ddof=0,  # Deviations divide by the number of values less this.

@@ -14,6 +14,7 @@ from input_pipeline import (
     augment,
     calendar,
     errors,
+    forcings,
     labels,
     normalise,
     options,
@@ -37,7 +38,9 @@ class Split:
       observed, when data.missing is "mask" (missing values are 0); time
       [B, T_in + T_out] int64 seconds since 1970 when there is a time axis;
       calendar [B, T_in + T_out, K] int32, the columns of data.calendar in
-      their order, when there are any;
+      their order, when there are any; forcings [B, T_in + T_out, H, W, F]
+      float32, the variables of data.forcings in units of their own standard
+      deviations, 0 where missing, when there are any;
       index [B] int32, position in the split (in the whole one where only every
       so many windows are read); valid [B] bool, False for the
       rows that fill up a last batch.
@@ -52,6 +55,7 @@ class Split:
       "targets": (T_out, H, W, C)}.
     calendar_sizes: number of values of each column of data.calendar.
     calendar_names: the columns.
+    forcing_statistics: of the forcings in the training split, if there are any.
   """
   batches: grain.IterDataset
   num_examples: int
@@ -62,6 +66,7 @@ class Split:
   example_shape: dict[str, tuple[int, ...]]
   calendar_sizes: tuple[int, ...] = ()
   calendar_names: tuple[str, ...] = ()
+  forcing_statistics: normalise.Statistics | None = None
 
 
 def build(
@@ -79,6 +84,7 @@ def build(
     every: int = 1,
     targets: bool = True,
     beyond: int = 0,
+    forcing_statistics: normalise.Statistics | None = None,
 ) -> Split:
   """Builds one split of a data set.
 
@@ -100,9 +106,11 @@ def build(
     every: only every so many windows of the split are in it, beginning with
       the first; statistics are still of the whole training split.
     targets: whether targets are read; else they are [B, 0, H, W, C], and the
-      mask ends with the inputs. Time and calendar go on to the horizon.
+      mask ends with the inputs. Time, calendar and forcings go on to the
+      horizon.
     beyond: without targets: frames that a window may reach beyond the end of
       its sequence.
+    forcing_statistics: of the forcings in the training split, if known.
 
   Raises:
     DataError: for settings or data that cannot be used.
@@ -118,6 +126,9 @@ def build(
   whole = windows.make(
       source, split, **training.cutting(resolved), beyond=beyond)
   mine = whole.every(every)
+  boundary = forcings.make(source, resolved, forcing_statistics, cache_dir)
+  if boundary:
+    boundary.reach(whole)
   if beyond:
     source = base.Continued(
         source, functools.partial(windows.continued, frames=beyond))
@@ -138,7 +149,7 @@ def build(
       source, mine, resolved["history"], statistics,
       resolved["missing"] == "mask", frame,
       slice(process_index * rows, (process_index + 1) * rows),
-      operations if train else (), seed, days, every, targets))
+      operations if train else (), seed, days, every, targets, boundary))
   return Split(
       batches=_prefetched(batches, **resolved["loader"]),
       num_examples=len(mine),
@@ -151,7 +162,8 @@ def build(
       example_shape={"inputs": (resolved["history"], *frame),
                      "targets": (resolved["horizon"], *frame)},
       calendar_sizes=days.sizes,
-      calendar_names=days.columns)
+      calendar_names=days.columns,
+      forcing_statistics=boundary.statistics if boundary else None)
 
 
 class _Read:
@@ -159,7 +171,7 @@ class _Read:
 
   def __init__(
       self, store, cut, history, statistics, mask, frame, rows, operations,
-      seed, days, every, targets):
+      seed, days, every, targets, boundary):
     self._store = store
     self._windows = cut
     self._history = history
@@ -172,6 +184,7 @@ class _Read:
     self._operations = operations
     self._seed = seed
     self._calendar = days
+    self._forcings = boundary
     self._timed = store.times(0) is not None
 
   def __call__(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]):
@@ -183,12 +196,14 @@ class _Read:
     time = np.empty((size, cut.length), np.int64)
     columns = self._calendar.columns
     days = np.empty((size, cut.length, len(columns)), np.int32)
+    known = []
     for row, window in enumerate(index):
       sequence, start = int(cut.sequence[window]), int(cut.start[window])
       frames = self._store.read(sequence, start, start + self._length)
-      if self._operations:
-        frames = augment.apply(
-            frames, self._operations, self._seed, int(position[row]))
+      place = int(position[row])
+      frames = self._moved(frames, place)
+      if self._forcings:
+        known.append(self._moved(self._known(sequence, start), place))
       inputs[row], targets[row] = frames[:history], frames[history:]
       if self._timed:
         time[row] = self._store.times(sequence)[start:start + cut.length]
@@ -213,7 +228,24 @@ class _Read:
       result["time"] = time
     if columns:
       result["calendar"] = days
+    if known:
+      result["forcings"] = np.stack(known)
     return result
+
+  def _moved(self, frames: np.ndarray, position: int) -> np.ndarray:
+    """Frames of the example at this place in the series, augmented."""
+    if not self._operations:
+      return frames
+    return augment.apply(frames, self._operations, self._seed, position)
+
+  def _known(self, sequence: int, start: int) -> np.ndarray:
+    """The forcings of a window [T_in + T_out, H, W, F], 0 where missing."""
+    frames = self._forcings.read(sequence, start, start + self._windows.length)
+    finite = np.isfinite(frames)
+    if not self._mask and not finite.all():
+      raise training.not_finite(
+          self._forcings.store, sequence, start, finite)
+    return np.where(finite, frames, np.float32(0))
 
   def _complain(self, index, first, finite):
     row = int(np.argwhere(~finite)[0, 0])

@@ -23,6 +23,9 @@ COMMON = {
     # "month", "hour_of_day", "day_of_year".
     "calendar": (),
     "slots_per_day": 0,  # 0: by the time step; else counted by frame number.
+    # Fields known in advance, never forecast: names, and the path of their
+    # store if it is not that of the data.
+    "forcings": {"variables": (), "path": ""},
     "statistics": {
         "frames": "all",  # Of the training windows, or "history": their first.
         "ddof": 0,  # Deviations divide by the number of values less this.

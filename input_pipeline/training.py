@@ -129,15 +129,29 @@ def kept_path(
 
 
 def compute_statistics(
-    store: base.Store, resolved: Mapping[str, Any], cache_dir: str | None
+    store: base.Store,
+    resolved: Mapping[str, Any],
+    cache_dir: str | None,
+    frames_of: base.Store | None = None,
 ) -> normalise.Statistics:
-  """Statistics of the training split, kept as JSON in cache_dir."""
+  """Statistics of the training split, kept as JSON in cache_dir.
+
+  Args:
+    store: whose values are meant.
+    resolved: its data config.
+    cache_dir: the folder, or None.
+    frames_of: the store whose training frames they are of; by default the
+      same.
+  """
+  frames_of = frames_of or store
   path = kept_path("statistics", "json", store, resolved, cache_dir,
-                   resolved["normalise"], resolved["transform"])
+                   resolved["normalise"], resolved["transform"],
+                   *cache.files_state(frames_of))
   if path and os.path.exists(path):
     with open(path, encoding="utf-8") as file:
       return normalise.Statistics.from_json(file.read())
-  frames = chunks(store, runs(store, resolved), resolved["missing"] == "error")
+  frames = chunks(
+      store, runs(frames_of, resolved), resolved["missing"] == "error")
   statistics = normalise.compute(
       (part for _, _, part in frames),
       [variable.name for variable in store.variables],
@@ -199,12 +213,14 @@ def training_series(
 
 
 def check_statistics(
-    statistics: normalise.Statistics, store: base.Store
+    statistics: normalise.Statistics,
+    store: base.Store,
+    key: str = "data.variables",
 ) -> None:
   """Raises DataError for statistics of other variables than the store's."""
   names = tuple(variable.name for variable in store.variables)
   if statistics.variables != names:
     raise errors.DataError(
         f"The statistics are of the variables {', '.join(statistics.variables)}"
-        f", but the data have {', '.join(names)}. Change data.variables, or "
+        f", but the data have {', '.join(names)}. Change {key}, or "
         "train in another work directory.")

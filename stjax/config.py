@@ -39,6 +39,8 @@ _PLACES = ("path", "data_dir")  # May move: only the last part counts.
 # Keys that older work directories do not have, with what holds for those.
 _BEFORE = {
     "data.calendar": [],
+    "data.forcings.variables": [],
+    "data.forcings.path": "",
     "data.slots_per_day": 0,
     "data.statistics.frames": "all",
     "data.statistics.ddof": 0,
@@ -355,6 +357,10 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
       for k, v in (chosen["data"] or {}).items()
       if k not in _READING
   }
+  if "forcings" in chosen["data"]:
+    forcings = chosen["data"]["forcings"]
+    place = _last_parts(forcings.get("path", ""))
+    chosen["data"]["forcings"] = forcings | {"path": place}
   chosen["frozen"] = {
       name: part | {"init_from": pathlib.PurePath(part["init_from"]).name}
       for name, part in (chosen["frozen"] or {}).items()

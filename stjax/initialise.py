@@ -179,9 +179,12 @@ def network_options(
     run: has the shape of its inputs.
     model: the network's section of the config; the trained one's by default.
   """
-  model = run.config.model if model is None else model
+  *frames, channels = run.example_shape["inputs"]
+  if model is None:
+    model = run.config.model
+    channels = run.method.shown_channels(channels, run.num_forcings)
   return {
-      "in_shape": tuple(run.example_shape["inputs"]),
+      "in_shape": (*frames, channels),
       **config_lib.without(model, "name"),
   }
 

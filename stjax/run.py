@@ -55,6 +55,7 @@ class Run:
     example_shape: shapes of one example's arrays, without the batch axis.
     calendar_sizes: values of each calendar feature of the data.
     calendar_names: the calendar features, the columns of data.calendar.
+    forcing_statistics: normalisation of the forcings, if there are any.
     num_examples: examples in the training split.
     num_steps: optimiser steps of the whole run.
   """
@@ -68,6 +69,7 @@ class Run:
   example_shape: dict[str, tuple[int, ...]]
   calendar_sizes: tuple[int, ...]
   calendar_names: tuple[str, ...]
+  forcing_statistics: input_pipeline.Statistics | None
   num_examples: int
   num_steps: int
 
@@ -76,6 +78,13 @@ class Run:
     """Whether batches carry a mask of observed points."""
     data = input_pipeline.options.resolve(self.config.data.to_dict())
     return data["missing"] == "mask"
+
+  @property
+  def num_forcings(self) -> int:
+    """Number of the variables of data.forcings."""
+    if self.forcing_statistics is None:
+      return 0
+    return len(self.forcing_statistics.variables)
 
   @property
   def steps_per_epoch(self) -> fractions.Fraction:
@@ -129,6 +138,7 @@ class Run:
         train=train,
         start=start,
         statistics=self.statistics,
+        forcing_statistics=self.forcing_statistics,
         history=history,
         horizon=horizon,
         every=every,
@@ -372,6 +382,9 @@ class Run:
     if self.calendar_sizes:
       features = len(self.calendar_sizes)
       shapes["calendar"] = ((history + frames, features), jnp.int32)
+    if self.num_forcings:
+      fields = (history + frames, *grid[:2], self.num_forcings)
+      shapes["forcings"] = (fields, jnp.float32)
     return {
         k: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
         for k, (shape, dtype) in shapes.items()
@@ -529,6 +542,7 @@ def build(
           f"--workdir={workdir} cannot be written: {error}"
       ) from error
   statistics_path = workdir / "statistics.json"
+  forcings_path = workdir / "forcing_statistics.json"
   train = _open(
       config,
       workdir,
@@ -536,6 +550,7 @@ def build(
       "train",
       config.global_batch_size,
       statistics=_load_statistics(statistics_path),
+      forcing_statistics=_load_statistics(forcings_path),
   )
   height = train.example_shape["inputs"][1]
   check = functools.partial(sharding_lib.check_batch, mesh)
@@ -586,6 +601,7 @@ def build(
       example_shape=dict(train.example_shape),
       calendar_sizes=tuple(train.calendar_sizes),
       calendar_names=tuple(train.calendar_names),
+      forcing_statistics=train.forcing_statistics,
       num_examples=train.num_examples,
       num_steps=num_steps,
   )
@@ -608,8 +624,12 @@ def build(
         f" {run.example_shape['targets']}, axes T, H, W, C): {error}"
     ) from error
   if jax.process_index() == 0:
-    if not statistics_path.exists():
-      files.write_atomically(statistics_path, run.statistics.to_json())
+    for path, statistics in (
+        (statistics_path, run.statistics),
+        (forcings_path, run.forcing_statistics),
+    ):
+      if statistics is not None and not path.exists():
+        files.write_atomically(path, statistics.to_json())
     draft = workdir / f".coordinates.{os.getpid()}.nc"
     run.coordinates.to_netcdf(draft, engine="h5netcdf")
     draft.replace(workdir / "coordinates.nc")

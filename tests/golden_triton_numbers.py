@@ -89,15 +89,18 @@ def forced_step(apply, mask: jax.Array, after=lambda y: y):
 def ocean_rollout(network, variables, inputs, expected) -> None:
   data, mask = last_axes(inputs["data"])[None], last_axes(inputs["mask"])
   ocean = mask.shape[-1]
-  step = forced_step(lambda x: network.apply(variables, x), mask)
+  frames = len(expected)
+  method = regression.Regression(network, frames - 1, hold_missing=True)
+  batch = {
+    "inputs": data[:, :1, ..., :ocean],
+    "mask": jnp.broadcast_to(mask != 0, (1, frames, *mask.shape)),
+    "forcings": data[:, :frames, ..., ocean:],
+  }
   compiled = jax.jit(
-    lambda history, forcing: base.feed_back(
-      step, history, (), len(expected) - 1, {"forcing": forcing}
-    )[0],
+    lambda batch: method.forecast(variables, {}, batch, jax.random.key(0), 1),
     compiler_options=QUICK,
   )
-  first = data[:, :1, ..., :ocean]
-  y = jnp.concatenate([first, compiled(first, data[..., ocean:])], 1)
+  y = jnp.concatenate([batch["inputs"], compiled(batch)[0]], 1)
   assert_close("y", first_axes(y)[0], expected)
 
 

@@ -24,7 +24,7 @@ Variables = dict[str, PyTree]
 # Of an ensemble: how many, M for 0 ... M-1, or the numbers [M] of some.
 Members = int | jax.Array
 # Along time, and known for lead times too.
-KNOWN = ("calendar",)
+KNOWN = ("calendar", "forcings")
 # Forecast points made at the same time: enough rows for full speed, and the
 # activations of a network of a few hundred features stay below 1 GB; on a CPU,
 # within its cache.
@@ -130,6 +130,11 @@ class Method(abc.ABC):
   def parts(self) -> dict[str, "Method"]:
     """Trained methods that this one reads, by their names in `frozen`."""
     return {}
+
+  def shown_channels(self, variables: int, forcings: int) -> int:
+    """Channels that its network is shown of so many variables."""
+    del forcings
+    return variables
 
   def prepared_shapes(
       self, example: dict[str, tuple[int, ...]]

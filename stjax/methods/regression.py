@@ -111,10 +111,12 @@ class Regression(base.Method):
       the training mean, in whatever is forecast and fed back.
     read_mask: the network gets one more input per variable, 1 where it is
       observed and 0 elsewhere; give model.out_channels the variables' number.
-    increments: the network forecasts the change since the newest frame.
+    increments: the network forecasts the change since the newest frame, in
+      units of the usual change from one frame to the next.
     anomalies: the network is shown, and forecasts, what exceeds the
       climatology: the training mean of each place by the cell of
-      data.calendar. With increments: changes of the newest anomaly.
+      data.calendar; in units of its usual size. With increments: changes of
+      the newest anomaly.
     pad_to: the network's grid is continued, by its last row and column, to
       multiples of this; what it forecasts there is cut off.
   """
@@ -183,15 +185,16 @@ class Regression(base.Method):
         for epoch, frames in self.curriculum
     )
 
+  def shown_channels(self, variables: int, forcings: int) -> int:
+    return variables * (1 + self.read_mask) + forcings
+
   def prepared_shapes(
       self, example: dict[str, tuple[int, ...]]
   ) -> dict[str, tuple[int, ...]]:
-    shapes, grid = {}, example["targets"][1:]
+    shapes = {}
     if self.area_weights != "none":
-      shapes[_AREA] = grid[:2]
-    if self.anomalies:
-      shapes[representation.CLIMATOLOGY] = (*example["calendar"], *grid)
-    return shapes
+      shapes[_AREA] = example["targets"][1:3]
+    return shapes | self._represent().prepared_shapes(example)
 
   def prepare(
       self, frozen: PyTree, material: base.Material
@@ -202,9 +205,7 @@ class Regression(base.Method):
       made[_AREA] = material.areas(
           "method.area_weights", self.area_weights
       )
-    if self.anomalies:
-      made[representation.CLIMATOLOGY] = material.climatology()
-    return made
+    return made | self._represent().prepare(material)
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
 
@@ -212,12 +213,12 @@ class Regression(base.Method):
       return self.network.init_with_output(key, shown, train=False, **known)
 
     history, known = batch["inputs"], self._known(batch)
-    climatology = None
-    if self.anomalies:  # Its values do not matter for shapes.
-      cells = (1,) * batch["calendar"].shape[-1]
-      climatology = jnp.zeros((*cells, *history.shape[2:]))
-    _, variables = self._represent().through(
-        network, history, known, climatology
+    represent = self._represent()
+    example = {"targets": history.shape[1:]}
+    if "calendar" in batch:
+      example["calendar"] = (1,) * batch["calendar"].shape[-1]
+    _, variables = represent.through(
+        network, history, known, represent.blank(example)
     )
     return dict(variables)
 
@@ -244,7 +245,6 @@ class Regression(base.Method):
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
     history, known = batch["inputs"], self._known(batch)
-    climatology = frozen.get(representation.CLIMATOLOGY)
     if train and self.input_noise:
       history = history + self._noise(batch, jax.random.fold_in(key, _NOISE))
 
@@ -264,9 +264,7 @@ class Regression(base.Method):
         )
         return forecast, dict(updated)
 
-      return self._represent().through(
-          network, history, known, climatology
-      )
+      return self._represent().through(network, history, known, frozen)
 
     if train and self.remat:
       step = jax.checkpoint(step)

@@ -6,14 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stjax import config as config_lib
 from stjax.methods import base
 
 PyTree = Any
-CLIMATOLOGY = "climatology"  # In `frozen`.
+# In `frozen`.
+_CLIMATOLOGY, _SCALES = "climatology", "scales"
 # Along time, beside what the network itself reads.
-_OBSERVED, _CELLS = "observed", "cells"
+_OBSERVED, _CELLS, _FORCINGS = "observed", "cells", "forcings"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +24,10 @@ class Representation:
 
   Attributes:
     increments: the network forecasts the change since the newest frame that
-      is observed, at each place.
-    anomalies: it is shown, and forecasts, what exceeds the climatology.
+      is observed, at each place; of the size 1 where it is as large as those
+      from one training frame to the next.
+    anomalies: it is shown, and forecasts, what exceeds the climatology; of the
+      size 1 where it is as large as in training.
     hold_missing: what every history frame lacks, such as land, is 0 in the
       forecast.
     read_mask: it gets one more input per variable, 1 where observed, else 0.
@@ -42,6 +46,74 @@ class Representation:
       raise config_lib.ConfigError(
           f"method.pad_to={self.pad_to} must be 1 (as it is) or more."
       )
+
+  def prepared_shapes(
+      self, example: dict[str, tuple[int, ...]]
+  ) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `prepare` gives; as `base.Method.prepared_shapes`."""
+    shapes, grid = {}, example["targets"][1:]
+    if self.anomalies:
+      shapes[_CLIMATOLOGY] = (*example["calendar"], *grid)
+    if self.anomalies or self.increments:
+      shapes[_SCALES] = (2, grid[-1])
+    return shapes
+
+  def prepare(self, material: base.Material) -> dict[str, np.ndarray]:
+    """The climatology, and sizes of what is shown and what is forecast."""
+    made = {}
+    if self.anomalies:
+      made[_CLIMATOLOGY] = material.climatology()
+    if self.anomalies or self.increments:
+      made[_SCALES] = self._scales(material, made.get(_CLIMATOLOGY))
+    return made
+
+  def _scales(self, material, climatology) -> np.ndarray:
+    """Root mean squares of anomalies and of changes [2, C] in training.
+
+    Source: Lam et al. 2023 (GraphCast), section 4 of the supplement, scales
+    the residuals by those of time differences.
+    """
+
+    @jax.jit
+    def moments(batch, climatology):
+      fields = jnp.concatenate([batch["inputs"], batch["targets"]], axis=1)
+      valid = batch["valid"][:, None, None, None, None]
+      observed = batch.get("mask", jnp.ones(fields.shape, bool)) & valid
+      if self.anomalies:
+        fields = fields - _at(climatology, batch["calendar"])
+      both = observed[:, 1:] & observed[:, :-1]
+      axes = (0, 1, 2, 3)
+      return [
+          jnp.stack([jnp.sum(w, axes), jnp.sum(w * jnp.square(x), axes)])
+          for x, w in (
+              (fields, observed.astype(jnp.float32)),
+              (jnp.diff(fields, axis=1), both.astype(jnp.float32)),
+          )
+      ]
+
+    table = None if climatology is None else jnp.asarray(climatology)
+    totals = 0.0
+    for batch in material.batches("train"):
+      totals = totals + np.stack(
+          [
+              material.fetch(x).astype(np.float64)
+              for x in moments(batch, table)
+          ]
+      )
+    count, squares = np.moveaxis(totals, 1, 0)
+    sizes = np.sqrt(squares / np.maximum(count, 1))
+    # What never changes cannot be scaled.
+    values, changes = np.where(sizes > 1e-6, sizes, 1.0)
+    shown = values if self.anomalies else np.ones_like(values)
+    forecast = changes if self.increments else shown
+    return np.stack([shown, forecast]).astype(np.float32)
+
+  def blank(self, example: dict[str, tuple[int, ...]]) -> PyTree:
+    """What `prepare` gives, without its values, for shapes."""
+    return {
+        name: jnp.ones(shape)
+        for name, shape in self.prepared_shapes(example).items()
+    }
 
   def known(self, batch: base.Batch, horizon: int) -> dict[str, jax.Array]:
     """What `through` reads along time, [B, T_in + horizon, ...], by name.
@@ -67,6 +139,8 @@ class Representation:
             "method.anomalies needs data.calendar, such as ('month',)."
         )
       known[_CELLS] = batch["calendar"][:, : history + horizon]
+    if "forcings" in batch:
+      known[_FORCINGS] = batch["forcings"][:, : history + horizon]
     return known
 
   def through(
@@ -74,9 +148,13 @@ class Representation:
       network: Callable[..., tuple[jax.Array, PyTree]],
       history: jax.Array,
       known: dict[str, jax.Array],
-      climatology: jax.Array | None = None,
+      frozen: PyTree,
   ) -> tuple[jax.Array, PyTree]:
     """Asks a network for a forecast.
+
+    Forcings are inputs like the variables, after these. A network that
+    forecasts T frames at a time is shown those of T frames later with each
+    frame of the history: the newest are those of its last forecast frame.
 
     Args:
       network: (what it is shown [B, T_in, H', W', C'], **what it reads) ->
@@ -84,27 +162,41 @@ class Representation:
       history: [B, T_in, H, W, C], normalised, 0 where missing.
       known: along time from the history's first frame on: of `known`, and
         what the network reads.
-      climatology: [*calendar sizes, H, W, C], normalised; for anomalies.
+      frozen: holds what `prepare` made.
 
     Returns:
       Normalised forecast [B, T, H, W, C], and what else the network gave.
+
+    Raises:
+      ConfigError: with forcings, a network that forecasts more frames than
+        it is shown.
     """
     known = dict(known)
     observed = known.pop(_OBSERVED, None)
     cells = known.pop(_CELLS, None)
+    forcings = known.pop(_FORCINGS, None)
     frames, height, width = history.shape[1:4]
+    climatology = frozen.get(_CLIMATOLOGY)
+    of_shown = of_forecast = 1.0
+    if self.anomalies or self.increments:
+      of_shown, of_forecast = frozen[_SCALES]
     if observed is not None:
       observed = observed[:, :frames]
     if self.anomalies:
       history = history - _at(climatology, cells[:, :frames])
       if observed is not None:
         history = jnp.where(observed, history, 0)
-    shown = history
+    shown = [history / of_shown]
+    if forcings is not None:
+      shown += [jnp.zeros_like(forcings[:, :frames])]
     if self.read_mask:
-      mask = observed.astype(history.dtype)
-      shown = jnp.concatenate([history, mask], axis=-1)
+      shown += [observed.astype(history.dtype)]
+    if forcings is not None:
+      later = self._block(network, shown, known)
+      shown[1] = forcings[:, later : later + frames]
+    shown = jnp.concatenate(shown, axis=-1)
     forecast, other = network(self._padded(shown), **known)
-    forecast = forecast[:, :, :height, :width]
+    forecast = forecast[:, :, :height, :width] * of_forecast
     if self.increments:
       forecast = forecast + _newest_observed(history, observed)
     if self.anomalies:
@@ -114,6 +206,22 @@ class Representation:
       ever = jnp.any(observed, axis=1, keepdims=True)
       forecast = jnp.where(ever, forecast, 0)
     return forecast, other
+
+  def _block(self, network, shown, known) -> int:
+    """How many frames the network forecasts at a time."""
+
+    def of_all(shown, known):
+      return network(self._padded(jnp.concatenate(shown, -1)), **known)[0]
+
+    block = jax.eval_shape(of_all, shown, known).shape[1]
+    frames = shown[0].shape[1]
+    if block > frames:
+      raise config_lib.ConfigError(
+          f"The network forecasts {block} frames at a time, but is shown"
+          f" forcings (data.forcings) with {frames} frames of history only."
+          f" Set data.history to {block} or more, or have it forecast fewer."
+      )
+    return block
 
   def _padded(self, x: jax.Array) -> jax.Array:
     more = [(0, -size % self.pad_to) for size in x.shape[2:4]]

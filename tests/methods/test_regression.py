@@ -409,14 +409,63 @@ def test_changes_of_the_newest_value_that_was_observed_are_forecast():
       * jnp.ones((1, 2, 2, 3, 1)),
   }
   variables = method.init(jax.random.key(0), batch)
-  change = np.arange(1.0, 7).reshape(2, 3)
-  forecast = method.forecast(variables, {}, batch, jax.random.key(0))
+  frozen = {"scales": jnp.asarray([[1.0], [0.1]])}
+  change = np.arange(1.0, 7).reshape(2, 3) / 10
+  forecast = method.forecast(variables, frozen, batch, jax.random.key(0))
   np.testing.assert_allclose(forecast[0, 0, 0, ..., 0], 5 + change)
   np.testing.assert_allclose(forecast[0, 0, 1, ..., 0], 5 + 2 * change)
   mask = jnp.ones((1, 4, 2, 3, 1), bool).at[:, 1, 0, 0].set(False)
   gap = batch | {"mask": mask, "inputs": batch["inputs"] * mask[:, :2]}
-  forecast = method.forecast(variables, {}, gap, jax.random.key(0))
-  assert float(forecast[0, 0, 0, 0, 0, 0]) == 3 + 1
+  forecast = method.forecast(variables, frozen, gap, jax.random.key(0))
+  np.testing.assert_allclose(forecast[0, 0, 0, 0, 0, 0], 3 + 0.1)
+
+
+def test_what_is_shown_and_forecast_has_the_size_that_it_has_in_training():
+  method = product(2, anomalies=True, increments=True)
+  shapes = method.prepared_shapes({"targets": (2, 2, 3, 1), "calendar": (2,)})
+  assert shapes == {"climatology": (2, 2, 3, 1), "scales": (2, 1)}
+  usual = np.stack([np.full((2, 3, 1), 4.0), np.full((2, 3, 1), 7.0)])
+  # Anomalies 1, -1, 3, and a last frame that is not observed; changes -2, 4.
+  values = np.array([5.0, 6.0, 7.0, 99.0], np.float32).reshape(1, 4, 1, 1, 1)
+  fields = np.broadcast_to(values, (1, 4, 2, 3, 1))
+  mask = np.ones(fields.shape, bool)
+  mask[:, 3] = False
+  batch = {
+      "inputs": fields[:, :2],
+      "targets": fields[:, 2:],
+      "mask": mask,
+      "calendar": np.array([[[0], [1], [0], [0]]], np.int32),
+      "valid": np.ones(1, bool),
+  }
+  empty = batch | {"valid": np.zeros(1, bool), "inputs": fields[:, :2] * 9}
+  material = base.Material(
+      None, lambda split: iter([batch, empty]), np.asarray, None,
+      lambda: usual.astype(np.float32),
+  )
+  made = method.prepare({}, material)
+  np.testing.assert_allclose(
+      made["scales"], [[np.sqrt(11 / 3)], [np.sqrt(10.0)]], rtol=1e-6
+  )
+  made = jax.tree.map(jnp.asarray, made)
+  # A factor k shows k * anomaly / size, which changes the newest anomaly.
+  variables = {"params": {"factor": jnp.float32(0.5)}}
+  forecast = method.forecast(variables, made, batch, jax.random.key(0))
+  anomaly = 6.0 - 7.0
+  first = anomaly + 0.5 * anomaly * np.sqrt(10.0) / np.sqrt(11 / 3)
+  np.testing.assert_allclose(forecast[0, 0, 0], 4 + first, rtol=1e-5)
+  only = product(2, increments=True)
+  np.testing.assert_allclose(only.prepare({}, material)["scales"], [[1], [1]])
+
+
+def test_what_never_changes_is_not_scaled():
+  method = product(1, increments=True)
+  batch = ones(1) | {"valid": np.ones(1, bool)}
+  material = base.Material(
+      None, lambda split: iter([batch]), np.asarray, None, None
+  )
+  np.testing.assert_array_equal(
+      method.prepare({}, material)["scales"], [[1.0], [1.0]]
+  )
 
 
 def test_anomalies_of_the_calendar_are_shown_and_added_again():
@@ -424,12 +473,15 @@ def test_anomalies_of_the_calendar_are_shown_and_added_again():
   shapes = method.prepared_shapes(
       {"targets": (3, 2, 3, 1), "calendar": (4, 2)}
   )
-  assert shapes == {"climatology": (4, 2, 2, 3, 1)}
+  assert shapes == {"climatology": (4, 2, 2, 3, 1), "scales": (2, 1)}
   usual = np.random.RandomState(0).rand(4, 2, 2, 3, 1).astype(np.float32)
-  material = base.Material(None, None, None, None, lambda: usual)
-  frozen = jax.tree.map(jnp.asarray, method.prepare({}, material))
   columns = np.array([[0, 0], [1, 1], [2, 0], [3, 1]], np.int32)
   batch = ones(3) | {"calendar": jnp.asarray(columns)[None]}
+  one_pass = [batch | {"valid": np.ones(1, bool)}]
+  material = base.Material(
+      None, lambda split: one_pass, np.asarray, None, lambda: usual
+  )
+  frozen = jax.tree.map(jnp.asarray, method.prepare({}, material))
   variables = {"params": {"factor": jnp.float32(2.0)}}
   forecast = method.forecast(variables, frozen, batch, jax.random.key(0))
   anomaly = 1 - usual[0, 0]
@@ -446,3 +498,83 @@ def test_anomalies_of_the_calendar_are_shown_and_added_again():
   assert jax.tree.leaves(method.init(jax.random.key(0), batch))
   with pytest.raises(config_lib.ConfigError, match="data.calendar"):
     method.init(jax.random.key(0), ones(3))
+
+
+class AddForcing(nn.Module):
+  """The newest value plus the first forcing of each frame shown last."""
+
+  frames: int = 1
+
+  @nn.compact
+  def __call__(self, x, train):
+    one = self.param("one", nn.initializers.ones, ())
+    return x[:, -1:, ..., :1] + one * x[:, -self.frames :, ..., 1:2]
+
+
+def forced_batch(history, horizon, forcings=2):
+  batch = batch_of(history, horizon)
+  lead = jnp.arange(history + horizon, dtype=jnp.float32) - history + 1
+  fields = (1, history + horizon, 3, 2, forcings)
+  return batch | {
+      "forcings": jnp.broadcast_to(
+          10.0 ** lead[:, None, None, None], fields
+      )
+  }
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_a_forecast_is_made_with_the_forcing_of_its_own_time(history):
+  method = methods.build("regression", AddForcing(), horizon=2)
+  batch = forced_batch(history, 4)
+  variables = method.init(jax.random.key(1), batch)
+  forecast = base.rollout(
+      method, variables, {}, batch, jax.random.key(2), 1, 4
+  )[0]
+  newest = batch["inputs"][:, -1]
+  # Forcings of the lead times 1, 2, 3, 4 are 10, 100, 1000, 10000.
+  for lead, total in enumerate([10, 110, 1110, 11110]):
+    np.testing.assert_allclose(forecast[:, lead], newest + total, rtol=1e-5)
+
+
+def test_a_block_is_made_with_the_forcings_of_its_last_frames():
+  method = methods.build("regression", AddForcing(2), horizon=2)
+  batch = forced_batch(3, 2)
+  variables = method.init(jax.random.key(1), batch)
+  forecast = method.forecast(variables, {}, batch, jax.random.key(2), 1)[0]
+  newest = batch["inputs"][:, -1]
+  np.testing.assert_allclose(forecast[:, 0], newest + 10, rtol=1e-5)
+  np.testing.assert_allclose(forecast[:, 1], newest + 100, rtol=1e-5)
+
+
+def test_forcings_come_before_the_mask_and_are_counted():
+  seen = []
+
+  class Look(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+      if not isinstance(x, jax.core.Tracer):
+        seen.append(x)
+      return x[..., :1] * self.param("one", nn.initializers.ones, ())
+
+  method = methods.build(
+      "regression", Look(), horizon=1, read_mask=True
+  )
+  batch = forced_batch(1, 1) | {"mask": jnp.ones((1, 2, 3, 2, 1), bool)}
+  variables = method.init(jax.random.key(1), batch)
+  method.forecast(variables, {}, batch, jax.random.key(2), 1)
+  assert seen[-1].shape[-1] == method.shown_channels(1, 2) == 4
+  np.testing.assert_array_equal(seen[-1][..., 1:3], 10.0)
+  np.testing.assert_array_equal(seen[-1][..., 3], 1.0)
+
+
+def test_a_block_longer_than_the_history_cannot_be_forced():
+  method = methods.build("regression", AddForcing(), horizon=2)
+  batch = forced_batch(1, 2)
+
+  class Two(nn.Module):
+    def __call__(self, x, train):
+      return jnp.repeat(x[..., :1], 2, axis=1)
+
+  method = methods.build("regression", Two(), horizon=2)
+  with pytest.raises(config_lib.ConfigError, match="data.history to 2"):
+    method.init(jax.random.key(1), batch)
