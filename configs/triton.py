@@ -81,7 +81,8 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   c.evaluation.update(
       area_weights="latitude",
       conventions=("physical",),
-      baselines=("persistence",),
+      # lead_mean: the training mean of each place.
+      baselines=("persistence", "lead_mean"),
       figures=2,
   )
   if variant == "sst":

@@ -15,7 +15,7 @@ import numpy as np
 
 from stjax import run as run_lib
 from stjax import sharding as sharding_lib
-from stjax.methods import base
+from stjax.methods import base, feedback
 from stjax.models import layers
 
 PyTree = Any
@@ -74,7 +74,7 @@ def ensemble(
   """
 
   def forecast(variables, frozen, batch, key, members):
-    return base.rollout(
+    return feedback.rollout(
         run.method, variables, frozen, batch, key, members, horizon
     )
 
@@ -224,7 +224,7 @@ class Rollout:
     """Compiles (variables, frozen, batch, key) -> the first piece."""
 
     def function(variables, frozen, batch, key, members):
-      return base.begin(
+      return feedback.begin(
           self._run.method, variables, frozen, batch, key, members,
           self._blocks,
       )
@@ -238,7 +238,7 @@ class Rollout:
     def function(
         variables, frozen, batch, key, number, histories, members
     ):
-      return base.go_on(
+      return feedback.go_on(
           self._run.method, variables, frozen, batch, key, members, histories,
           number, self._blocks,
       )

@@ -12,7 +12,7 @@ from golden_simvp_networks import first_axes, last_axes, network_options
 from input_pipeline.simulate import boiling
 from stjax import convert, metrics, models, optim, step
 from stjax import state as state_lib
-from stjax.methods import base, regression
+from stjax.methods import feedback, regression
 
 # Schedules are formulas; only float32 separates them from the originals.
 SCHEDULE_TOLERANCE = 1e-5
@@ -148,7 +148,7 @@ def rollout(case: Case) -> None:
     return network.apply(variables, history, False), carry
 
   forecast, _ = jax.jit(
-    lambda history: base.feed_back(step_fn, history, (), expected.shape[1])
+    lambda history: feedback.feed_back(step_fn, history, (), expected.shape[1])
   )(last_axes(case.group("input")["x"]))
   assert_close("out", first_axes(forecast), expected)
 

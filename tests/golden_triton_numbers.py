@@ -10,7 +10,7 @@ from golden_simvp_networks import QUICK, first_axes, last_axes
 from golden_triton_networks import build
 
 from stjax import convert
-from stjax.methods import base, losses, regression
+from stjax.methods import feedback, losses, regression
 from stjax.metrics import fields, spectra
 
 
@@ -59,10 +59,10 @@ def rollout(case: Case) -> None:
       # All but the newest frame of a forecast are thrown away.
       return network.apply(variables, history)[:, -1:], carry
 
-    forecast = lambda x: base.feed_back(step, x, (), horizon)[0]
+    forecast = lambda x: feedback.feed_back(step, x, (), horizon)[0]
   else:
     method = regression.Regression(network, history.shape[1])
-    forecast = lambda x: base.rollout(
+    forecast = lambda x: feedback.rollout(
       method, variables, {}, {"inputs": x}, jax.random.key(0), 1, horizon
     )[0]
   y = jax.jit(forecast, compiler_options=QUICK)(history)
@@ -124,7 +124,7 @@ def ocean_train_step(case: Case) -> None:
       inputs["mask"],
       losses.equalise_gradients,
     )
-    y, _ = base.feed_back(
+    y, _ = feedback.feed_back(
       step, history, (), targets.shape[1], {"forcing": forcing}
     )
     errors = losses.relative_l2(y, targets, inputs["mask"])

@@ -9,7 +9,7 @@ from test_train import build, plates
 
 from stjax import forecast, initialise, train
 from stjax import rollout as rollout_lib
-from stjax.methods import base
+from stjax.methods import feedback
 
 HORIZON = 7
 
@@ -171,7 +171,7 @@ def test_members_that_devices_share_go_on_alike(make_run):
   assert [piece.lead for piece in pieces] == [0, block, 2 * block]
   found = np.concatenate([np.asarray(p.fields) for p in pieces], axis=2)
   expected = run.physical(
-      base.rollout(run.method, variables, {}, batch, key, 3, 3 * block)
+      feedback.rollout(run.method, variables, {}, batch, key, 3, 3 * block)
   )
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   # From a piece in the middle, as after a crash.

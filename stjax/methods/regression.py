@@ -14,7 +14,7 @@ import numpy as np
 
 from stjax import config as config_lib
 from stjax import grid
-from stjax.methods import base, losses, representation
+from stjax.methods import base, feedback, losses, representation
 
 PyTree = Any
 
@@ -270,23 +270,23 @@ class Regression(base.Method):
       step = jax.checkpoint(step)
     skipped = self._skipped(step, history, collections, known) if train else 0
     if not skipped:
-      forecast, collections = base.feed_back(
+      forecast, collections = feedback.feed_back(
           step, history, collections, self.horizon, known
       )
       return forecast, collections, 0
     first, collections = jax.lax.stop_gradient(
-        base.feed_back(step, history, collections, skipped, known)
+        feedback.feed_back(step, history, collections, skipped, known)
     )
     # Other random numbers than those of the blocks before.
     further = lambda history, collections, number, **known: step(
         history, collections, skipped + number, **known
     )
-    forecast, collections = base.feed_back(
+    forecast, collections = feedback.feed_back(
         further,
-        base.newest(history, first),
+        feedback.newest(history, first),
         collections,
         self.horizon - skipped,
-        base.later(known, skipped),
+        feedback.later(known, skipped),
     )
     return jnp.concatenate([first, forecast], 1), collections, skipped
 

@@ -8,7 +8,7 @@ import pytest
 
 from stjax import config as config_lib
 from stjax import methods
-from stjax.methods import base, regression
+from stjax.methods import base, feedback, regression
 
 
 class AddOne(nn.Module):
@@ -54,7 +54,7 @@ def test_any_horizon_is_reached_by_feeding_back_blocks(horizon):
 def test_a_history_longer_than_the_block_slides():
   history = jnp.arange(3.0).reshape(1, 3, 1, 1, 1)
   step = lambda x, carry, _: (x.sum(1, keepdims=True), carry)
-  forecast, _ = base.feed_back(step, history, (), 3)
+  forecast, _ = feedback.feed_back(step, history, (), 3)
   # 0+1+2 = 3, 1+2+3 = 6, 2+3+6 = 11
   np.testing.assert_allclose(forecast.ravel(), [3.0, 6.0, 11.0])
 
@@ -62,7 +62,7 @@ def test_a_history_longer_than_the_block_slides():
 def test_a_rollout_longer_than_trained_continues_the_forecast():
   method, batch = make(3), batch_of()
   variables = method.init(jax.random.key(1), batch)
-  roll = lambda horizon: base.rollout(
+  roll = lambda horizon: feedback.rollout(
       method, variables, {}, batch, jax.random.key(2), 2, horizon
   )
   long = roll(8)
@@ -76,7 +76,7 @@ def test_frames_that_cannot_be_fed_back_are_refused():
   history = jnp.zeros((1, 2, 3, 2, 2))
   step = lambda x, carry, _: (x[..., :1], carry)
   with pytest.raises(ValueError, match="data.horizon"):
-    base.feed_back(step, history, (), 5)
+    feedback.feed_back(step, history, (), 5)
 
 
 def test_missing_points_and_padding_rows_weigh_nothing():
@@ -322,7 +322,7 @@ def test_land_stays_land_beyond_the_trained_horizon():
   batch |= {"mask": mask, "inputs": batch["inputs"] * mask[:, :1]}
   variables = {"params": {"factor": jnp.float32(2.0)}}
   method = product(1, hold_missing=True, read_mask=True)
-  forecast = base.rollout(
+  forecast = feedback.rollout(
       method, variables, {}, batch, jax.random.key(0), 2, 3
   )
   np.testing.assert_array_equal(forecast[1, 0, :, 1, 1, 0], [3.0, 7.0, 15.0])
@@ -490,7 +490,7 @@ def test_anomalies_of_the_calendar_are_shown_and_added_again():
         forecast[0, 0, lead - 1], 2.0**lead * anomaly + usual[a, b], rtol=1e-5
     )
   # Beyond the trained horizon as well, and without the last of them.
-  longer = base.rollout(
+  longer = feedback.rollout(
       product(1, anomalies=True), variables, frozen, batch,
       jax.random.key(0), 1, 3,
   )
@@ -527,7 +527,7 @@ def test_a_forecast_is_made_with_the_forcing_of_its_own_time(history):
   method = methods.build("regression", AddForcing(), horizon=2)
   batch = forced_batch(history, 4)
   variables = method.init(jax.random.key(1), batch)
-  forecast = base.rollout(
+  forecast = feedback.rollout(
       method, variables, {}, batch, jax.random.key(2), 1, 4
   )[0]
   newest = batch["inputs"][:, -1]
