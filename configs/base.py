@@ -106,7 +106,8 @@ def get_config() -> ml_collections.ConfigDict:
           quantile=0.9,  # Of the training values of a calendar cell.
           min_duration=1,  # Frames in a row.
       ),
-      # And "climatology", "anomaly_persistence", which need data.calendar.
+      # And "climatology", "anomaly_persistence", "damped_anomaly_persistence",
+      # which need data.calendar.
       baselines=("persistence", "lead_mean"),
       figures=4,  # Examples shown as pictures and animations.
       points=(),  # (row, column) of fan charts; (): some are chosen.

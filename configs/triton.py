@@ -75,18 +75,19 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
           input_noise=0.0,
       )
   )
+  # One a day, or every 6 h: the climatology has no seasons.
+  c.data.calendar = ("hour_of_day",)
   c.optimizer.update(name="adamw", learning_rate=2e-3, weight_decay=0.05)
   c.optimizer.schedule.update(name="cosine", warmup=20.0)
   c.checkpoint.update(best_metric="physical/rmse", best_mode="min")
   c.evaluation.update(
       area_weights="latitude",
-      conventions=("physical",),
-      # lead_mean: the training mean of each place.
-      baselines=("persistence", "lead_mean"),
+      conventions=("physical", "weather"),
+      baselines=("persistence", "climatology"),
       figures=2,
   )
   if variant == "sst":
-    c.num_epochs = 20.0
+    c.num_epochs = 10.0
     c.global_batch_size = 4
     c.data.update(
         variables=("sst",), history=6, horizon=6, calendar=("month",)
@@ -94,10 +95,16 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
     # Test are the 44 months from 2017 on; the first 18 months validate.
     c.data.split.ranges = _ranges((0, 18), (18, 84), (84, None))
     c.method.update(anomalies=True, hold_missing=True, read_mask=True)
-    c.model.out_channels = 1
-    c.evaluation.update(
-        conventions=("physical", "weather"),
-        baselines=("persistence", "climatology", "anomaly_persistence"),
+    c.model.update(
+        out_channels=1,
+        spatial_features=8,
+        temporal_features=16,
+        temporal_depth=2,
+    )
+    c.evaluation.baselines = (
+        "climatology",
+        "anomaly_persistence",
+        "damped_anomaly_persistence",
     )
   if variant == "currents":
     c.num_epochs = 20.0

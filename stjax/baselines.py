@@ -1,5 +1,6 @@
 """Forecasts that need no training: what every score is compared with."""
 
+import functools
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -81,17 +82,30 @@ def _climatology(run: "run_lib.Run") -> Baseline:
 
 
 def _anomaly_persistence(run: "run_lib.Run") -> Baseline:
-  climatology = references.climatology(run)
+  return functools.partial(_persisting, run, references.climatology(run), 1.0)
 
-  def fields(batch, horizon):
-    # Each frame's own calendar cell: the newest observed one may be older.
-    expected = climatology(batch)
-    past, future = expected[:, :-horizon], expected[:, -horizon:]
-    inputs = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
-    anomaly = persistence(batch | {"inputs": inputs - past}, horizon)
-    return future + anomaly
 
-  return fields
+def _damped_anomaly_persistence(run: "run_lib.Run") -> Baseline:
+  share = damping(run).astype(np.float32)[:, None, None]
+  return functools.partial(_persisting, run, references.climatology(run), share)
+
+
+def _persisting(run, climatology, share, batch, horizon):
+  """The climatology and a share of the newest anomaly."""
+  _, future, anomaly = _anomaly(run, climatology, batch, horizon)
+  return future + share * anomaly
+
+
+def _anomaly(run, climatology, batch, horizon):
+  """Climatologies of history and targets; the newest anomaly [B, T_out, ...].
+
+  Each frame's own calendar cell: the newest observed one may be older.
+  """
+  expected = climatology(batch)
+  past, future = expected[:, :-horizon], expected[:, -horizon:]
+  inputs = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
+  anomaly = persistence(batch | {"inputs": inputs - past}, horizon)
+  return past, future, anomaly
 
 
 def persistence(
@@ -126,9 +140,53 @@ def lead_mean(run: "run_lib.Run") -> np.ndarray:
   Returns:
     [T_out, C].
   """
+
+  def totals(batch, targets):
+    del batch
+    return targets, 1.0
+
+  return _ratio_by_lead(run, "lead_mean", totals)
+
+
+def damping(run: "run_lib.Run") -> np.ndarray:
+  """The share of the newest anomaly that is left, by lead time and variable.
+
+  The slope of the regression, through 0, of the targets' anomalies on the
+  newest one, over all points of the training split; kept in the work
+  directory.
+
+  Returns:
+    [T_out, C].
+
+  Source: Van den Dool 2007, "Empirical Methods in Short-Term Climate
+  Prediction", section 8.4 (damped persistence).
+  """
+  climatology = references.climatology(run)
+
+  def totals(batch, targets):
+    horizon = targets.shape[1]
+    _, future, newest = _anomaly(run, climatology, batch, horizon)
+    return newest * (targets - future), newest * newest
+
+  return _ratio_by_lead(run, "damping", totals)
+
+
+def _ratio_by_lead(run: "run_lib.Run", name: str, totals) -> np.ndarray:
+  """Sums over the training targets, divided; kept under this name.
+
+  Args:
+    run: the run.
+    name: of the file that keeps it.
+    totals: (batch, targets [B, T_out, H, W, C] in physical units) -> what is
+      summed above and below the line, which broadcast to the targets.
+
+  Returns:
+    [T_out, C].
+  """
   options = run.config.evaluation
-  name = f"lead_mean_{options.history}_{options.horizon}.npy"
-  path = run.workdir / "data" / name
+  path = run.workdir / "data" / (
+      f"{name}_{options.history}_{options.horizon}.npy"
+  )
   if path.exists():
     return np.load(path)
   data = run.split(
@@ -143,37 +201,43 @@ def lead_mean(run: "run_lib.Run") -> np.ndarray:
   )
 
   @jax.jit
-  def totals(batch):
+  def sums(batch):
     targets = input_pipeline.inverse(run.statistics, batch["targets"], jnp)
     weight = metrics_lib.point_weights(
         targets,
         mask=batch["mask"][:, -shape[0] :] if "mask" in batch else None,
         valid=batch["valid"],
     )
-    axes = (0, 2, 3)
-    return (weight * targets).sum(axes), weight.sum(axes)
+    return [
+        jnp.sum(weight * x, axis=(0, 2, 3)) for x in totals(batch, targets)
+    ]
 
-  sums, weights = np.zeros(shape), np.zeros(shape)
+  total = np.zeros((2, *shape))
   for batch in data.batches:
-    new = jax.device_get(totals(sharding_lib.put_batch(batch, run.mesh)))
-    sums += new[0]
-    weights += new[1]
-  mean = sums / np.maximum(weights, 1.0)
+    total += jax.device_get(sums(sharding_lib.put_batch(batch, run.mesh)))
+  above, below = total
+  ratio = above / np.where(below > 0, below, 1.0)
   if jax.process_index() == 0:
     content = io.BytesIO()
-    np.save(content, mean)
+    np.save(content, ratio)
     files.write_atomically(path, content.getvalue())
-  return mean
+  return ratio
 
 
 # persistence: the last frame; lead_mean: the training mean by lead time;
 # climatology: the training mean of every point by all columns of
 # data.calendar together; anomaly_persistence: the climatology and what the
-# last frame exceeded its own by.
+# last frame exceeded its own by, or, damped, the usual share of that.
 _BASELINES = {
     "persistence": _persistence,
     "lead_mean": _lead_mean,
     "climatology": _climatology,
     "anomaly_persistence": _anomaly_persistence,
+    "damped_anomaly_persistence": _damped_anomaly_persistence,
 }
-_SEASONAL = ("climatology", "anomaly_persistence")  # Need a calendar.
+# These need a calendar.
+_SEASONAL = (
+    "climatology",
+    "anomaly_persistence",
+    "damped_anomaly_persistence",
+)

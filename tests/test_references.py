@@ -58,7 +58,10 @@ def config(folder, **changes):
       "evaluation.figures": 1,
       "evaluation.conventions": CONVENTIONS,
       "evaluation.baselines": (
-          "persistence", "climatology", "anomaly_persistence"
+          "persistence",
+          "climatology",
+          "anomaly_persistence",
+          "damped_anomaly_persistence",
       ),
       "evaluation.heatwave.min_duration": 2,
       "forecast.batch_size": 8,
@@ -118,10 +121,18 @@ def test_baselines_are_scored_as_plain_numpy_does(scored):
   bounds[0], bounds[-1] = np.deg2rad([-60, 60])  # Far from the poles.
   area = np.diff(np.sin(bounds))[:, None] * np.isfinite(values[0])
   area = area / area.sum()
+  anomaly = np.nan_to_num(values - mean)
+  first = np.arange(32)[:, None]  # Training windows, of the first 36 frames.
+  newest, later = anomaly[first + 1], anomaly[first + np.arange(2, 5)]
+  share = (newest * later).sum((0, 2, 3)) / (newest**2).sum((0, 2, 3))
+  assert (abs(share) < 1).all() and share.std() > 0.01
+  share = share[:, None, None]
   sources = {
       "persistence": values[last] + 0 * values[target],
       "climatology": mean[target],
       "anomaly_persistence": mean[target] + values[last] - mean[last],
+      "damped_anomaly_persistence": mean[target]
+      + share * (values[last] - mean[last]),
   }
   for source, fields in sources.items():
     found = scores.results[source]["weather"]
