@@ -27,13 +27,17 @@ def _describe(fields: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
   """Means over everything but lead time (the last axis but two).
 
   Args:
-    fields: [N, n, H, W].
+    fields: [N, n, H, W], NaN where missing, such as land.
     weight: [H, W] of the cells.
   """
-  share = weight / weight.sum()
-  mean = (share * fields).sum((-2, -1))
-  variance = (share * jnp.square(fields - mean[..., None, None])).sum((-2, -1))
-  waves = spectra.transform(fields[..., None])
+  seen = jnp.isfinite(fields)
+  share = jnp.where(seen, weight, 0)
+  share = share / share.sum((-2, -1), keepdims=True)
+  mean = (share * jnp.where(seen, fields, 0)).sum((-2, -1))
+  # What is missing adds neither variance nor power of its own.
+  departure = jnp.where(seen, fields - mean[..., None, None], 0)
+  variance = (share * jnp.square(departure)).sum((-2, -1))
+  waves = spectra.transform((departure + mean[..., None, None])[..., None])
   power = spectra.shell_sums(jnp.square(jnp.abs(waves)).mean(0) / 2)
   return {
       "mean": mean.mean(0),
@@ -46,7 +50,8 @@ def describe(store: xr.Dataset, weights: np.ndarray | None) -> xr.Dataset:
   """Mean, standard deviation and spectrum of forecasts by lead time.
 
   Args:
-    store: forecasts, rows and columns being the last two dimensions.
+    store: forecasts, rows and columns being the last two dimensions; NaN
+      where missing.
     weights: of the cells [H] or [H, W], or None.
 
   Returns:

@@ -208,6 +208,10 @@ class Evaluator:
       history = np.where(mask[:, :frames], history, np.nan)
       observation = np.where(mask[:, frames:], observation, np.nan)
     fields = {name: fetch(values) for name, values in fields.items()}
+    held = self._run.method.held(batch)
+    if held is not None:
+      held = fetch(held)[:, None]
+      fields = {n: np.where(held, np.nan, v) for n, v in fields.items()}
     for number in wanted:
       row = number - first
       keep[number].update(

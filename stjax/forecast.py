@@ -252,11 +252,16 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   for batch in data.batches:
     batch = sharding_lib.put_batch(run.as_trained(batch), run.mesh)
     count = min(options.batch_size, data.num_examples - first)
+    held = run.method.held(batch)
+    if held is not None:
+      held = sharding_lib.fetch(held)[:count, None]
     for piece in rollout.pieces(
         variables, frozen, batch, key, lead, histories
     ):
       sound = _sound_leads(piece, count, options.blow_up)
       fields = sharding_lib.fetch(piece.fields)[:, :count, :sound]
+      if held is not None:
+        fields = np.where(held, np.nan, fields)
       if store is not None:
         store.write(first, fields, piece.lead)
       if sound < piece.fields.shape[2]:

@@ -38,3 +38,17 @@ def test_a_wave_has_its_power_at_its_wavenumber_on_every_level():
   power = found["power"].values[:, 0]
   np.testing.assert_allclose(power[:, 5], [9 / 4, 9], rtol=1e-5)
   np.testing.assert_allclose(power.sum(-1), power[:, 5], rtol=1e-5)
+
+
+def test_land_has_no_part_in_mean_and_deviation():
+  fields = np.random.RandomState(0).rand(1, 2, 4, 6).astype(np.float32)
+  fields[..., :2, :3] = np.nan
+  store = xr.Dataset({"t": (("sample", "lead_time", "y", "x"), fields)})
+  found = drift.describe(store, None)
+  np.testing.assert_allclose(
+      found["mean"][0], np.nanmean(fields[0], (-2, -1)), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+      found["deviation"][0], np.nanstd(fields[0], (-2, -1)), rtol=1e-5
+  )
+  assert np.isfinite(found["power"]).all()

@@ -191,6 +191,14 @@ class Method(abc.ABC):
   ) -> tuple[jax.Array, Outputs]:
     """Returns the scalar loss of a batch and its `Outputs`."""
 
+  def held(self, batch: Batch) -> jax.Array | None:
+    """Where a forecast stands for nothing, such as land: [B, H, W, C].
+
+    None: nowhere. Such values are written as missing.
+    """
+    del batch
+    return None
+
   @abc.abstractmethod
   def forecast(
       self,

@@ -368,6 +368,11 @@ class Regression(base.Method):
       loss = loss + self.divergence_weight * terms["divergence"]
     return loss, base.Outputs(terms, collections, count)
 
+  def held(self, batch: base.Batch) -> jax.Array | None:
+    if not self.hold_missing:
+      return None
+    return ~batch["mask"][:, : batch["inputs"].shape[1]].any(axis=1)
+
   def forecast(
       self,
       variables: base.Variables,
