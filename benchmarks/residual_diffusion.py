@@ -81,7 +81,7 @@ def make_run(
 ):
   """The run of configs/cost.py on random data."""
   from configs import cost
-  from stjax import run as run_lib
+  from stjax import build as build_lib
 
   released = ",released" if variant == "released" else ""
   config = cost.get_config(f"{name},diffusion{released}")
@@ -90,7 +90,7 @@ def make_run(
   windows = arguments.windows or 2 * config.global_batch_size
   config.forecast.batch_size = config.evaluation.batch_size = windows
   config.forecast.members = arguments.members
-  return run_lib.build(config, os.path.join(folder, variant))
+  return build_lib.build(config, os.path.join(folder, variant))
 
 
 def random_frozen(run):

@@ -3,7 +3,6 @@
 import functools
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,9 @@ import input_pipeline
 from stjax import config as config_lib
 from stjax import files, references
 from stjax import metrics as metrics_lib
+from stjax import run as run_lib
 from stjax import sharding as sharding_lib
 from stjax.methods import base
-
-if TYPE_CHECKING:  # A run checks the names below when it is built.
-  from stjax import run as run_lib
 
 # (batch, T_out) -> [B, T_out, H, W, C] in physical units; runs under jit.
 Baseline = Callable[[base.Batch, int], jax.Array]
@@ -43,7 +40,7 @@ def check(names: Iterable[str], calendar_names: Sequence[str]) -> None:
       )
 
 
-def build(run: "run_lib.Run") -> Mapping[str, Baseline]:
+def build(run: run_lib.Run) -> Mapping[str, Baseline]:
   """The baselines that `config.evaluation.baselines` names; see `check`."""
   return {
       name: config_lib.pick("evaluation.baselines", name, _BASELINES)(run)
@@ -51,7 +48,7 @@ def build(run: "run_lib.Run") -> Mapping[str, Baseline]:
   }
 
 
-def _persistence(run: "run_lib.Run") -> Baseline:
+def _persistence(run: run_lib.Run) -> Baseline:
   statistics = run.statistics
   mean = (statistics.mean - statistics.offset) / statistics.scale
 
@@ -62,7 +59,7 @@ def _persistence(run: "run_lib.Run") -> Baseline:
   return fields
 
 
-def _lead_mean(run: "run_lib.Run") -> Baseline:
+def _lead_mean(run: run_lib.Run) -> Baseline:
   mean = lead_mean(run).astype(np.float32)[:, None, None]
 
   def fields(batch, horizon):
@@ -72,7 +69,7 @@ def _lead_mean(run: "run_lib.Run") -> Baseline:
   return fields
 
 
-def _climatology(run: "run_lib.Run") -> Baseline:
+def _climatology(run: run_lib.Run) -> Baseline:
   climatology = references.climatology(run)
 
   def fields(batch, horizon):
@@ -81,11 +78,11 @@ def _climatology(run: "run_lib.Run") -> Baseline:
   return fields
 
 
-def _anomaly_persistence(run: "run_lib.Run") -> Baseline:
+def _anomaly_persistence(run: run_lib.Run) -> Baseline:
   return functools.partial(_persisting, run, references.climatology(run), 1.0)
 
 
-def _damped_anomaly_persistence(run: "run_lib.Run") -> Baseline:
+def _damped_anomaly_persistence(run: run_lib.Run) -> Baseline:
   share = damping(run).astype(np.float32)[:, None, None]
   return functools.partial(_persisting, run, references.climatology(run), share)
 
@@ -132,7 +129,7 @@ def persistence(
   return jnp.repeat(last[:, None], horizon, axis=1)
 
 
-def lead_mean(run: "run_lib.Run") -> np.ndarray:
+def lead_mean(run: run_lib.Run) -> np.ndarray:
   """Mean of the training targets by lead time and variable, physical units.
 
   One pass over the training split; kept in the work directory.
@@ -148,7 +145,7 @@ def lead_mean(run: "run_lib.Run") -> np.ndarray:
   return _ratio_by_lead(run, "lead_mean", totals)
 
 
-def damping(run: "run_lib.Run") -> np.ndarray:
+def damping(run: run_lib.Run) -> np.ndarray:
   """The share of the newest anomaly that is left, by lead time and variable.
 
   The slope of the regression, through 0, of the targets' anomalies on the
@@ -171,7 +168,7 @@ def damping(run: "run_lib.Run") -> np.ndarray:
   return _ratio_by_lead(run, "damping", totals)
 
 
-def _ratio_by_lead(run: "run_lib.Run", name: str, totals) -> np.ndarray:
+def _ratio_by_lead(run: run_lib.Run, name: str, totals) -> np.ndarray:
   """Sums over the training targets, divided; kept under this name.
 
   Args:

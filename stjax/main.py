@@ -25,10 +25,10 @@ def main() -> None:
   mode = _MODE.value
   distributed.initialise()
   # Only now: these touch the devices.
+  from stjax import build as build_lib
   from stjax import evaluate, forecast, train
-  from stjax import run as run_lib
 
-  run = run_lib.build(cli.read_config(), cli.WORKDIR.value)
+  run = build_lib.build(cli.read_config(), cli.WORKDIR.value)
   run.check_splits(mode)
   try:
     if mode in ("all", "train") and not train.train(run):

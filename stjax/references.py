@@ -1,7 +1,6 @@
 """What scores and baselines know besides a batch: the training climate."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,8 @@ import numpy as np
 import input_pipeline
 from stjax import config as config_lib
 from stjax import metrics as metrics_lib
+from stjax import run as run_lib
 from stjax.methods import base
-
-if TYPE_CHECKING:  # A run checks its conventions when it is built.
-  from stjax import run as run_lib
 
 # batch -> [B, T, H, W, C] in physical units; runs under jit.
 Reference = Callable[[base.Batch], jax.Array]
@@ -42,7 +39,7 @@ def check(conventions: Iterable[str], calendar_names: Sequence[str]) -> None:
 
 
 def build(
-    run: "run_lib.Run", metrics: Mapping[str, metrics_lib.Metric]
+    run: run_lib.Run, metrics: Mapping[str, metrics_lib.Metric]
 ) -> dict[str, Reference]:
   """What the metrics read, by name; see `stjax.metrics.base.Metric`."""
   references = {}
@@ -64,7 +61,7 @@ def build(
   return references
 
 
-def climatology(run: "run_lib.Run") -> Reference:
+def climatology(run: run_lib.Run) -> Reference:
   """The training mean of the calendar cell, for every frame of a batch."""
   return _by_calendar(
       run,
@@ -74,7 +71,7 @@ def climatology(run: "run_lib.Run") -> Reference:
   )
 
 
-def history(run: "run_lib.Run", batch: base.Batch) -> jax.Array:
+def history(run: run_lib.Run, batch: base.Batch) -> jax.Array:
   """The inputs [B, T_in, H, W, C] in physical units, NaN where missing."""
   fields = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
   if "mask" in batch:
@@ -82,7 +79,7 @@ def history(run: "run_lib.Run", batch: base.Batch) -> jax.Array:
   return fields
 
 
-def _by_calendar(run: "run_lib.Run", table: np.ndarray) -> Reference:
+def _by_calendar(run: run_lib.Run, table: np.ndarray) -> Reference:
   """Looks [cells, H, W, C] up for every frame of a batch."""
 
   def fields(batch):

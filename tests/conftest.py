@@ -19,6 +19,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from small_runs import tiny_config  # noqa: E402
 
+from stjax import build as build_lib  # noqa: E402
 from stjax import run as run_lib  # noqa: E402
 
 
@@ -27,7 +28,7 @@ def make_run(tmp_path_factory):
   """Builds a tiny run on the first device, or on `devices` of them."""
 
   def make(devices: int = 1, workdir=None, **changes) -> run_lib.Run:
-    return run_lib.build(
+    return build_lib.build(
         tiny_config(**changes),
         workdir or tmp_path_factory.mktemp("run"),
         devices=jax.devices()[:devices],

@@ -9,8 +9,8 @@ from small_runs import tiny_config
 import input_pipeline
 from configs import simvp_xarray
 from stjax import baselines, evaluate, figures, forecast, initialise, train
+from stjax import build as build_lib
 from stjax import config as config_lib
-from stjax import run as run_lib
 
 # A network that compiles at once: what is tested here is everything around it.
 RULE = {"name": "threshold_rule", "features": 4, "gates": 2}
@@ -45,7 +45,7 @@ def latitude_run(folder, devices=1, **changes):
       "evaluation.area_weights": "latitude",
       "forecast.batch_size": 8,
   } | {k.replace("__", "."): v for k, v in changes.items()})
-  return run_lib.build(
+  return build_lib.build(
       config, folder / f"run{devices}", devices=jax.devices()[:devices]
   )
 
@@ -221,4 +221,4 @@ def test_data_without_a_value_are_refused_before_anything_is_compiled(tmp_path):
       horizon=2,
   )
   with pytest.raises(input_pipeline.DataError, match="no observed value"):
-    run_lib.build(config, tmp_path / "run", devices=jax.devices()[:1])
+    build_lib.build(config, tmp_path / "run", devices=jax.devices()[:1])

@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 from configs import simvp_xarray
+from stjax import build as build_lib
 from stjax import evaluate, forecast, train
-from stjax import run as run_lib
 
 FRAMES = 40
 
@@ -53,7 +53,7 @@ def build(folder, **changes):
       "forecast.lead_chunk": 2,
       "forecast.beyond": True,
   } | {k.replace("__", "."): v for k, v in changes.items()})
-  return run_lib.build(config, folder / "run", devices=jax.devices()[:1])
+  return build_lib.build(config, folder / "run", devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import xarray as xr
 import input_pipeline
 from configs import simvp_xarray
 from stjax import baselines, evaluate, figures, references
+from stjax import build as build_lib
 from stjax import config as config_lib
-from stjax import run as run_lib
 
 # A network that compiles at once: what is tested here is everything around it.
 RULE = {"name": "threshold_rule", "features": 4, "gates": 2}
@@ -70,7 +70,7 @@ def config(folder, **changes):
 
 
 def build(folder, name="run", **changes):
-  return run_lib.build(
+  return build_lib.build(
       config(folder, **changes), folder / name, devices=jax.devices()[:1]
   )
 

@@ -13,12 +13,13 @@ from small_runs import tiny_diffusion, trees_equal
 
 import input_pipeline
 from stjax import baselines, evaluate, forecast, initialise, train
+from stjax import build as build_lib
 from stjax import config as config_lib
 from stjax import run as run_lib
 
 
 def build(config, workdir, devices=1):
-  return run_lib.build(config, workdir, devices=jax.devices()[:devices])
+  return build_lib.build(config, workdir, devices=jax.devices()[:devices])
 
 
 def finish(config, workdir, devices=1):

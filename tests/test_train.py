@@ -9,8 +9,8 @@ from small_runs import trees_equal
 from test_evaluate import RULE
 
 from configs import simvp_array
+from stjax import build as build_lib
 from stjax import config as config_lib
-from stjax import run as run_lib
 from stjax import train
 
 
@@ -39,7 +39,7 @@ def plates(folder, spoilt=None, frames=6):
 
 
 def build(folder, config):
-  return run_lib.build(config, folder / "run", devices=jax.devices()[:1])
+  return build_lib.build(config, folder / "run", devices=jax.devices()[:1])
 
 
 def trained(folder, spoilt=None, **changes):

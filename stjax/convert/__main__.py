@@ -12,10 +12,10 @@ import shutil
 import jax
 from absl import flags, logging
 
+from stjax import build as build_lib
 from stjax import checkpoint as checkpoint_lib
 from stjax import cli, convert, initialise
 from stjax import config as config_lib
-from stjax import run as run_lib
 from stjax.convert import files, report
 
 _USAGE = (
@@ -69,7 +69,7 @@ def _from_torch(config, workdir: pathlib.Path) -> None:
   state_dict = files.read(_TORCH.value)
   existed = workdir.exists()
   try:
-    run = run_lib.build(config, workdir)
+    run = build_lib.build(config, workdir)
     checkpoints = run.checkpoints()
     if checkpoints.latest_step is not None:
       raise config_lib.ConfigError(
@@ -105,7 +105,7 @@ def _to_torch(config, workdir: pathlib.Path) -> None:
     raise config_lib.ConfigError(
         f"{workdir} is not a work directory with checkpoints."
     )
-  run = run_lib.build(config, workdir)
+  run = build_lib.build(config, workdir)
   variables = jax.device_get(
       initialise.load_variables(run, run.workdir, _CHECKPOINT.value)
   )
