@@ -10,6 +10,12 @@ import pathlib
 from collections.abc import Callable
 
 _PROCESS = pathlib.Path("/proc/self")
+_M_ARENA_MAX = -8  # In glibc's malloc.h.
+
+
+def _c_library() -> ctypes.CDLL:
+  """With glibc's own functions, where it is glibc."""
+  return ctypes.CDLL(ctypes.util.find_library("c"))
 
 
 def _status(name: str) -> int:
@@ -21,6 +27,16 @@ def _status(name: str) -> int:
   raise OSError(f"/proc/self/status has no line {name}")
 
 
+def one_arena() -> None:
+  """Before any thread starts: all of them share what malloc holds.
+
+  `return_freed` cannot give back the last free block of another arena.
+  """
+  library = _c_library()
+  if hasattr(library, "mallopt"):
+    library.mallopt(_M_ARENA_MAX, 1)
+
+
 def return_freed() -> None:
   """Hands what was freed back to the kernel, so that it counts if used again.
 
@@ -28,8 +44,8 @@ def return_freed() -> None:
   compiler has freed, and seem to take less than it does.
   """
   gc.collect()
-  library = ctypes.CDLL(ctypes.util.find_library("c"))
-  if hasattr(library, "malloc_trim"):  # glibc.
+  library = _c_library()
+  if hasattr(library, "malloc_trim"):
     library.malloc_trim(0)
 
 

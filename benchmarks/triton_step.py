@@ -7,12 +7,15 @@ process, in turns, so that other load on the machine meets both alike. With
   python -m benchmarks.triton_step --threads=2 --rounds=10
   python -m benchmarks.triton_step --threads=2 --rounds=3 --rollout=1,5,20
 
+XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false in front makes
+XLA's CPU backend reuse buffers sooner.
+
 The network is Triton's for the weather (one frame to the next, attention in
 every block, stochastic depth, mean squared error, Adam) with fewer variables,
 points and features. Torch runs benchmarks/torch_triton.py: fused attention,
 fused Adam. On CPU each is held to the same cores. With a GPU a single step of
 torch also runs compiled, both run in float32 and bfloat16, and the ratio is to
-the faster torch.
+the faster torch. GFLOP is what XLA counts, loop bodies once.
 
 Rollouts run as they are, and with one forecast at a time made again in the
 backward pass: stjax's `method.remat`, `torch.utils.checkpoint`. Their memory is
@@ -159,6 +162,7 @@ def weigh(
   arguments: argparse.Namespace, program: str, precision: str, horizon: int
 ) -> dict[str, str]:
   """Cells of memory of one program; in a process that has run no other."""
+  memory.one_arena()
   library, remat = PROGRAMS[program]
   contender = make_contender(arguments, library, precision, horizon, remat)
   for _ in range(WARM_UP):
