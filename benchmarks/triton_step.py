@@ -25,7 +25,9 @@ measured in a process for each, which has imported the one library only:
                activations, gradients, scratch. Parameters, Adam's moments, the
                batch, libraries and compiled code are there before and do not
                count; what earlier steps or the compiler freed was handed back
-               to the kernel and counts when it is used again.
+               to the kernel and counts when it is used again. Torch keeps
+               the last gradients until its next step, so its own (1 MiB by
+               default) were there before.
   process MiB  all that is resident at that peak, libraries and code included.
   XLA MiB      the temporary memory that XLA plans; exact, but stjax's only.
 
