@@ -17,11 +17,14 @@ class Contender:
     run: makes one step, or one batch of samples, and waits for its result.
     parameters: their number.
     flops: of a step; None if not known.
+    temporary_bytes: what XLA plans for a step besides inputs and results; None
+      if not known.
   """
 
   run: Callable[[], object]
   parameters: int
   flops: float | None = None
+  temporary_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,6 +118,21 @@ class DepthwiseMlp(nn.Module):
     return self.fc2(functional.gelu(self.dwconv["dwconv"](self.fc1(x))))
 
 
+class DropPath(nn.Module):
+  """Sets whole samples to 0 at some rate while training (Huang et al. 2016)."""
+
+  def __init__(self, rate: float):
+    super().__init__()
+    self.rate = rate
+
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    if not self.training or not self.rate:
+      return x
+    keep = 1 - self.rate
+    kept = x.new_empty((len(x),) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+    return x * (kept / keep)
+
+
 class Mlp(nn.Module):
   """Two layers over the channels, pixels or tokens."""
 
@@ -189,10 +204,16 @@ class TransformerBlock(nn.Module):
   """
 
   def __init__(
-    self, width: int, hidden: int, padding_mode: str, uniformer: bool = False
+    self,
+    width: int,
+    hidden: int,
+    padding_mode: str,
+    uniformer: bool = False,
+    drop_path: float = 0.0,
   ):
     super().__init__()
     self.uniformer = uniformer
+    self.drop_path = DropPath(drop_path)
     self.norm1 = nn.LayerNorm(width, eps=1e-5)
     self.attn = SelfAttention(width)
     self.norm2 = nn.LayerNorm(width, eps=1e-5)
@@ -210,16 +231,19 @@ class TransformerBlock(nn.Module):
       x = x + self.pos_embed(x)
       scale_1, scale_2 = self.gamma_1, self.gamma_2
     y = tokens(x)
-    y = y + scale_1 * self.attn(self.norm1(y))
-    y = y + scale_2 * self.mlp(self.norm2(y))
+    y = y + self.drop_path(scale_1 * self.attn(self.norm1(y)))
+    y = y + self.drop_path(scale_2 * self.mlp(self.norm2(y)))
     return y.transpose(1, 2).reshape(shape)
 
 
 class LocalUniformerBlock(nn.Module):
   """Uniformer's block with a depthwise 5x5 convolution as its mixer."""
 
-  def __init__(self, width: int, hidden: int, padding_mode: str):
+  def __init__(
+    self, width: int, hidden: int, padding_mode: str, drop_path: float = 0.0
+  ):
     super().__init__()
+    self.drop_path = DropPath(drop_path)
     self.pos_embed = depthwise(width, 3, padding_mode)
     self.norm1 = nn.BatchNorm2d(width)
     self.conv1 = nn.Conv2d(width, width, 1)
@@ -231,8 +255,9 @@ class LocalUniformerBlock(nn.Module):
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
     x = x + self.pos_embed(x)
-    x = x + self.conv2(self.attn(self.conv1(self.norm1(x))))
-    return x + self.mlp(self.norm2(x))
+    y = self.conv2(self.attn(self.conv1(self.norm1(x))))
+    x = x + self.drop_path(y)
+    return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 def gsta(index: int, resized: bool, *sizes) -> nn.Module:

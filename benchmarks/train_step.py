@@ -50,8 +50,18 @@ def parse_arguments() -> argparse.Namespace:
   return parser.parse_args()
 
 
-def stjax_contender(config, inputs, targets, precision: str) -> Contender:
-  """The step that stjax compiles for this config."""
+def stjax_contender(
+  config, inputs, targets, precision: str, **method_options
+) -> Contender:
+  """The step that stjax compiles for this config.
+
+  Args:
+    config: has model, optimizer and mesh.
+    inputs: [B, T, C, H, W].
+    targets: [B, T_out, C, H, W]; all of it is forecast.
+    precision: of the network.
+    **method_options: options of `stjax.methods.regression.Regression`.
+  """
   import jax
   import numpy as np
 
@@ -61,7 +71,9 @@ def stjax_contender(config, inputs, targets, precision: str) -> Contender:
   from stjax.models import layers
 
   network = models.build(**config.model.to_dict() | {"dtype": precision})
-  method = methods.build("regression", network, horizon=targets.shape[1])
+  method = methods.build(
+    "regression", network, horizon=targets.shape[1], **method_options
+  )
   optimizer = optim.build(config.optimizer, 1000, 100.0)
   mesh = sharding.make_mesh(config.mesh)
   batch = sharding.put_batch(
@@ -103,20 +115,18 @@ def stjax_contender(config, inputs, targets, precision: str) -> Contender:
     return float(scalars["loss"])
 
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
-  return Contender(run, parameters, compiled.cost_analysis().get("flops"))
+  return Contender(
+    run,
+    parameters,
+    compiled.cost_analysis().get("flops"),
+    compiled.memory_analysis().temp_size_in_bytes,
+  )
 
 
-def torch_contender(
-  config, inputs, targets, precision: str, threads: int, compiled: bool
-) -> Contender:
-  """The same step in torch."""
-  import torch
-
+def torch_simvp(config, shape: tuple[int, ...]):
+  """The SimVP of this config in torch, for inputs [B, T, C, H, W]."""
   from benchmarks import torch_twin
 
-  torch.set_num_threads(threads)
-  torch.manual_seed(0)
-  device = "cuda" if torch.cuda.is_available() else "cpu"
   names = (
     "spatial_features",
     "temporal_features",
@@ -127,9 +137,41 @@ def torch_contender(
     "padding_mode",
   )
   options = {name: config.model[name] for name in names}
-  network = torch_twin.SimVP(*inputs.shape[1:3], **options).to(device)
+  return torch_twin.SimVP(*shape[1:3], **options)
+
+
+def torch_contender(
+  make_network,
+  config,
+  inputs,
+  targets,
+  precision: str,
+  threads: int,
+  compiled: bool = False,
+  fused: bool = False,
+) -> Contender:
+  """The same step in torch.
+
+  Args:
+    make_network: () -> the network.
+    config: has optimizer: Adam.
+    inputs: [B, T, C, H, W].
+    targets: [B, T_out, C, H, W].
+    precision: bfloat16 turns on autocast.
+    threads: cores.
+    compiled: use `torch.compile`.
+    fused: update all parameters in one kernel.
+  """
+  import torch
+
+  from benchmarks import torch_twin
+
+  torch.set_num_threads(threads)
+  torch.manual_seed(0)
+  device = "cuda" if torch.cuda.is_available() else "cpu"
+  network = make_network().to(device)
   optimiser = torch.optim.Adam(
-    network.parameters(), lr=config.optimizer.learning_rate
+    network.parameters(), lr=config.optimizer.learning_rate, fused=fused
   )
   parameters = sum(p.numel() for p in network.parameters())
   if compiled:
@@ -145,25 +187,31 @@ def torch_contender(
   return Contender(lambda: float(step()), parameters)
 
 
+def milliseconds(of: timing.Times) -> str:
+  """The median of a contender's times and, in brackets, the least."""
+  return f"{1e3 * statistics.median(of.wall):.1f} ({1e3 * min(of.wall):.1f})"
+
+
 def row(
-  translator: str,
-  precision: str,
+  labels: dict[str, str],
   contenders: dict[str, Contender],
   times: dict[str, timing.Times],
 ) -> dict[str, str]:
-  """The cells of one line of the table, by column."""
+  """The cells of one line of the table, by column.
+
+  Args:
+    labels: what was timed: its first cells.
+    contenders: by name, "stjax" one of them.
+    times: of each.
+  """
   ours = contenders["stjax"]
-  cells = {
-    "translator": translator,
-    "precision": precision,
-    "parameters": f"{ours.parameters:,}",
-  }
+  cells = labels | {"parameters": f"{ours.parameters:,}"}
   if ours.flops:
     cells["GFLOP"] = f"{ours.flops / 1e9:.2f}"
   medians = {}
   for name, of in times.items():
-    median = medians[name] = statistics.median(of.wall)
-    cells[f"{name} ms"] = f"{1e3 * median:.1f} ({1e3 * min(of.wall):.1f})"
+    medians[name] = statistics.median(of.wall)
+    cells[f"{name} ms"] = milliseconds(of)
     processor = statistics.median(of.processor)
     cells[f"{name} processor ms"] = f"{1e3 * processor:.0f}"
   ours = medians.pop("stjax")
@@ -211,16 +259,24 @@ def main() -> None:
         "stjax": stjax_contender(config, inputs, targets, precision)
       }
       if translator in torch_blocks.BLOCKS:
+        make_network = functools.partial(torch_simvp, config, inputs.shape)
         for compiled in (False, True) if gpu else (False,):
           contenders["torch compiled" if compiled else "torch"] = (
             torch_contender(
-              config, inputs, targets, precision, arguments.threads, compiled
+              make_network,
+              config,
+              inputs,
+              targets,
+              precision,
+              arguments.threads,
+              compiled,
             )
           )
       times = timing.measure(
         contenders, arguments.rounds, STEPS_PER_TURN, WARM_UP
       )
-      cells = row(translator, precision, contenders, times)
+      labels = {"translator": translator, "precision": precision}
+      cells = row(labels, contenders, times)
       timing.print_line([cells.get(column, "") for column in columns])
 
 
