@@ -42,10 +42,11 @@ def feed_back(
       not those of the history.
   """
   known = known or {}
-  first, carry = step(history, carry, jnp.zeros((), jnp.int32), **known)
+  # With more blocks to come only its shape is used, and the compiler drops it.
+  first, after = step(history, carry, jnp.zeros((), jnp.int32), **known)
   block = first.shape[1]
   if horizon <= block:
-    return first[:, :horizon], carry
+    return first[:, :horizon], after
   if first.shape[2:] != history.shape[2:]:
     raise ValueError(
         f"A forecast of {horizon} frames needs {block}-frame blocks fed back,"
@@ -62,11 +63,10 @@ def feed_back(
     return (newest(history, forecast), carry), forecast
 
   blocks = -(-horizon // block)
-  (_, carry), rest = jax.lax.scan(
-      body, (newest(history, first), carry), jnp.arange(1, blocks)
+  (_, carry), forecast = jax.lax.scan(
+      body, (history, carry), jnp.arange(blocks)
   )
-  rest = einops.rearrange(rest, "n b t ... -> b (n t) ...")
-  forecast = jnp.concatenate([first, rest], axis=1)
+  forecast = einops.rearrange(forecast, "n b t ... -> b (n t) ...")
   return forecast[:, :horizon], carry
 
 
