@@ -54,6 +54,12 @@ def get_config(variant: str = "triton") -> ml_collections.ConfigDict:
   )
   c.data.split.fractions = (0.8, 0.1, 0.1)
   c.optimizer.schedule.name = "cosine"
+  c.evaluation.update(
+      batch_size=2,
+      conventions=("physical", "spectral"),
+      baselines=("persistence",),
+      figures=2,
+  )
   for section in (c.evaluation, c.forecast):
     section.horizon = 99
   return c
