@@ -86,6 +86,26 @@ def describe(store: xr.Dataset, weights: np.ndarray | None) -> xr.Dataset:
   )
 
 
+def changes(drift: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
+  """What drifts, for figures: fields may be far from 0.
+
+  Args:
+    drift: of `describe`.
+
+  Returns:
+    "mean" and "deviation" -> variable -> change [n] since the first lead
+    time, over the standard deviation there (1 where that is 0).
+  """
+  first = drift["deviation"].values[:, :1]
+  unit = np.where(first > 0, first, 1.0)
+  found = {}
+  for kind in ("mean", "deviation"):
+    values = drift[kind].values
+    rows = (values - values[:, :1]) / unit
+    found[kind] = dict(zip(drift["variable"].values, rows, strict=True))
+  return found
+
+
 def _by_lead(array: xr.DataArray, weights) -> dict[str, np.ndarray]:
   *others, leads, height, width = array.shape
   cells = np.ones((height, width), np.float32)
@@ -122,15 +142,15 @@ def report(run: run_lib.Run, path: pathlib.Path) -> None:
   draft.replace(stem.with_name(f"{stem.name}_drift.nc"))
   lead = drift[drift["mean"].dims[1]].values
   labels = tables.lead_labels(lead)
-  names = [str(name) for name in drift["variable"].values[:_LINES]]
+  known = set(drift["variable"].values.tolist())
+  # In the order of the data, which a store does not keep.
+  names = [name for name in run.coordinates.data_vars if name in known]
+  names = names[:_LINES]
   curves.lead_time_curves(
-      {
-          kind: {name: drift[kind].sel(variable=name).values for name in names}
-          for kind in ("mean", "deviation")
-      },
+      changes(drift.sel(variable=names)),
       stem.with_name(f"{stem.name}_drift.png"),
       lead_labels=labels,
-      title="Mean and standard deviation over the grid",
+      title="Change since the first lead time, in its standard deviations",
   )
   if min(run.example_shape["inputs"][1:3]) == 1:
     return  # Points have no waves.

@@ -52,3 +52,18 @@ def test_land_has_no_part_in_mean_and_deviation():
       found["deviation"][0], np.nanstd(fields[0], (-2, -1)), rtol=1e-5
   )
   assert np.isfinite(found["power"]).all()
+
+
+def test_changes_are_counted_in_deviations_of_the_first_lead_time():
+  rows = np.array([[100.0, 101.0, 104.0], [5.0, 5.0, 6.0]])
+  spread = np.array([[2.0, 2.0, 1.0], [0.0, 0.0, 0.0]])
+  dims = ("variable", "lead_time")
+  found = drift.changes(
+      xr.Dataset(
+          {"mean": (dims, rows), "deviation": (dims, spread)},
+          coords={"variable": ["t", "flat"]},
+      )
+  )
+  np.testing.assert_allclose(found["mean"]["t"], [0, 0.5, 2])
+  np.testing.assert_allclose(found["deviation"]["t"], [0, 0, -0.5])
+  np.testing.assert_allclose(found["mean"]["flat"], [0, 0, 1])
