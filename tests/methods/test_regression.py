@@ -500,6 +500,31 @@ def test_anomalies_of_the_calendar_are_shown_and_added_again():
     method.init(jax.random.key(0), ones(3))
 
 
+class CountObserved(nn.Module):
+  """How many frames of the history are observed, by the mask it is shown."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    one = self.param("one", nn.initializers.ones, ())
+    return one * x[..., 1:].sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("trained", [1, 2, 5])
+def test_a_gap_in_the_history_moves_on_with_it(trained):
+  method = methods.build(
+      "regression", CountObserved(), horizon=trained, read_mask=True
+  )
+  mask = jnp.ones((1, 8, 3, 2, 1), bool).at[:, 2].set(False)
+  batch = batch_of(3, 5) | {"mask": mask.at[:, :, 0, 0].set(False)}
+  variables = method.init(jax.random.key(1), batch)
+  forecast = feedback.rollout(
+      method, variables, {}, batch, jax.random.key(2), 1, 5
+  )[0, 0, ..., 0]
+  # The newest of three frames is missing, and is forgotten after three steps.
+  np.testing.assert_array_equal(forecast[:, 1, 1], [2, 2, 2, 3, 3])
+  np.testing.assert_array_equal(forecast[:, 0, 0], [0, 0, 0, 0, 0])
+
+
 class AddForcing(nn.Module):
   """The newest value plus the first forcing of each frame shown last."""
 
