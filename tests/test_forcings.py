@@ -9,6 +9,7 @@ from configs import simvp_xarray
 from stjax import build as build_lib
 from stjax import evaluate, forecast, train
 
+pytestmark = pytest.mark.slow
 FRAMES = 40
 
 
