@@ -80,7 +80,10 @@ def make(
       raise errors.DataError(
           f"data.forcings.{key} cannot be used: store {resolved['store']!r} "
           f"has no data.{key}. Use a store of files.")
-  store = training.open_store(changed, cache_dir)
+  try:
+    store = training.open_store(changed, cache_dir)
+  except errors.DataError as error:  # It speaks of the data's own keys.
+    raise errors.DataError(f"In data.forcings: {error}") from error
   _check(store, data)
   if statistics is None:
     statistics = training.compute_statistics(

@@ -168,8 +168,8 @@ class Representation:
       Normalised forecast [B, T, H, W, C], and what else the network gave.
 
     Raises:
-      ConfigError: with forcings, a network that forecasts more frames than
-        it is shown.
+      ConfigError: a network that forecasts other channels than the data's
+        variables or, with forcings, more frames than it is shown.
     """
     known = dict(known)
     observed = known.pop(_OBSERVED, None)
@@ -196,6 +196,12 @@ class Representation:
       shown[1] = forcings[:, later : later + frames]
     shown = jnp.concatenate(shown, axis=-1)
     forecast, other = network(self._padded(shown), **known)
+    made, wanted = forecast.shape[-1], history.shape[-1]
+    if made != wanted:
+      raise config_lib.ConfigError(
+          f"The network forecasts {made} channels, but the data have {wanted}"
+          f" variables (data.variables). Set model.out_channels={wanted}."
+      )
     forecast = forecast[:, :, :height, :width] * of_forecast
     if self.increments:
       forecast = forecast + _newest_observed(history, observed)

@@ -132,7 +132,7 @@ def test_beyond_the_data_they_must_be_there(tmp_path):
     (dict(own=series(20)), "do not have the times"),
     (dict(own=series(height=5)), "5 lat.*4 from"),
     (dict(forcings={"variables": (), "path": "f.nc"}), "names none"),
-    (dict(forcings={"variables": ("rain",)}), "rain"),
+    (dict(forcings={"variables": ("rain",)}), "In data.forcings: .*'rain'"),
     (dict(forcings={"variable": ("wind",)}), "data.forcings.variable"),
 ])
 def test_what_does_not_fit_is_named(tmp_path, change, message):

@@ -603,3 +603,14 @@ def test_a_block_longer_than_the_history_cannot_be_forced():
   method = methods.build("regression", Two(), horizon=2)
   with pytest.raises(config_lib.ConfigError, match="data.history to 2"):
     method.init(jax.random.key(1), batch)
+
+
+def test_a_network_that_forecasts_its_forcings_too_is_refused():
+  class Same(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+      return x * self.param("one", nn.initializers.ones, ())
+
+  method = methods.build("regression", Same(), horizon=1)
+  with pytest.raises(config_lib.ConfigError, match="model.out_channels=1"):
+    method.init(jax.random.key(1), forced_batch(1, 1))
