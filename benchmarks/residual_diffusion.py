@@ -39,20 +39,26 @@ def parse_arguments() -> argparse.Namespace:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("--set", choices=(*SETS, "both"), default="both")
-  parser.add_argument("--variant", choices=(*VARIANTS, "both"),
-                      default="both", help="what stjax runs")
-  parser.add_argument("--batch", type=int, default=0,
-                      help="of training; 0: the config's")
-  parser.add_argument("--windows", type=int, default=0,
-                      help="forecast at a time; 0: twice the batch")
-  parser.add_argument("--members", type=int, default=4,
-                      help="of each forecast")
+  parser.add_argument(
+    "--variant", choices=(*VARIANTS, "both"), default="both", help="what stjax runs"
+  )
+  parser.add_argument(
+    "--batch", type=int, default=0, help="of training; 0: the config's"
+  )
+  parser.add_argument(
+    "--windows", type=int, default=0, help="forecast at a time; 0: twice the batch"
+  )
+  parser.add_argument("--members", type=int, default=4, help="of each forecast")
   parser.add_argument("--nodes", type=int, default=0, help="0: the data's")
   parser.add_argument("--rounds", type=int, default=10, help="of training")
   parser.add_argument("--sample-rounds", type=int, default=3)
   parser.add_argument("--threads", type=int, default=os.cpu_count())
-  parser.add_argument("--devices", type=int, default=1,
-                      help="virtual CPU devices that share stjax's batch")
+  parser.add_argument(
+    "--devices",
+    type=int,
+    default=1,
+    help="virtual CPU devices that share stjax's batch",
+  )
   return parser.parse_args()
 
 
@@ -76,12 +82,10 @@ def random_data(name: str, nodes: int, folder: str) -> str:
   return ",".join(paths)
 
 
-def make_run(
-  name: str, variant: str, arguments: argparse.Namespace, folder: str
-):
+def make_run(name: str, variant: str, arguments: argparse.Namespace, folder: str):
   """The run of configs/cost.py on random data."""
   from configs import cost
-  from stjax import build as build_lib
+  from stjax.run import build as build_lib
 
   released = ",released" if variant == "released" else ""
   config = cost.get_config(f"{name},diffusion{released}")
@@ -119,15 +123,13 @@ def stjax_contenders(run) -> dict[str, Contender]:
   """A train step and a batch of forecasts."""
   import jax
 
-  from stjax import rollout as rollout_lib
   from stjax import sharding
+  from stjax.forecasting import chunks as rollout_lib
 
   config = run.config
   state, frozen = run.fresh_state(), random_frozen(run)
   train_step = run.compile_train_step()
-  batch = sharding.put_batch(
-    first_batch(run, config.global_batch_size), run.mesh
-  )
+  batch = sharding.put_batch(first_batch(run, config.global_batch_size), run.mesh)
   windows = config.forecast.batch_size
   horizon = config.data.horizon
   rollout = rollout_lib.Rollout(
@@ -158,10 +160,7 @@ def torch_options(section) -> dict[str, object]:
   tables = {
     name: (rows, features)
     for name, rows, features in zip(
-      section.calendar_names,
-      section.calendar_sizes,
-      section.calendar_dims,
-      strict=True,
+      section.calendar_names, section.calendar_sizes, section.calendar_dims, strict=True
     )
   }
   return dict(
@@ -186,16 +185,14 @@ def torch_batch(run, batch_size: int, slots: int, device: str):
   observed = np.concatenate([batch["inputs"], batch["targets"]], axis=1)
   observed = observed.reshape(*observed.shape[:2], -1, 1)
   columns = dict(
-    zip(run.config.data.calendar, np.moveaxis(batch["calendar"], -1, 0),
-        strict=True)
+    zip(run.config.data.calendar, np.moveaxis(batch["calendar"], -1, 0), strict=True)
   )
   day = columns.get("day_of_week", columns.get("month"))
   slot = columns.get("slot_of_day", np.zeros_like(day)) % slots
   timepoints = np.stack([day, slot], axis=-1).astype(np.float32)
   scale = np.full((batch_size, observed.shape[2]), 0.3, np.float32)
   return [
-    torch.from_numpy(np.array(a)).to(device)
-    for a in (observed, timepoints, scale)
+    torch.from_numpy(np.array(a)).to(device) for a in (observed, timepoints, scale)
   ]
 
 

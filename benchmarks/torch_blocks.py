@@ -163,9 +163,7 @@ class SelfAttention(nn.Module):
 class GatedBlock(nn.Module):
   """Two residual branches behind batch norms, with channel scales."""
 
-  def __init__(
-    self, width: int, hidden: int, padding_mode: str, gate: Callable
-  ):
+  def __init__(self, width: int, hidden: int, padding_mode: str, gate: Callable):
     super().__init__()
     self.norm1 = nn.BatchNorm2d(width)
     self.norm2 = nn.BatchNorm2d(width)

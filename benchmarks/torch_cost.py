@@ -73,9 +73,7 @@ class NodeNetwork(nn.Module):
       self.day_in_week_emb = self._table(*days)
       hidden += days[1]
     self.time_series_emb_layer = nn.Conv2d(in_features, embed_dim, 1)
-    self.encoder = nn.Sequential(
-      *(Block(hidden, dropout) for _ in range(num_layers))
-    )
+    self.encoder = nn.Sequential(*(Block(hidden, dropout) for _ in range(num_layers)))
     self.regression_layer = nn.Conv2d(hidden, out_features, 1)
 
   @staticmethod
@@ -198,9 +196,7 @@ class Forecaster(nn.Module):
     self.embed_layer = nn.Embedding(nodes, 16)  # Never read, as released.
     self.diffmodel = denoiser
     self.history = history
-    self.beta = (
-      np.linspace(beta_start**0.5, beta_end**0.5, num_steps) ** 2
-    )
+    self.beta = np.linspace(beta_start**0.5, beta_end**0.5, num_steps) ** 2
     self.alpha_bar = np.cumprod(1 - self.beta)
 
   def side_information(
@@ -217,9 +213,7 @@ class Forecaster(nn.Module):
     times = times[:, :, None].expand(-1, -1, nodes, -1)
     return torch.cat([times, mask.permute(0, 2, 1)[..., None]], dim=-1)
 
-  def shift(
-    self, scale: torch.Tensor, sign: torch.Tensor
-  ) -> torch.Tensor:
+  def shift(self, scale: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
     """z [B, K, L + P]: 0 on the history.
 
     Args:
@@ -229,7 +223,10 @@ class Forecaster(nn.Module):
     return functional.pad(scale[..., None] * sign, (self.history, 0))
 
   def network_input(
-    self, data: torch.Tensor, noisy: torch.Tensor, shift: torch.Tensor,
+    self,
+    data: torch.Tensor,
+    noisy: torch.Tensor,
+    shift: torch.Tensor,
     mask: torch.Tensor,
   ) -> torch.Tensor:
     """[history | z] and [0 | noisy], [B, 2, K, L + P]."""
@@ -258,9 +255,9 @@ class Forecaster(nn.Module):
       sign: [B, K, P].
     """
     shift = self.shift(scale, sign)
-    share = torch.as_tensor(
-      self.alpha_bar, dtype=torch.float32, device=step.device
-    )[step][:, None, None]
+    share = torch.as_tensor(self.alpha_bar, dtype=torch.float32, device=step.device)[
+      step
+    ][:, None, None]
     noisy = share.sqrt() * residual + (1 - share.sqrt()) * shift
     noisy = noisy + (1 - share).sqrt() * noise
     predicted = self.diffmodel(
@@ -308,8 +305,7 @@ class Forecaster(nn.Module):
 
 
 def less_mean(
-  mean: nn.Module, observed: torch.Tensor, timepoints: torch.Tensor,
-  history: int,
+  mean: nn.Module, observed: torch.Tensor, timepoints: torch.Tensor, history: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
   """Takes the mean off the horizon.
 
@@ -324,9 +320,7 @@ def less_mean(
     on the history: [B, K, L + P] each.
   """
   forecast = mean(observed[:, :history], timepoints[:, :history])
-  forecast = functional.pad(
-    forecast.squeeze(-1).transpose(1, 2), (history, 0)
-  )
+  forecast = functional.pad(forecast.squeeze(-1).transpose(1, 2), (history, 0))
   data = observed.squeeze(-1).transpose(1, 2)
   mask = torch.zeros_like(data)
   mask[..., :history] = 1

@@ -17,12 +17,7 @@ class SampledConv(nn.Module):
   """3x3 convolution that may halve or double the grid, GroupNorm(2), SiLU."""
 
   def __init__(
-    self,
-    c_in: int,
-    c_out: int,
-    padding_mode: str,
-    up: bool = False,
-    down: bool = False,
+    self, c_in: int, c_out: int, padding_mode: str, up: bool = False, down: bool = False
   ):
     super().__init__()
     conv = nn.Conv2d(

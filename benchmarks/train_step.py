@@ -35,13 +35,21 @@ def parse_arguments() -> argparse.Namespace:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("--translator", default="gsta", help="a name, or all")
-  parser.add_argument("--variant", choices=("default", "full"),
-                      default="default", help="of configs/simvp_boiling.py")
+  parser.add_argument(
+    "--variant",
+    choices=("default", "full"),
+    default="default",
+    help="of configs/simvp_boiling.py",
+  )
   parser.add_argument("--batch", type=int, default=0, help="0: the config's")
   parser.add_argument("--rounds", type=int, default=10)
   parser.add_argument("--threads", type=int, default=os.cpu_count())
-  parser.add_argument("--devices", type=int, default=1,
-                      help="virtual CPU devices that share stjax's batch")
+  parser.add_argument(
+    "--devices",
+    type=int,
+    default=1,
+    help="virtual CPU devices that share stjax's batch",
+  )
   parser.add_argument(
     "--precision",
     choices=("float32", "bfloat16", "both"),
@@ -65,10 +73,10 @@ def stjax_contender(
   import jax
   import numpy as np
 
-  from stjax import methods, models, optim, sharding
-  from stjax import state as state_lib
-  from stjax import step as step_lib
-  from stjax.models import layers
+  from stjax import methods, models, sharding
+  from stjax.training import optim
+  from stjax.training import state as state_lib
+  from stjax.training import step as step_lib
 
   network = models.build(**config.model.to_dict() | {"dtype": precision})
   method = methods.build(
@@ -77,11 +85,7 @@ def stjax_contender(
   optimizer = optim.build(config.optimizer, 1000, 100.0)
   mesh = sharding.make_mesh(config.mesh)
   batch = sharding.put_batch(
-    {
-      "inputs": np.moveaxis(inputs, 2, -1),
-      "targets": np.moveaxis(targets, 2, -1),
-    },
-    mesh,
+    {"inputs": np.moveaxis(inputs, 2, -1), "targets": np.moveaxis(targets, 2, -1)}, mesh
   )
 
   def create(key):
@@ -90,7 +94,7 @@ def stjax_contender(
     return state_lib.create(key, variables, optimizer.transformation, 0.0)
 
   whole = sharding.replicated(mesh)
-  with layers.convolution_mesh(mesh):
+  with sharding.use_mesh(mesh):
     # Unoptimised: it runs once, and optimising it takes longer than the step.
     state = jax.jit(
       create,
@@ -238,9 +242,7 @@ def main() -> None:
     precisions = ["float32", "bfloat16"]
   size = config.data.image_size if "image_size" in config.data else 64
   shape = (batch, config.data.history, 1, size, size)
-  inputs, targets = np.random.default_rng(0).standard_normal(
-    (2, *shape), np.float32
-  )
+  inputs, targets = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
   print(
     f"{arguments.variant}, batch {batch}, {arguments.threads} threads, "
     f"{jax.device_count()} {jax.default_backend()} device(s), jax "
@@ -255,26 +257,20 @@ def main() -> None:
   for translator in translators:
     config.model.translator = translator
     for precision in precisions:
-      contenders = {
-        "stjax": stjax_contender(config, inputs, targets, precision)
-      }
+      contenders = {"stjax": stjax_contender(config, inputs, targets, precision)}
       if translator in torch_blocks.BLOCKS:
         make_network = functools.partial(torch_simvp, config, inputs.shape)
         for compiled in (False, True) if gpu else (False,):
-          contenders["torch compiled" if compiled else "torch"] = (
-            torch_contender(
-              make_network,
-              config,
-              inputs,
-              targets,
-              precision,
-              arguments.threads,
-              compiled,
-            )
+          contenders["torch compiled" if compiled else "torch"] = torch_contender(
+            make_network,
+            config,
+            inputs,
+            targets,
+            precision,
+            arguments.threads,
+            compiled,
           )
-      times = timing.measure(
-        contenders, arguments.rounds, STEPS_PER_TURN, WARM_UP
-      )
+      times = timing.measure(contenders, arguments.rounds, STEPS_PER_TURN, WARM_UP)
       labels = {"translator": translator, "precision": precision}
       cells = row(labels, contenders, times)
       timing.print_line([cells.get(column, "") for column in columns])

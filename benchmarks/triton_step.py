@@ -91,12 +91,7 @@ def make_config(arguments: argparse.Namespace):
   from configs import base
 
   config = base.get_config()
-  names = (
-    "spatial_features",
-    "temporal_features",
-    "spatial_depth",
-    "temporal_depth",
-  )
+  names = ("spatial_features", "temporal_features", "spatial_depth", "temporal_depth")
   config.model.update(
     {name: getattr(arguments, name) for name in names},
     name="triton",
@@ -224,9 +219,7 @@ def compare_steps(
     contenders = {"stjax": make("stjax"), "torch": make("torch")}
     if gpu:
       contenders["torch compiled"] = make("torch", compiled=True)
-    times = timing.measure(
-      contenders, arguments.rounds, STEPS_PER_TURN, WARM_UP
-    )
+    times = timing.measure(contenders, arguments.rounds, STEPS_PER_TURN, WARM_UP)
     cells = train_step.row({"precision": precision}, contenders, times)
     timing.print_line([cells.get(column, "") for column in columns])
 

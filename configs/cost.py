@@ -64,51 +64,51 @@ class _Set:
 
 
 SETS = {
-    "los_speed": _Set(
-        files=("Los_Speed.npy",),
-        variable=("speed", "mph"),
-        step="5min",
-        # One week: four days of training know nothing of the other weekdays,
-        # and little of 288 slots.
-        calendar={"hour_of_day": 24},
-        batch_size=24,
-        valid_range=(0.0, 70.0),  # The detectors report no more than 70.
-        released_slots=2,
-    ),
-    "sst": _Set(
-        files=("SST.npy", "SST_ERA5.npy"),
-        variable=("sst", "degC"),
-        step="MS",
-        first_time=("1850-01-01", "1940-01-01"),
-        calendar={"month": 12},
-        batch_size=32,
-        temperature=0.85,  # The simulation varies more than the reanalysis.
-    ),
-    "bike_dc": _Set(
-        files=("BikeDC.npy",),
-        variable=("trips", "1"),
-        step="30min",
-        calendar={"slot_of_day": 48, "day_of_week": 7},
-        batch_size=24,
-        valid_range=(0.0, None),
-        released_slots=12,
-    ),
-    "mobile_nj": _Set(
-        files=("MobileNJ.npy",),
-        variable=("traffic", "1"),
-        step="1h",
-        calendar={"slot_of_day": 24, "day_of_week": 7},
-        batch_size=8,
-        valid_range=(0.0, None),
-        released_slots=24,
-    ),
+  "los_speed": _Set(
+    files=("Los_Speed.npy",),
+    variable=("speed", "mph"),
+    step="5min",
+    # One week: four days of training know nothing of the other weekdays,
+    # and little of 288 slots.
+    calendar={"hour_of_day": 24},
+    batch_size=24,
+    valid_range=(0.0, 70.0),  # The detectors report no more than 70.
+    released_slots=2,
+  ),
+  "sst": _Set(
+    files=("SST.npy", "SST_ERA5.npy"),
+    variable=("sst", "degC"),
+    step="MS",
+    first_time=("1850-01-01", "1940-01-01"),
+    calendar={"month": 12},
+    batch_size=32,
+    temperature=0.85,  # The simulation varies more than the reanalysis.
+  ),
+  "bike_dc": _Set(
+    files=("BikeDC.npy",),
+    variable=("trips", "1"),
+    step="30min",
+    calendar={"slot_of_day": 48, "day_of_week": 7},
+    batch_size=24,
+    valid_range=(0.0, None),
+    released_slots=12,
+  ),
+  "mobile_nj": _Set(
+    files=("MobileNJ.npy",),
+    variable=("traffic", "1"),
+    step="1h",
+    calendar={"slot_of_day": 24, "day_of_week": 7},
+    batch_size=8,
+    valid_range=(0.0, None),
+    released_slots=24,
+  ),
 }
 STAGES = ("mean", "diffusion", "gaussian")
 VARIANTS = tuple(
-    f"{name},{stage}{release}"
-    for name in SETS
-    for stage in STAGES
-    for release in ("", ",released")
+  f"{name},{stage}{release}"
+  for name in SETS
+  for stage in STAGES
+  for release in ("", ",released")
 )
 
 
@@ -117,9 +117,9 @@ def _calendar(data: _Set, released: bool) -> dict:
   if released and data.released_slots:
     sizes = {"slot_of_day": data.released_slots, "day_of_week": 7}
   return dict(
-      calendar_names=tuple(sizes),
-      calendar_sizes=tuple(sizes.values()),
-      calendar_dims=(32,) * len(sizes),
+    calendar_names=tuple(sizes),
+    calendar_sizes=tuple(sizes.values()),
+    calendar_dims=(32,) * len(sizes),
   )
 
 
@@ -130,23 +130,23 @@ def _mean_network(name: str, data: _Set, released: bool):
   elif name == "sst":  # Less to learn by heart of a simulated world.
     sizes = dict(node_dim=16, embed_dim=32, num_layers=2, dropout=0.3)
   return ml_collections.ConfigDict(
-      {"name": "stid", "horizon": 12} | sizes | _calendar(data, released)
+    {"name": "stid", "horizon": 12} | sizes | _calendar(data, released)
   )
 
 
 def _denoiser(name: str, data: _Set, released: bool):
   model = dict(
-      name="stid_denoiser",
-      horizon=12,
-      node_dim=32,
-      embed_dim=128,
-      num_layers=8,
-      dropout=0.15,
-      num_steps=50,
-      full_window=released,
-      step_table="float32" if released else "exact",
-      calendar_divisors=(),
-      **_calendar(data, released),
+    name="stid_denoiser",
+    horizon=12,
+    node_dim=32,
+    embed_dim=128,
+    num_layers=8,
+    dropout=0.15,
+    num_steps=50,
+    full_window=released,
+    step_table="float32" if released else "exact",
+    calendar_divisors=(),
+    **_calendar(data, released),
   )
   if name == "sst" and not released:
     model.update(node_dim=16, embed_dim=64, num_layers=4, dropout=0.3)
@@ -160,14 +160,14 @@ def _data(c, name: str, data: _Set, released: bool) -> None:
   c.data.history = 12
   c.data.horizon = 12
   c.data.update(
-      path=",".join(f"{_FOLDER}/{file}" for file in data.files),
-      key="",
-      layout="THW",
-      variables=data.variable[:1],
-      units=data.variable[1:],
-      step=data.step,
-      first_time=data.first_time or "",
-      missing_value=config_dict.placeholder(float),
+    path=",".join(f"{_FOLDER}/{file}" for file in data.files),
+    key="",
+    layout="THW",
+    variables=data.variable[:1],
+    units=data.variable[1:],
+    step=data.step,
+    first_time=data.first_time or "",
+    missing_value=config_dict.placeholder(float),
   )
   c.data.calendar = _calendar(data, released)["calendar_names"]
   if released:
@@ -178,23 +178,21 @@ def _data(c, name: str, data: _Set, released: bool) -> None:
     c.data.statistics.frames = "all"
     c.data.split.by = "ranges"
     c.data.split.ranges = config_dict.create(
-        train=(("SST", 0, None),),
-        validation=(("SST_ERA5", 0, 360),),
-        test=(("SST_ERA5", 360, None),),
+      train=(("SST", 0, None),),
+      validation=(("SST_ERA5", 0, 360),),
+      test=(("SST_ERA5", 360, None),),
     )
   else:
     c.data.split.by = "window"
     c.data.split.fractions = (0.6, 0.2, 0.2)
 
 
-def get_config(
-    variant: str = "los_speed,diffusion",
-) -> ml_collections.ConfigDict:
+def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(
-        f"configs/cost.py has no variant {variant!r}; it is SET,STAGE or"
-        f" SET,STAGE,released, with SET of {', '.join(SETS)} and STAGE of"
-        f" {', '.join(STAGES)}."
+      f"configs/cost.py has no variant {variant!r}; it is SET,STAGE or"
+      f" SET,STAGE,released, with SET of {', '.join(SETS)} and STAGE of"
+      f" {', '.join(STAGES)}."
     )
   name, stage, *release = variant.split(",")
   data, released = SETS[name], bool(release)
@@ -204,7 +202,7 @@ def get_config(
   _data(c, name, data, released)
   c.optimizer.update(name="adam", learning_rate=1e-3, weight_decay=1e-5)
   c.optimizer.schedule.update(  # After 20 epochs.
-      name="multistep", per="epoch", milestones=(21,), decay_rate=0.4
+    name="multistep", per="epoch", milestones=(21,), decay_rate=0.4
   )
   if name == "sst" and not released:
     # The simulation is learned in a few passes, and then too well.
@@ -214,9 +212,9 @@ def get_config(
     c.optimizer.schedule.name = "constant"
     c.evaluation.every_epochs = 0.25
   c.evaluation.update(
-      batch_size=8,
-      conventions=("physical", "cost"),
-      baselines=("persistence", "climatology"),
+    batch_size=8,
+    conventions=("physical", "cost"),
+    baselines=("persistence", "climatology"),
   )
   c.forecast.batch_size = 8
   c.forecast.valid_range = () if released else data.valid_range
@@ -227,12 +225,12 @@ def get_config(
     c.checkpoint.update(best_metric="physical/mae", best_mode="min")
     return c
   c.frozen = ml_collections.ConfigDict(
-      {
-          "mean": {
-              "init_from": f"runs/cost/{name}_mean{'_released' * released}",
-              "model": mean,
-          }
+    {
+      "mean": {
+        "init_from": f"runs/cost/{name}_mean{'_released' * released}",
+        "model": mean,
       }
+    }
   )
   c.evaluation.conventions = ("physical", "cost", "ensemble")
   c.forecast.members = 50
@@ -243,26 +241,26 @@ def get_config(
   if stage == "gaussian":
     c.model = ml_collections.ConfigDict({"name": "none"})
     c.method = ml_collections.ConfigDict(
-        dict(name="residual_gaussian", split="train", mean_dropout=released)
+      dict(name="residual_gaussian", split="train", mean_dropout=released)
     )
     return c
   c.model = _denoiser(name, data, released)
   c.method = ml_collections.ConfigDict(
-      dict(
-          name="residual_diffusion",
-          mean="network",
-          mean_dropout=released,
-          scale="signal",
-          scale_threshold=0.1,
-          schedule="quadratic",
-          num_steps=50,
-          beta_start=1e-4,
-          beta_end=0.5,
-          # The published epsilon needs many more steps to be of use: what it
-          # gets wrong is multiplied by up to 1 / sqrt(A_49) = 170.
-          prediction="epsilon" if released else "v",
-          condition_dropout=0.0,
-      )
+    dict(
+      name="residual_diffusion",
+      mean="network",
+      mean_dropout=released,
+      scale="signal",
+      scale_threshold=0.1,
+      schedule="quadratic",
+      num_steps=50,
+      beta_start=1e-4,
+      beta_end=0.5,
+      # The published epsilon needs many more steps to be of use: what it
+      # gets wrong is multiplied by up to 1 / sqrt(A_49) = 170.
+      prediction="epsilon" if released else "v",
+      condition_dropout=0.0,
+    )
   )
   # The best epoch is the one of the lowest CRPS, always with the same noise.
   c.checkpoint.update(best_metric="cost/crps", best_mode="min")

@@ -5,7 +5,8 @@ import ml_collections
 
 def network(**changes) -> ml_collections.ConfigDict:
   """Every option of SimVP, at a size for two CPU cores."""
-  options = ml_collections.ConfigDict({
+  options = ml_collections.ConfigDict(
+    {
       "name": "simvp",
       "translator": "gsta",
       "spatial_features": 16,
@@ -19,6 +20,7 @@ def network(**changes) -> ml_collections.ConfigDict:
       "decoder_kernel": 3,
       "padding_mode": "zeros",  # Or "circular".
       "remat": False,  # Recompute blocks in the backward pass: less memory.
-  })
+    }
+  )
   options.update(changes)
   return options

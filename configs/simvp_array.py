@@ -18,14 +18,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.data.store = "array"
   c.data.missing = "mask"
   c.data.update(
-      path="",  # Several files, each a sequence: "a.npy,b.npy".
-      key="",  # The array's name in an .npz of several.
-      layout="",  # Its axes, of N (samples), T, H, W, C: "THW", "NTHWC", ...
-      variables=(),  # Names of the channels.
-      units=(),
-      step="",  # Time between frames, such as "5 min"; "": none.
-      first_time="",  # One for each file.
-      missing_value=ml_collections.config_dict.placeholder(float),
+    path="",  # Several files, each a sequence: "a.npy,b.npy".
+    key="",  # The array's name in an .npz of several.
+    layout="",  # Its axes, of N (samples), T, H, W, C: "THW", "NTHWC", ...
+    variables=(),  # Names of the channels.
+    units=(),
+    step="",  # Time between frames, such as "5 min"; "": none.
+    first_time="",  # One for each file.
+    missing_value=ml_collections.config_dict.placeholder(float),
   )
   c.optimizer.learning_rate = 1e-3
   c.optimizer.clip_norm = 1.0

@@ -17,15 +17,15 @@ def get_config() -> ml_collections.ConfigDict:
   c.data.store = "folders"
   c.data.split.by = "sample"
   c.data.update(
-      path="",
-      total_length=0,  # Frames taken of each sample; 0: all.
-      sample_start_index=0,  # The first of them; -1: drawn.
-      init_final_only=False,  # The first and the last frame only.
-      reverse=False,
-      num_samples=0,  # 0: all.
-      selection_seed=0,  # Of what is drawn.
-      variables=(),
-      units=(),
+    path="",
+    total_length=0,  # Frames taken of each sample; 0: all.
+    sample_start_index=0,  # The first of them; -1: drawn.
+    init_final_only=False,  # The first and the last frame only.
+    reverse=False,
+    num_samples=0,  # 0: all.
+    selection_seed=0,  # Of what is drawn.
+    variables=(),
+    units=(),
   )
   c.optimizer.learning_rate = 1e-3
   c.optimizer.clip_norm = 1.0

@@ -17,18 +17,18 @@ def get_config() -> ml_collections.ConfigDict:
   c.model = simvp.network()
   c.data.store = "xarray"
   c.data.update(
-      path="",  # A netCDF file, a Zarr folder, or a glob of either.
-      variables=(),  # Names, or "name@level" for one level.
-      time_dim="time",
-      time_variable="",  # Times of each sequence, if not the time coordinate.
-      sample_dim="",  # Dimension of independent sequences, if there is one.
-      sample_variable="",  # Their names.
-      event_variable="",  # Which event each belongs to.
-      split_variable="",  # train, validation or test of each.
-      spatial_dims=(),  # H and W; () finds lat/lon, latitude/longitude, y/x.
-      select=ml_collections.ConfigDict(),  # Dimension -> (first, last).
-      coarsen=1,  # Block mean over so many cells each way.
-      missing="mask",
+    path="",  # A netCDF file, a Zarr folder, or a glob of either.
+    variables=(),  # Names, or "name@level" for one level.
+    time_dim="time",
+    time_variable="",  # Times of each sequence, if not the time coordinate.
+    sample_dim="",  # Dimension of independent sequences, if there is one.
+    sample_variable="",  # Their names.
+    event_variable="",  # Which event each belongs to.
+    split_variable="",  # train, validation or test of each.
+    spatial_dims=(),  # H and W; () finds lat/lon, latitude/longitude, y/x.
+    select=ml_collections.ConfigDict(),  # Dimension -> (first, last).
+    coarsen=1,  # Block mean over so many cells each way.
+    missing="mask",
   )
   c.optimizer.learning_rate = 1e-3
   c.optimizer.clip_norm = 1.0

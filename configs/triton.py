@@ -23,57 +23,49 @@ from ml_collections import config_dict
 from configs import simvp_xarray
 
 VARIANTS = ("sst", "currents", "atmosphere")
-_FIELDS = (
-    "geopotential",
-    "temperature",
-    "u_component_of_wind",
-    "v_component_of_wind",
-)
+_FIELDS = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind")
 _LEVELS = (250, 500, 850)
 
 
 def _ranges(validation: tuple, train: tuple, test: tuple):
   """First frame and stop of each split of a file with one series."""
   return config_dict.create(
-      validation=(("0", *validation),),
-      train=(("0", *train),),
-      test=(("0", *test),),
+    validation=(("0", *validation),), train=(("0", *train),), test=(("0", *test),)
   )
 
 
 def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(
-        f"configs/triton.py has no variant {variant!r}; it has"
-        f" {', '.join(VARIANTS)}."
+      f"configs/triton.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
     )
   c = simvp_xarray.get_config()
   c.model = ml_collections.ConfigDict(
-      dict(
-          name="triton",
-          out_channels=config_dict.placeholder(int),
-          spatial_features=16,
-          temporal_features=32,
-          spatial_depth=4,
-          temporal_depth=3,
-          core_first="attention",
-          drop_path=0.1,
-      )
+    dict(
+      name="triton",
+      out_channels=config_dict.placeholder(int),
+      spatial_features=16,
+      temporal_features=32,
+      spatial_depth=4,
+      temporal_depth=3,
+      core_first="attention",
+      drop_path=0.1,
+    )
   )
   c.method = ml_collections.ConfigDict(
-      dict(
-          name="regression",
-          increments=True,  # What is left to learn is the change.
-          anomalies=False,
-          hold_missing=False,
-          read_mask=False,
-          pad_to=4,
-          area_weights="latitude",
-          curriculum=(),
-          push_forward=0,
-          remat=False,
-          input_noise=0.0,
-      )
+    dict(
+      name="regression",
+      increments=True,  # What is left to learn is the change.
+      anomalies=False,
+      hold_missing=False,
+      read_mask=False,
+      pad_to=4,
+      area_weights="latitude",
+      curriculum=(),
+      push_forward=0,
+      remat=False,
+      input_noise=0.0,
+    )
   )
   # One a day, or every 6 h: the climatology has no seasons.
   c.data.calendar = ("hour_of_day",)
@@ -81,35 +73,30 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   c.optimizer.schedule.update(name="cosine", warmup=20.0)
   c.checkpoint.update(best_metric="physical/rmse", best_mode="min")
   c.evaluation.update(
-      area_weights="latitude",
-      conventions=("physical", "weather"),
-      baselines=("persistence", "climatology"),
-      figures=2,
+    area_weights="latitude",
+    conventions=("physical", "weather"),
+    baselines=("persistence", "climatology"),
+    figures=2,
   )
   if variant == "sst":
     c.num_epochs = 16.0
     c.global_batch_size = 4
-    c.data.update(
-        variables=("sst",), history=6, horizon=6, calendar=("month",)
-    )
+    c.data.update(variables=("sst",), history=6, horizon=6, calendar=("month",))
     # Test are the 44 months from 2017 on; the first 18 months validate.
     c.data.split.ranges = _ranges((0, 18), (18, 84), (84, None))
     c.method.update(
-        anomalies=True,
-        hold_missing=True,
-        read_mask=True,
-        input_noise=0.01,  # About a quarter of the usual anomaly.
+      anomalies=True,
+      hold_missing=True,
+      read_mask=True,
+      input_noise=0.01,  # About a quarter of the usual anomaly.
     )
     c.model.update(
-        out_channels=1,
-        spatial_features=8,
-        temporal_features=16,
-        temporal_depth=2,
+      out_channels=1, spatial_features=8, temporal_features=16, temporal_depth=2
     )
     c.evaluation.baselines = (
-        "climatology",
-        "anomaly_persistence",
-        "damped_anomaly_persistence",
+      "climatology",
+      "anomaly_persistence",
+      "damped_anomaly_persistence",
     )
   if variant == "currents":
     c.num_epochs = 20.0
@@ -122,11 +109,11 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   if variant == "atmosphere":
     c.num_epochs = 30.0
     c.data.update(
-        variables=tuple(f"{f}@{level}" for f in _FIELDS for level in _LEVELS)
-        + ("surface_pressure",),
-        missing="error",
-        history=1,
-        horizon=4,
+      variables=tuple(f"{f}@{level}" for f in _FIELDS for level in _LEVELS)
+      + ("surface_pressure",),
+      missing="error",
+      history=1,
+      horizon=4,
     )
     c.data.split.ranges = _ranges((280, 320), (0, 280), (320, None))
     c.model.update(spatial_features=32, temporal_features=64)

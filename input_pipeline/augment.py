@@ -5,6 +5,7 @@ an operation only where the physics allow it: rolls need a periodic domain, and
 flips one without a preferred direction (no Coriolis force, no prevailing
 wind).
 """
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,12 +28,13 @@ def check(operations: Sequence[str], height: int, width: int) -> None:
       raise errors.unknown("symmetry (data.augment)", name, OPERATIONS)
   if "transpose" in operations and height != width:
     raise errors.DataError(
-        f"data.augment has 'transpose', which needs a square grid; the data "
-        f"have {height} x {width}. Leave it out.")
+      f"data.augment has 'transpose', which needs a square grid; the data "
+      f"have {height} x {width}. Leave it out."
+    )
 
 
 def apply(
-    frames: np.ndarray, operations: Sequence[str], seed: int, position: int
+  frames: np.ndarray, operations: Sequence[str], seed: int, position: int
 ) -> np.ndarray:
   """Moves the frames of one example by a random choice of symmetries.
 

@@ -1,4 +1,5 @@
 """Copies of a store's frames that read faster than the store itself."""
+
 import contextlib
 import os
 import tempfile
@@ -85,7 +86,7 @@ class CopiedStore(base.Store):
         self._mapped = np.load(frames, mmap_mode="r").view(np.ndarray)
       frames = self._mapped
     offset = self._offsets[sequence]
-    return frames[offset + start:offset + stop]
+    return frames[offset + start : offset + stop]
 
   def __getstate__(self):
     return {**self.__dict__, "_mapped": None}
@@ -101,9 +102,7 @@ def files_state(store: base.Store) -> list[tuple[str, int, int]]:
 
 
 def apply(
-    store: base.Store,
-    resolved: Mapping[str, Any],
-    cache_dir: str | None,
+  store: base.Store, resolved: Mapping[str, Any], cache_dir: str | None
 ) -> base.Store:
   """The store itself, or a copy of it in memory or on disk.
 
@@ -126,7 +125,8 @@ def apply(
   if kind == "none":
     return store
   key = options.digest(
-      resolved["store"], options.store_options(resolved), files_state(store))
+    resolved["store"], options.store_options(resolved), files_state(store)
+  )
   if kind == "memory":
     with _lock:
       copied = _in_memory.get(key)
@@ -137,8 +137,9 @@ def apply(
       return copied
   if not cache_dir:
     raise errors.DataError(
-        "data.cache='disk' needs a folder for the copy, but build() got no "
-        "cache_dir. Give one or change data.cache to 'memory' or 'none'.")
+      "data.cache='disk' needs a folder for the copy, but build() got no "
+      "cache_dir. Give one or change data.cache to 'memory' or 'none'."
+    )
   path = os.path.join(os.path.abspath(cache_dir), f"frames-{key}.npy")
   if not os.path.exists(path):
     _write(store, path)
@@ -151,8 +152,7 @@ def _offsets(store: base.Store) -> np.ndarray:
 
 
 def _shape(store: base.Store) -> tuple[int, ...]:
-  height, width = (store.space.sizes[d]
-                   for d in store.space.attrs["spatial_dims"])
+  height, width = (store.space.sizes[d] for d in store.space.attrs["spatial_dims"])
   return int(_offsets(store)[-1]), height, width, len(store.variables)
 
 
@@ -166,8 +166,9 @@ def _copy(store: base.Store, frames: np.ndarray) -> None:
     length = store.length(sequence)
     for start in range(0, length, _CHUNK):
       stop = min(start + _CHUNK, length)
-      frames[offsets[sequence] + start:offsets[sequence] + stop] = store.read(
-          sequence, start, stop)
+      frames[offsets[sequence] + start : offsets[sequence] + stop] = store.read(
+        sequence, start, stop
+      )
 
 
 def write_text(path: str, text: str) -> None:
@@ -187,7 +188,8 @@ def write_array(path: str, array: np.ndarray) -> None:
 def _write(store: base.Store, path: str) -> None:
   with _replacing(path) as temporary:
     frames = np.lib.format.open_memmap(
-        temporary, mode="w+", dtype=np.float32, shape=_shape(store))
+      temporary, mode="w+", dtype=np.float32, shape=_shape(store)
+    )
     _copy(store, frames)
     frames.flush()
 

@@ -4,6 +4,7 @@ Counted from the dates where the store has any. With a step alone they are
 counted from the frame number, as if frame 0 of every sequence were Monday
 00:00 (and, with a step of calendar months, January).
 """
+
 import dataclasses
 from collections.abc import Sequence
 
@@ -18,18 +19,18 @@ _SIZES = {"day_of_week": 7, "month": 12, "hour_of_day": 24, "day_of_year": 366}
 _DAY = {"dates": 86400, "step": 86400 * 10**9}
 _WEEKDAY_OF_ZERO = {"dates": 3, "step": 0}  # 1970-01-01 was a Thursday.
 _NEEDS = {  # What a column can be counted from.
-    "slot_of_day": ("dates", "step"),
-    "day_of_week": ("dates", "step"),
-    "hour_of_day": ("dates", "step"),
-    "month": ("dates", "months"),
-    "day_of_year": ("dates",),
+  "slot_of_day": ("dates", "step"),
+  "day_of_week": ("dates", "step"),
+  "hour_of_day": ("dates", "step"),
+  "month": ("dates", "months"),
+  "day_of_year": ("dates",),
 }
 _HINTS = {
-    "slot_of_day": "a fixed data.step, dates or data.slots_per_day",
-    "day_of_week": "a fixed data.step, dates or data.slots_per_day",
-    "hour_of_day": "a fixed data.step or dates",
-    "month": "dates (data.step with data.first_time) or data.step='MS'",
-    "day_of_year": "dates (data.step with data.first_time)",
+  "slot_of_day": "a fixed data.step, dates or data.slots_per_day",
+  "day_of_week": "a fixed data.step, dates or data.slots_per_day",
+  "hour_of_day": "a fixed data.step or dates",
+  "month": "dates (data.step with data.first_time) or data.step='MS'",
+  "day_of_year": "dates (data.step with data.first_time)",
 }
 
 
@@ -48,6 +49,7 @@ class Calendar:
       frame number n: n % slots_per_day and (n // slots_per_day) % 7.
     model_calendar: cftime's name of the dates' calendar, "" for the civil one.
   """
+
   store: base.Store
   columns: tuple[str, ...]
   sizes: tuple[int, ...]
@@ -88,8 +90,7 @@ class Calendar:
     if self.model_calendar:
       import cftime  # Only for model calendars; xarray read them with it.
 
-      dates = cftime.num2date(moments, "seconds since 1970-01-01",
-                              self.model_calendar)
+      dates = cftime.num2date(moments, "seconds since 1970-01-01", self.model_calendar)
       part = "month" if column == "month" else "dayofyr"
       return np.array([getattr(date, part) - 1 for date in dates], np.int64)
     dates = moments.astype("datetime64[s]")
@@ -100,7 +101,7 @@ class Calendar:
 
 
 def make(
-    store: base.Store, columns: str | Sequence[str], slots_per_day: int = 0
+  store: base.Store, columns: str | Sequence[str], slots_per_day: int = 0
 ) -> Calendar:
   """The calendar of a store.
 
@@ -118,30 +119,41 @@ def make(
     if column not in COLUMNS:
       raise errors.unknown("column (data.calendar)", column, COLUMNS)
   if len(set(columns)) < len(columns):
-    raise errors.DataError(
-        f"data.calendar={columns}; expected every column once.")
+    raise errors.DataError(f"data.calendar={columns}; expected every column once.")
   if not isinstance(slots_per_day, int) or slots_per_day < 0:
     raise errors.DataError(
-        f"data.slots_per_day={slots_per_day!r}; expected a whole number from "
-        "0.")
+      f"data.slots_per_day={slots_per_day!r}; expected a whole number from 0."
+    )
   counted = ("slot_of_day", "day_of_week") if slots_per_day else ()
   if counted and not set(counted) & set(columns):
     raise errors.DataError(
-        f"data.slots_per_day={slots_per_day} is for slot_of_day and "
-        f"day_of_week, but data.calendar={columns} has neither. Set it to 0.")
+      f"data.slots_per_day={slots_per_day} is for slot_of_day and "
+      f"day_of_week, but data.calendar={columns} has neither. Set it to 0."
+    )
   kind, step = _kind(store)
   for column in columns:
     if column not in counted and kind not in _NEEDS[column]:
-      have = {"none": "neither dates nor a step", "step": "only a step",
-              "months": "only a step of months"}[kind]
+      have = {
+        "none": "neither dates nor a step",
+        "step": "only a step",
+        "months": "only a step of months",
+      }[kind]
       raise errors.DataError(
-          f"data.calendar has {column!r}, which needs {_HINTS[column]}; the "
-          f"data have {have}.")
+        f"data.calendar has {column!r}, which needs {_HINTS[column]}; the "
+        f"data have {have}."
+      )
   sizes = dict(_SIZES)
   if "slot_of_day" in columns:
     sizes["slot_of_day"] = slots_per_day or _slots(kind, step)
-  return Calendar(store, columns, tuple(sizes[c] for c in columns), kind,
-                  step, slots_per_day, store.space.attrs.get("calendar", ""))
+  return Calendar(
+    store,
+    columns,
+    tuple(sizes[c] for c in columns),
+    kind,
+    step,
+    slots_per_day,
+    store.space.attrs.get("calendar", ""),
+  )
 
 
 def _kind(store) -> tuple[str, int]:
@@ -162,7 +174,8 @@ def _slots(kind: str, step: int) -> int:
   if not step or day % step:
     seconds = step * 86400 / day
     raise errors.DataError(
-        "data.calendar has 'slot_of_day', which needs a fixed step that "
-        f"divides a day, but frames are {seconds:g} seconds apart. Change "
-        "data.step, set data.slots_per_day, or leave it out.")
+      "data.calendar has 'slot_of_day', which needs a fixed step that "
+      f"divides a day, but frames are {seconds:g} seconds apart. Change "
+      "data.step, set data.slots_per_day, or leave it out."
+    )
   return day // step

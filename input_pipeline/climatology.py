@@ -1,4 +1,5 @@
 """Climatology: what each place is like at each calendar cell."""
+
 import collections
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +33,10 @@ def cell_index(columns: Any, sizes: Sequence[int]) -> Any:
 
 
 def climatology(
-    data_config: Mapping[str, Any],
-    columns: str | Sequence[str] = (),
-    *,
-    cache_dir: str | os.PathLike | None = None,
+  data_config: Mapping[str, Any],
+  columns: str | Sequence[str] = (),
+  *,
+  cache_dir: str | os.PathLike | None = None,
 ) -> np.ndarray:
   """Training mean of each place and variable by calendar cell.
 
@@ -57,16 +58,17 @@ def climatology(
   Raises:
     DataError: without columns, or for settings or data that cannot be used.
   """
-  return _kept("climatology", "unseen as first column", _means, data_config,
-               columns, cache_dir)
+  return _kept(
+    "climatology", "unseen as first column", _means, data_config, columns, cache_dir
+  )
 
 
 def climatological_quantile(
-    data_config: Mapping[str, Any],
-    quantile: float,
-    columns: str | Sequence[str] = (),
-    *,
-    cache_dir: str | os.PathLike | None = None,
+  data_config: Mapping[str, Any],
+  quantile: float,
+  columns: str | Sequence[str] = (),
+  *,
+  cache_dir: str | os.PathLike | None = None,
 ) -> np.ndarray:
   """Training quantile of each place and variable by calendar cell.
 
@@ -90,17 +92,20 @@ def climatological_quantile(
   Source: Hobday et al. 2016, doi:10.1016/j.pocean.2015.12.014.
   """
   if not 0 < quantile < 1:
-    raise errors.DataError(
-        f"quantile={quantile!r}; expected a number between 0 and 1.")
+    raise errors.DataError(f"quantile={quantile!r}; expected a number between 0 and 1.")
   compute = lambda *given: _quantiles(*given, quantile)
-  return _kept("quantiles", [_AROUND, quantile], compute,
-               data_config, columns, cache_dir)
+  return _kept(
+    "quantiles", [_AROUND, quantile], compute, data_config, columns, cache_dir
+  )
 
 
 def _kept(
-    kind: str, version: Any, compute: Callable[..., np.ndarray],
-    data_config: Mapping[str, Any], columns: str | Sequence[str],
-    cache_dir: str | os.PathLike | None,
+  kind: str,
+  version: Any,
+  compute: Callable[..., np.ndarray],
+  data_config: Mapping[str, Any],
+  columns: str | Sequence[str],
+  cache_dir: str | os.PathLike | None,
 ) -> np.ndarray:
   """A table by calendar cell: as kept in cache_dir, or computed now.
 
@@ -119,14 +124,16 @@ def _kept(
   columns = base.as_names(columns or resolved["calendar"])
   if not columns:
     raise errors.DataError(
-        "A climatology needs calendar columns, but data.calendar is empty. "
-        f"Give some of {', '.join(calendar.COLUMNS)}.")
+      "A climatology needs calendar columns, but data.calendar is empty. "
+      f"Give some of {', '.join(calendar.COLUMNS)}."
+    )
   slots = resolved["slots_per_day"]
   if not {"slot_of_day", "day_of_week"} & set(columns):
     slots = 0
   days = calendar.make(store, columns, slots)
-  path = training.kept_path(kind, "npy", store, resolved, cache_dir, columns,
-                            slots, version)
+  path = training.kept_path(
+    kind, "npy", store, resolved, cache_dir, columns, slots, version
+  )
   if path and os.path.exists(path):
     return np.load(path, allow_pickle=False)
   found = compute(store, resolved, days)
@@ -136,8 +143,7 @@ def _kept(
 
 
 def _table_shape(store, days: calendar.Calendar) -> tuple[int, ...]:
-  height, width = (store.space.sizes[d]
-                   for d in store.space.attrs["spatial_dims"])
+  height, width = (store.space.sizes[d] for d in store.space.attrs["spatial_dims"])
   return int(np.prod(days.sizes)), height, width, len(store.variables)
 
 
@@ -147,8 +153,7 @@ def _means(store, resolved, days: calendar.Calendar) -> np.ndarray:
   pieces = training.runs(store, resolved)
   checked = resolved["missing"] == "error"
   for sequence, low, frames in training.chunks(store, pieces, checked):
-    cells = cell_index(days.frames(sequence, low, low + len(frames)),
-                       days.sizes)
+    cells = cell_index(days.frames(sequence, low, low + len(frames)), days.sizes)
     for cell, frame in zip(cells.tolist(), frames, strict=True):
       observed = np.isfinite(frame)
       total[cell] += np.where(observed, frame, 0)
@@ -157,15 +162,15 @@ def _means(store, resolved, days: calendar.Calendar) -> np.ndarray:
   variable = place_total.sum((0, 1)) / np.maximum(place_count.sum((0, 1)), 1)
   for c in np.flatnonzero(place_count.sum((0, 1)) == 0):
     raise errors.DataError(
-        f"Variable {store.variables[c].name!r} has no observed value in the "
-        "training split; expected at least one. Check data.variables, "
-        "data.split and the missing-value code of the file.")
-  place = np.where(place_count > 0, place_total / np.maximum(place_count, 1),
-                   variable)
+      f"Variable {store.variables[c].name!r} has no observed value in the "
+      "training split; expected at least one. Check data.variables, "
+      "data.split and the missing-value code of the file."
+    )
+  place = np.where(place_count > 0, place_total / np.maximum(place_count, 1), variable)
   wider_count = _by_first(count, days.sizes)
-  wider = np.where(wider_count > 0,
-                   _by_first(total, days.sizes) / np.maximum(wider_count, 1),
-                   place)
+  wider = np.where(
+    wider_count > 0, _by_first(total, days.sizes) / np.maximum(wider_count, 1), place
+  )
   others = shape[0] // days.sizes[0]
   for cell in range(shape[0]):  # In place: this may be large.
     np.divide(total[cell], count[cell], out=total[cell], where=count[cell] > 0)
@@ -173,9 +178,7 @@ def _means(store, resolved, days: calendar.Calendar) -> np.ndarray:
   return total.astype(np.float32)
 
 
-def _quantiles(
-    store, resolved, days: calendar.Calendar, quantile: float
-) -> np.ndarray:
+def _quantiles(store, resolved, days: calendar.Calendar, quantile: float) -> np.ndarray:
   frames = collections.defaultdict(list)  # Of each cell: (sequence, number).
   for sequence, first, stop in training.runs(store, resolved):
     cells = cell_index(days.frames(sequence, first, stop), days.sizes)
@@ -186,7 +189,8 @@ def _quantiles(
     chosen = [frame for near in _near(cell, days) for frame in frames[near]]
     if chosen:
       values = np.concatenate(
-          [store.read(sequence, n, n + 1) for sequence, n in chosen])
+        [store.read(sequence, n, n + 1) for sequence, n in chosen]
+      )
       found[cell] = _quantile(values, quantile)
   return found
 
@@ -197,8 +201,11 @@ def _near(cell: int, days: calendar.Calendar) -> list[int]:
   for k, column in enumerate(days.columns):
     around, size = _AROUND.get(column, 0), days.sizes[k]
     shifts = {d % size for d in range(-around, around + 1)}
-    near = [(index + d * (np.arange(len(index)) == k)) % days.sizes
-            for index in near for d in sorted(shifts)]
+    near = [
+      (index + d * (np.arange(len(index)) == k)) % days.sizes
+      for index in near
+      for d in sorted(shifts)
+    ]
   return [int(cell_index(index, days.sizes)) for index in near]
 
 

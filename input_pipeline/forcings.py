@@ -3,6 +3,7 @@
 They are read beside the data, frame by frame, and never forecast: winds over
 an ocean, insolation, boundary values.
 """
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ class Forcings:
     store: their frames; frame i of a sequence is of the time of the data's.
     statistics: of the data's training frames.
   """
+
   store: base.Store
   statistics: normalise.Statistics
 
@@ -31,24 +33,24 @@ class Forcings:
       length = self.store.length(sequence)
       if (cut.sequence == sequence).any() and stop > length:
         raise errors.DataError(
-            f"{self.store.location(sequence)} has {length} frames of the "
-            f"forcings (data.forcings), but {stop} are needed up to the last "
-            "lead time. Give longer forcings (data.forcings.path), a shorter "
-            "forecast.horizon, or forecast.beyond=False.")
+          f"{self.store.location(sequence)} has {length} frames of the "
+          f"forcings (data.forcings), but {stop} are needed up to the last "
+          "lead time. Give longer forcings (data.forcings.path), a shorter "
+          "forecast.horizon, or forecast.beyond=False."
+        )
 
   def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
     """Normalised frames [T, H, W, F]; not finite where missing."""
-    frames = np.array(
-        self.store.read(sequence, start, stop), np.float32, order="C")
+    frames = np.array(self.store.read(sequence, start, stop), np.float32, order="C")
     normalise.forward_in_place(self.statistics, frames)
     return frames
 
 
 def make(
-    data: base.Store,
-    resolved: Mapping[str, Any],
-    statistics: normalise.Statistics | None,
-    cache_dir: str | None,
+  data: base.Store,
+  resolved: Mapping[str, Any],
+  statistics: normalise.Statistics | None,
+  cache_dir: str | None,
 ) -> Forcings | None:
   """The forcings of a data config; None where it names none.
 
@@ -67,8 +69,9 @@ def make(
   if not names:
     if path:
       raise errors.DataError(
-          f"data.forcings.path={path!r} is set, but data.forcings.variables "
-          "names none of its variables.")
+        f"data.forcings.path={path!r} is set, but data.forcings.variables "
+        "names none of its variables."
+      )
     return None
   # Winds go below -1, whatever the data need.
   changed = {**resolved, "variables": names, "transform": "identity"}
@@ -78,47 +81,54 @@ def make(
   for key in ("variables", "path") if path else ("variables",):
     if key not in known:
       raise errors.DataError(
-          f"data.forcings.{key} cannot be used: store {resolved['store']!r} "
-          f"has no data.{key}. Use a store of files.")
+        f"data.forcings.{key} cannot be used: store {resolved['store']!r} "
+        f"has no data.{key}. Use a store of files."
+      )
   try:
     store = training.open_store(changed, cache_dir)
   except errors.DataError as error:  # It speaks of the data's own keys.
     raise errors.DataError(f"In data.forcings: {error}") from error
   _check(store, data)
   if statistics is None:
-    statistics = training.compute_statistics(
-        store, changed, cache_dir, frames_of=data)
+    statistics = training.compute_statistics(store, changed, cache_dir, frames_of=data)
   training.check_statistics(statistics, store, "data.forcings.variables")
   return Forcings(store, statistics)
 
 
 def _check(store: base.Store, data: base.Store) -> None:
   """Raises DataError unless the frames of both belong together."""
-  ids = [[s.sample_id(i) for i in range(s.num_sequences)]
-         for s in (store, data)]
+  ids = [[s.sample_id(i) for i in range(s.num_sequences)] for s in (store, data)]
   # Files of forcings may have names of their own.
   same = ids[0] == ids[1] or set(ids[0]) != set(ids[1])
   if len(ids[0]) != len(ids[1]) or not same:
     raise errors.DataError(
-        f"The forcings (data.forcings) have the sequences {ids[0][:3]} (of "
-        f"{len(ids[0])}), the data {ids[1][:3]} (of {len(ids[1])}). Expected "
-        "the same in the same order.")
-  for name, other in zip(store.space.attrs["spatial_dims"],
-                         data.space.attrs["spatial_dims"], strict=True):
+      f"The forcings (data.forcings) have the sequences {ids[0][:3]} (of "
+      f"{len(ids[0])}), the data {ids[1][:3]} (of {len(ids[1])}). Expected "
+      "the same in the same order."
+    )
+  for name, other in zip(
+    store.space.attrs["spatial_dims"], data.space.attrs["spatial_dims"], strict=True
+  ):
     here, there = store.space[name].values, data.space[other].values
     if here.shape != there.shape or not np.allclose(
-        here.astype(np.float64), there.astype(np.float64), atol=1e-4):
+      here.astype(np.float64), there.astype(np.float64), atol=1e-4
+    ):
       raise errors.DataError(
-          f"The forcings (data.forcings) have {len(here)} {name} from "
-          f"{here[0]} to {here[-1]}, the data {len(there)} from {there[0]} to "
-          f"{there[-1]}. Expected the same grid: interpolate one to the other.")
+        f"The forcings (data.forcings) have {len(here)} {name} from "
+        f"{here[0]} to {here[-1]}, the data {len(there)} from {there[0]} to "
+        f"{there[-1]}. Expected the same grid: interpolate one to the other."
+      )
   for sequence in range(data.num_sequences):
     length = data.length(sequence)
     ours, theirs = store.times(sequence), data.times(sequence)
     long_enough = store.length(sequence) >= length
-    if not long_enough or (ours is None) != (theirs is None) or (
-        ours is not None and (ours[:length] != theirs).any()):
+    if (
+      not long_enough
+      or (ours is None) != (theirs is None)
+      or (ours is not None and (ours[:length] != theirs).any())
+    ):
       raise errors.DataError(
-          f"{store.location(sequence)}: the forcings (data.forcings) do not "
-          f"have the times of the data's {length} frames. Expected those, in "
-          "order; more may follow, for forecasts beyond the data.")
+        f"{store.location(sequence)}: the forcings (data.forcings) do not "
+        f"have the times of the data's {length} frames. Expected those, in "
+        "order; more may follow, for forecasts beyond the data."
+      )

@@ -1,9 +1,14 @@
 """What makes a forecast labelled: coordinates, units, names and times."""
+
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
 from input_pipeline import windows
 from input_pipeline.stores import base
+
+_SECONDS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 
 
 def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
@@ -28,9 +33,11 @@ def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
     if seconds is not None:
       step = np.timedelta64(seconds, "s")
       if any(len(set(np.diff(axis))) > 1 for axis in axes):
-        attrs["comment"] = ("steps are not all equal (calendar months, gaps): "
-                            "multiples of the most common one; exact times are "
-                            "in valid_time")
+        attrs["comment"] = (
+          "steps are not all equal (calendar months, gaps): "
+          "multiples of the most common one; exact times are "
+          "in valid_time"
+        )
   if step is None:
     lead_time = steps
     attrs["long_name"] = "frames since the last frame of the history"
@@ -40,9 +47,12 @@ def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
   else:
     lead_time = steps * step.astype("timedelta64[ns]")
   template = xr.Dataset(
-      {variable.name: ((), np.float32(np.nan), dict(variable.attrs))
-       for variable in store.variables},
-      coords={"lead_time": ("lead_time", lead_time, attrs)})
+    {
+      variable.name: ((), np.float32(np.nan), dict(variable.attrs))
+      for variable in store.variables
+    },
+    coords={"lead_time": ("lead_time", lead_time, attrs)},
+  )
   space = store.space
   template = template.assign_coords(space.coords)
   template.attrs = dict(space.attrs)
@@ -65,11 +75,16 @@ def labels(store: base.Store, cut: windows.Windows, history: int) -> xr.Dataset:
   sequence, start = cut.sequence, cut.start
   names = {i: store.sample_id(i) for i in np.unique(sequence).tolist()}
   several = len(names) < len(sequence)
-  ids = [f"{names[i]}/{frame:05d}" if several else names[i]
-         for i, frame in zip(sequence.tolist(), start.tolist(), strict=True)]
-  result = xr.Dataset({
+  ids = [
+    f"{names[i]}/{frame:05d}" if several else names[i]
+    for i, frame in zip(sequence.tolist(), start.tolist(), strict=True)
+  ]
+  result = xr.Dataset(
+    {
       "sample_id": ("sample", np.array(ids, dtype=str)),
-      "start": ("sample", start, {"long_name": "first frame of the history"})})
+      "start": ("sample", start, {"long_name": "first frame of the history"}),
+    }
+  )
   if store.times(0) is not None:
     # The last frame of the history and those after it.
     seconds = np.empty((len(start), cut.length - history + 1), np.int64)
@@ -81,3 +96,18 @@ def labels(store: base.Store, cut: windows.Windows, history: int) -> xr.Dataset:
     result["init_time"] = ("sample", dates[:, 0])
     result["valid_time"] = (("sample", "lead_time"), dates[:, 1:])
   return result
+
+
+def lead_labels(lead_times: Sequence) -> list[str]:
+  """Returns short labels such as "+3 h", or "+3" for plain steps.
+
+  Args:
+    lead_times: [T] timedelta64, or whole steps. Time is given in the largest
+      unit of days, hours, minutes and seconds that divides them all.
+  """
+  values = np.asarray(lead_times)
+  if values.dtype.kind != "m":
+    return [f"{value:+g}" for value in values.tolist()]
+  seconds = values.astype("timedelta64[ms]").astype(np.int64) / 1000.0
+  unit = next((u for u, size in _SECONDS.items() if (seconds % size == 0).all()), "s")
+  return [f"{second / _SECONDS[unit]:+g} {unit}" for second in seconds]

@@ -1,4 +1,5 @@
 """From a data config to batches: read, normalise, shard, prefetch, resume."""
+
 import dataclasses
 import functools
 import os
@@ -11,15 +12,15 @@ import xarray as xr
 from absl import flags
 
 from input_pipeline import (
-    augment,
-    calendar,
-    errors,
-    forcings,
-    labels,
-    normalise,
-    options,
-    training,
-    windows,
+  augment,
+  calendar,
+  errors,
+  forcings,
+  labels,
+  normalise,
+  options,
+  training,
+  windows,
 )
 from input_pipeline.stores import base
 
@@ -57,6 +58,7 @@ class Split:
     calendar_names: the columns.
     forcing_statistics: of the forcings in the training split, if there are any.
   """
+
   batches: grain.IterDataset
   num_examples: int
   num_batches: int
@@ -70,21 +72,21 @@ class Split:
 
 
 def build(
-    data_config: Mapping[str, Any],
-    split: str,
-    *,
-    batch_size: int,
-    seed: int = 0,
-    train: bool | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-    start: int = 0,
-    statistics: normalise.Statistics | None = None,
-    cache_dir: str | os.PathLike | None = None,
-    every: int = 1,
-    targets: bool = True,
-    beyond: int = 0,
-    forcing_statistics: normalise.Statistics | None = None,
+  data_config: Mapping[str, Any],
+  split: str,
+  *,
+  batch_size: int,
+  seed: int = 0,
+  train: bool | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  start: int = 0,
+  statistics: normalise.Statistics | None = None,
+  cache_dir: str | os.PathLike | None = None,
+  every: int = 1,
+  targets: bool = True,
+  beyond: int = 0,
+  forcing_statistics: normalise.Statistics | None = None,
 ) -> Split:
   """Builds one split of a data set.
 
@@ -120,20 +122,18 @@ def build(
   _check(resolved, batch_size, process_index, process_count, start, seed, every)
   if beyond and targets:
     raise errors.DataError(
-        f"beyond={beyond} needs targets=False: there are none to read.")
+      f"beyond={beyond} needs targets=False: there are none to read."
+    )
   cache_dir = os.fspath(cache_dir) if cache_dir else None
   source = training.open_store(resolved, cache_dir)
-  whole = windows.make(
-      source, split, **training.cutting(resolved), beyond=beyond)
+  whole = windows.make(source, split, **training.cutting(resolved), beyond=beyond)
   mine = whole.every(every)
   boundary = forcings.make(source, resolved, forcing_statistics, cache_dir)
   if boundary:
     boundary.reach(whole)
   if beyond:
-    source = base.Continued(
-        source, functools.partial(windows.continued, frames=beyond))
-  days = calendar.make(
-      source, resolved["calendar"], resolved["slots_per_day"])
+    source = base.Continued(source, functools.partial(windows.continued, frames=beyond))
+  days = calendar.make(source, resolved["calendar"], resolved["slots_per_day"])
   if statistics is None:
     statistics = training.compute_statistics(source, resolved, cache_dir)
   training.check_statistics(statistics, source)
@@ -143,35 +143,65 @@ def build(
   operations = tuple(resolved["augment"])
   augment.check(operations, height, width)
   indices, num_batches = _batch_indices(
-      len(mine), batch_size, seed if train else None, start)
+    len(mine), batch_size, seed if train else None, start
+  )
   rows = batch_size // process_count
-  batches = indices.map(_Read(
-      source, mine, resolved["history"], statistics,
-      resolved["missing"] == "mask", frame,
+  batches = indices.map(
+    _Read(
+      source,
+      mine,
+      resolved["history"],
+      statistics,
+      resolved["missing"] == "mask",
+      frame,
       slice(process_index * rows, (process_index + 1) * rows),
-      operations if train else (), seed, days, every, targets, boundary))
+      operations if train else (),
+      seed,
+      days,
+      every,
+      targets,
+      boundary,
+    )
+  )
   return Split(
-      batches=_prefetched(batches, **resolved["loader"]),
-      num_examples=len(mine),
-      num_batches=num_batches,
-      statistics=statistics,
-      coordinates=labels.coordinates(source, resolved["horizon"]),
-      # Named as in the whole split, whatever is read of it.
-      labels=labels.labels(source, whole, resolved["history"]).isel(
-          sample=slice(None, None, every)),
-      example_shape={"inputs": (resolved["history"], *frame),
-                     "targets": (resolved["horizon"], *frame)},
-      calendar_sizes=days.sizes,
-      calendar_names=days.columns,
-      forcing_statistics=boundary.statistics if boundary else None)
+    batches=_prefetched(batches, **resolved["loader"]),
+    num_examples=len(mine),
+    num_batches=num_batches,
+    statistics=statistics,
+    coordinates=labels.coordinates(source, resolved["horizon"]),
+    # Named as in the whole split, whatever is read of it.
+    labels=labels.labels(source, whole, resolved["history"]).isel(
+      sample=slice(None, None, every)
+    ),
+    example_shape={
+      "inputs": (resolved["history"], *frame),
+      "targets": (resolved["horizon"], *frame),
+    },
+    calendar_sizes=days.sizes,
+    calendar_names=days.columns,
+    forcing_statistics=boundary.statistics if boundary else None,
+  )
 
 
 class _Read:
   """Reads this process's rows of a batch of window numbers."""
 
   def __init__(
-      self, store, cut, history, statistics, mask, frame, rows, operations,
-      seed, days, every, targets, boundary):
+    self,
+    store,
+    cut,
+    history,
+    statistics,
+    mask,
+    frame,
+    rows,
+    operations,
+    seed,
+    days,
+    every,
+    targets,
+    boundary,
+  ):
     self._store = store
     self._windows = cut
     self._history = history
@@ -191,8 +221,7 @@ class _Read:
     index, valid, position = (part[self._rows] for part in batch)
     cut, history, size = self._windows, self._history, len(index)
     inputs = np.empty((size, history, *self._frame), np.float32)
-    targets = np.empty(
-        (size, self._length - history, *self._frame), np.float32)
+    targets = np.empty((size, self._length - history, *self._frame), np.float32)
     time = np.empty((size, cut.length), np.int64)
     columns = self._calendar.columns
     days = np.empty((size, cut.length, len(columns)), np.int32)
@@ -206,7 +235,7 @@ class _Read:
         known.append(self._moved(self._known(sequence, start), place))
       inputs[row], targets[row] = frames[:history], frames[history:]
       if self._timed:
-        time[row] = self._store.times(sequence)[start:start + cut.length]
+        time[row] = self._store.times(sequence)[start : start + cut.length]
       if columns:
         days[row] = self._calendar.frames(sequence, start, start + cut.length)
     observed = []
@@ -219,9 +248,12 @@ class _Read:
       if self._mask:
         part[~finite] = 0
         observed.append(finite)
-    result = {"inputs": inputs, "targets": targets,
-              "index": (index * self._every).astype(np.int32),
-              "valid": valid}
+    result = {
+      "inputs": inputs,
+      "targets": targets,
+      "index": (index * self._every).astype(np.int32),
+      "valid": valid,
+    }
     if self._mask:
       result["mask"] = np.concatenate(observed, axis=1)
     if self._timed:
@@ -243,16 +275,18 @@ class _Read:
     frames = self._forcings.read(sequence, start, start + self._windows.length)
     finite = np.isfinite(frames)
     if not self._mask and not finite.all():
-      raise training.not_finite(
-          self._forcings.store, sequence, start, finite)
+      raise training.not_finite(self._forcings.store, sequence, start, finite)
     return np.where(finite, frames, np.float32(0))
 
   def _complain(self, index, first, finite):
     row = int(np.argwhere(~finite)[0, 0])
     window = index[row]
     raise training.not_finite(
-        self._store, int(self._windows.sequence[window]),
-        first + int(self._windows.start[window]), finite[row])
+      self._store,
+      int(self._windows.sequence[window]),
+      first + int(self._windows.start[window]),
+      finite[row],
+    )
 
 
 class _InOrder:
@@ -313,25 +347,30 @@ def _batch_indices(num_examples, batch_size, seed, start):
 
 def _prefetched(batches, threads: int, prefetch: int, workers: int):
   options_ = grain.ReadOptions(
-      num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
+    num_threads=threads, prefetch_buffer_size=prefetch if threads else 0
+  )
   result = batches.to_iter_dataset(options_)
   if workers:
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags.
       flags.FLAGS.mark_as_parsed()
-    result = result.mp_prefetch(grain.MultiprocessingOptions(
-        num_workers=workers, per_worker_buffer_size=max(prefetch, 1)))
+    result = result.mp_prefetch(
+      grain.MultiprocessingOptions(
+        num_workers=workers, per_worker_buffer_size=max(prefetch, 1)
+      )
+    )
   return result
 
 
-def _check(
-    resolved, batch_size, process_index, process_count, start, seed, every):
+def _check(resolved, batch_size, process_index, process_count, start, seed, every):
   if batch_size < 1 or batch_size % process_count:
     raise errors.DataError(
-        f"A global batch of {batch_size} cannot be shared by {process_count} "
-        "processes; expected a multiple. Change the batch size.")
+      f"A global batch of {batch_size} cannot be shared by {process_count} "
+      "processes; expected a multiple. Change the batch size."
+    )
   if not 0 <= process_index < process_count:
     raise errors.DataError(
-        f"process_index={process_index}; expected 0 to {process_count - 1}.")
+      f"process_index={process_index}; expected 0 to {process_count - 1}."
+    )
   for name, value in (("start", start), ("seed", seed)):
     if value < 0:
       raise errors.DataError(f"{name}={value}; expected a number from 0.")
@@ -339,9 +378,13 @@ def _check(
     raise errors.DataError(f"every={every!r}; expected a number from 1.")
   training.check(resolved)
   if resolved["missing"] not in ("error", "mask"):
-    raise errors.unknown("treatment of missing values (data.missing)",
-                         resolved["missing"], ("error", "mask"))
+    raise errors.unknown(
+      "treatment of missing values (data.missing)",
+      resolved["missing"],
+      ("error", "mask"),
+    )
   for key, value in resolved["loader"].items():
     if not isinstance(value, int) or value < 0:
       raise errors.DataError(
-          f"data.loader.{key}={value!r}; expected a whole number from 0.")
+        f"data.loader.{key}={value!r}; expected a whole number from 0."
+      )

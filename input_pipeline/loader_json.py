@@ -60,8 +60,7 @@ def make(
     )
   if train_ratio + val_ratio > 1 + 1e-9:
     raise DataError(
-      f"train_ratio {train_ratio} and val_ratio {val_ratio} add up to more "
-      "than 1."
+      f"train_ratio {train_ratio} and val_ratio {val_ratio} add up to more than 1."
     )
   random = np.random.RandomState(seed)
   samples = frame_lists.list_samples(
@@ -96,9 +95,7 @@ def make(
 
 
 def write(
-  data_path: str | os.PathLike,
-  output: str | os.PathLike | None = None,
-  **options,
+  data_path: str | os.PathLike, output: str | os.PathLike | None = None, **options
 ) -> pathlib.Path:
   """Writes the loader JSON of a directory, whole or not at all.
 
@@ -135,9 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prog="python -m input_pipeline.loader_json",
     description="Writes a loader JSON: samples of a directory, in splits.",
   )
-  parser.add_argument(
-    "--data_path", required=True, help="directory of sample folders"
-  )
+  parser.add_argument("--data_path", required=True, help="directory of sample folders")
   parser.add_argument("--train_ratio", type=float, default=0.7)
   parser.add_argument("--val_ratio", type=float, default=0.15)
   parser.add_argument("--seed", type=int, default=0)

@@ -3,6 +3,7 @@
 forward: y = (f(x) - offset) / scale, with f(x) = x or log(1 + x);
 inverse: x = f^-1(y * scale + offset). One offset and scale per channel.
 """
+
 import dataclasses
 import json
 import warnings
@@ -36,6 +37,7 @@ class Statistics:
     missing_share: [C] share of missing values, 0 to 1.
     count: [C] int64, number of observed values.
   """
+
   variables: tuple[str, ...]
   transform: str
   kind: str
@@ -50,29 +52,43 @@ class Statistics:
 
   def to_json(self) -> str:
     """A JSON text that `from_json` turns into equal statistics."""
-    return json.dumps({
+    return json.dumps(
+      {
         field.name: (value.tolist() if isinstance(value, np.ndarray) else value)
         for field in dataclasses.fields(self)
         for value in [getattr(self, field.name)]
-    }, indent=2)
+      },
+      indent=2,
+    )
 
   @classmethod
   def from_json(cls, text: str) -> "Statistics":
     """Statistics from what `to_json` wrote."""
     values = json.loads(text)
-    arrays = {name: np.asarray(values[name], dtype) for name, dtype in (
-        ("offset", np.float32), ("scale", np.float32), ("mean", np.float64),
-        ("std", np.float64), ("minimum", np.float64), ("maximum", np.float64),
-        ("missing_share", np.float64), ("count", np.int64))}
+    arrays = {
+      name: np.asarray(values[name], dtype)
+      for name, dtype in (
+        ("offset", np.float32),
+        ("scale", np.float32),
+        ("mean", np.float64),
+        ("std", np.float64),
+        ("minimum", np.float64),
+        ("maximum", np.float64),
+        ("missing_share", np.float64),
+        ("count", np.int64),
+      )
+    }
     variables = tuple(values["variables"])
     for name, array in arrays.items():
       if array.shape != (len(variables),) or not np.isfinite(array).all():
         raise errors.DataError(
-            f"Statistics with {name}={values[name]!r}; expected a finite "
-            f"number for each of {', '.join(variables)}.")
+          f"Statistics with {name}={values[name]!r}; expected a finite "
+          f"number for each of {', '.join(variables)}."
+        )
     if (arrays["scale"] <= 0).any():
       raise errors.DataError(
-          f"Statistics with scale={values['scale']!r}; expected numbers > 0.")
+        f"Statistics with scale={values['scale']!r}; expected numbers > 0."
+      )
     return cls(variables, values["transform"], values["kind"], **arrays)
 
 
@@ -114,12 +130,12 @@ def forward_in_place(statistics: Statistics, x: np.ndarray) -> None:
 
 
 def compute(
-    chunks: Iterable[np.ndarray],
-    variables: Sequence[str],
-    *,
-    kind: str,
-    transform: str,
-    ddof: int = 0,
+  chunks: Iterable[np.ndarray],
+  variables: Sequence[str],
+  *,
+  kind: str,
+  transform: str,
+  ddof: int = 0,
 ) -> Statistics:
   """Streams over frames and accumulates in float64.
 
@@ -161,23 +177,24 @@ def compute(
       if transform == "log1p":
         if x.min() <= -1:
           raise errors.DataError(
-              f"data.transform='log1p' needs values above -1, but variable "
-              f"{variables[c]!r} goes down to {x.min():g}. Set "
-              "data.transform='identity' or choose other data.variables.")
+            f"data.transform='log1p' needs values above -1, but variable "
+            f"{variables[c]!r} goes down to {x.min():g}. Set "
+            "data.transform='identity' or choose other data.variables."
+          )
         x = np.log1p(x)
       delta = x.mean() - mean[c]
       merged = count[c] + x.size
-      square[c] += (np.square(x - x.mean()).sum()
-                    + delta**2 * count[c] * x.size / merged)
+      square[c] += np.square(x - x.mean()).sum() + delta**2 * count[c] * x.size / merged
       mean[c] += delta * x.size / merged
       count[c] = merged
       minimum[c] = min(minimum[c], x.min())
       maximum[c] = max(maximum[c], x.max())
   for c in np.flatnonzero(count == 0):
     raise errors.DataError(
-        f"Variable {variables[c]!r} has no observed value in the training "
-        f"split ({total} values, all missing). Expected at least one: check "
-        "data.variables, data.split and the missing-value code of the file.")
+      f"Variable {variables[c]!r} has no observed value in the training "
+      f"split ({total} values, all missing). Expected at least one: check "
+      "data.variables, data.split and the missing-value code of the file."
+    )
   std = np.sqrt(square / np.maximum(count - ddof, 1))
   offset, scale = np.zeros(channels), np.ones(channels)
   if kind == "standard":
@@ -190,11 +207,21 @@ def compute(
   for c in np.flatnonzero(constant):
     if kind != "none":
       warnings.warn(
-          f"Variable {variables[c]!r} is constant ({minimum[c]:g}) in the "
-          "training split; it is normalised with scale 1.", stacklevel=2)
+        f"Variable {variables[c]!r} is constant ({minimum[c]:g}) in the "
+        "training split; it is normalised with scale 1.",
+        stacklevel=2,
+      )
   scale = np.where(constant, 1.0, scale)
   return Statistics(
-      variables=tuple(variables), transform=transform, kind=kind,
-      offset=offset.astype(np.float32), scale=scale.astype(np.float32),
-      mean=mean, std=std, minimum=minimum, maximum=maximum,
-      missing_share=1 - count / max(total, 1), count=count)
+    variables=tuple(variables),
+    transform=transform,
+    kind=kind,
+    offset=offset.astype(np.float32),
+    scale=scale.astype(np.float32),
+    mean=mean,
+    std=std,
+    minimum=minimum,
+    maximum=maximum,
+    missing_share=1 - count / max(total, 1),
+    count=count,
+  )

@@ -1,4 +1,5 @@
 """The keys of a data config: what is accepted, and the defaults."""
+
 import copy
 import hashlib
 import inspect
@@ -11,39 +12,39 @@ from input_pipeline import errors, stores
 # Keys of every data config besides the store's own. A value that is a dict is
 # itself checked key by key.
 COMMON = {
-    "store": "",
-    "history": 10,  # Frames given.
-    "horizon": 10,  # Frames to forecast.
-    "stride": 1,  # Frames between the starts of neighbouring windows.
-    "normalise": "standard",  # "none", "standard" or "range".
-    "transform": "identity",  # "identity" or "log1p", before normalising.
-    "missing": "error",  # "error", or "mask": missing is 0 and masked.
-    "augment": (),  # Random symmetries in training; see augment.py.
-    # Read with every frame, as whole numbers: "slot_of_day", "day_of_week",
-    # "month", "hour_of_day", "day_of_year".
-    "calendar": (),
-    "slots_per_day": 0,  # 0: by the time step; else counted by frame number.
-    # Fields known in advance, never forecast: names, and the path of their
-    # store if it is not that of the data.
-    "forcings": {"variables": (), "path": ""},
-    "statistics": {
-        "frames": "all",  # Of the training windows, or "history": their first.
-        "ddof": 0,  # Deviations divide by the number of values less this.
-    },
-    "split": {
-        "by": "auto",  # Or "time", "sample", "event", "window", "ranges".
-        "fractions": (0.7, 0.15, 0.15),  # Train, validation, test.
-        "seed": 0,  # Of the random split by sample or event.
-        "boundaries": (),  # First dates of validation and test, by time.
-        "ranges": {},  # {split: ((sample id, first or None, stop or None),)}.
-    },
-    "cache": "auto",  # "auto", "memory", "disk" or "none".
-    "memory_limit_gib": 2.0,  # "auto" keeps less than this in memory.
-    "loader": {
-        "threads": 1,  # Batches made at the same time, in each process.
-        "prefetch": 4,  # Batches made ahead.
-        "workers": 0,  # Worker processes; 0 reads in this process.
-    },
+  "store": "",
+  "history": 10,  # Frames given.
+  "horizon": 10,  # Frames to forecast.
+  "stride": 1,  # Frames between the starts of neighbouring windows.
+  "normalise": "standard",  # "none", "standard" or "range".
+  "transform": "identity",  # "identity" or "log1p", before normalising.
+  "missing": "error",  # "error", or "mask": missing is 0 and masked.
+  "augment": (),  # Random symmetries in training; see augment.py.
+  # Read with every frame, as whole numbers: "slot_of_day", "day_of_week",
+  # "month", "hour_of_day", "day_of_year".
+  "calendar": (),
+  "slots_per_day": 0,  # 0: by the time step; else counted by frame number.
+  # Fields known in advance, never forecast: names, and the path of their
+  # store if it is not that of the data.
+  "forcings": {"variables": (), "path": ""},
+  "statistics": {
+    "frames": "all",  # Of the training windows, or "history": their first.
+    "ddof": 0,  # Deviations divide by the number of values less this.
+  },
+  "split": {
+    "by": "auto",  # Or "time", "sample", "event", "window", "ranges".
+    "fractions": (0.7, 0.15, 0.15),  # Train, validation, test.
+    "seed": 0,  # Of the random split by sample or event.
+    "boundaries": (),  # First dates of validation and test, by time.
+    "ranges": {},  # {split: ((sample id, first or None, stop or None),)}.
+  },
+  "cache": "auto",  # "auto", "memory", "disk" or "none".
+  "memory_limit_gib": 2.0,  # "auto" keeps less than this in memory.
+  "loader": {
+    "threads": 1,  # Batches made at the same time, in each process.
+    "prefetch": 4,  # Batches made ahead.
+    "workers": 0,  # Worker processes; 0 reads in this process.
+  },
 }
 # Constructor parameters that build() fills in itself.
 _GIVEN = ("self", "cache_dir")
@@ -52,8 +53,11 @@ _GIVEN = ("self", "cache_dir")
 def store_defaults(name: str) -> dict[str, Any]:
   """The keys of one store and their defaults: its constructor's parameters."""
   parameters = inspect.signature(stores.load(name)).parameters.values()
-  return {p.name: None if p.default is p.empty else p.default
-          for p in parameters if p.name not in _GIVEN}
+  return {
+    p.name: None if p.default is p.empty else p.default
+    for p in parameters
+    if p.name not in _GIVEN
+  }
 
 
 def defaults(store: str) -> dict[str, Any]:
@@ -86,18 +90,20 @@ def resolve(data_config: Mapping[str, Any]) -> dict[str, Any]:
   given = _plain(data_config)
   if not given.get("store"):
     raise errors.DataError(
-        "data.store is not set; expected one of "
-        f"{', '.join(sorted(stores.STORES))}.")
+      f"data.store is not set; expected one of {', '.join(sorted(stores.STORES))}."
+    )
   resolved = defaults(given["store"])
   for key, value in given.items():
     if key not in resolved:
       raise errors.unknown(
-          f"key data.{key} for store {given['store']!r}", key, resolved)
+        f"key data.{key} for store {given['store']!r}", key, resolved
+      )
     if key in COMMON and isinstance(COMMON[key], dict):
       if not isinstance(value, dict):
         raise errors.DataError(
-            f"data.{key}={value!r}; expected a dict with the keys "
-            f"{', '.join(COMMON[key])}.")
+          f"data.{key}={value!r}; expected a dict with the keys "
+          f"{', '.join(COMMON[key])}."
+        )
       for inner in value:
         if inner not in COMMON[key]:
           raise errors.unknown(f"key data.{key}.{inner}", inner, COMMON[key])

@@ -1,4 +1,5 @@
 """The frames of the training split, and what is computed from all of them."""
+
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +15,7 @@ _CHUNK = 32  # Frames read at a time.
 _CUTTING = ("history", "horizon", "stride")
 
 
-def open_store(
-    resolved: Mapping[str, Any], cache_dir: str | None
-) -> base.Store:
+def open_store(resolved: Mapping[str, Any], cache_dir: str | None) -> base.Store:
   """The store of a resolved data config, or its copy in memory or on disk."""
   store = stores.load(resolved["store"])
   given = options.store_options(resolved)
@@ -34,17 +33,14 @@ def check(resolved: Mapping[str, Any]) -> None:
   """Raises DataError for settings of the statistics that are out of range."""
   frames, ddof = (resolved["statistics"][key] for key in ("frames", "ddof"))
   if frames not in FRAMES:
-    raise errors.unknown(
-        "choice of frames (data.statistics.frames)", frames, FRAMES)
+    raise errors.unknown("choice of frames (data.statistics.frames)", frames, FRAMES)
   if ddof not in (0, 1):
     raise errors.DataError(
-        f"data.statistics.ddof={ddof!r}; expected 0 (of a population) or 1 "
-        "(of a sample).")
+      f"data.statistics.ddof={ddof!r}; expected 0 (of a population) or 1 (of a sample)."
+    )
 
 
-def runs(
-    store: base.Store, resolved: Mapping[str, Any]
-) -> list[tuple[int, int, int]]:
+def runs(store: base.Store, resolved: Mapping[str, Any]) -> list[tuple[int, int, int]]:
   """The training frames, each once, in pieces without a gap in time.
 
   All frames of the training windows, or with data.statistics.frames="history"
@@ -59,8 +55,7 @@ def runs(
   dated = not any(axis is None for axis in axes)
   step = windows.common_step(axes) if dated else None
   found = []
-  for sequence, first, stop in cut.frames(
-      resolved["history"] if history else None):
+  for sequence, first, stop in cut.frames(resolved["history"] if history else None):
     pieces = [(0, stop - first)]
     if step:
       pieces = windows.segments(axes[sequence][first:stop], step)
@@ -69,9 +64,7 @@ def runs(
 
 
 def chunks(
-    store: base.Store,
-    pieces: Sequence[tuple[int, int, int]],
-    checked: bool,
+  store: base.Store, pieces: Sequence[tuple[int, int, int]], checked: bool
 ) -> Iterator[tuple[int, int, np.ndarray]]:
   """The frames of `runs`, a few at a time.
 
@@ -93,21 +86,26 @@ def chunks(
 
 
 def not_finite(
-    store: base.Store, sequence: int, start: int, finite: np.ndarray
+  store: base.Store, sequence: int, start: int, finite: np.ndarray
 ) -> errors.DataError:
   """The error for frames from `start` on, of which finite says what is good."""
   frame, row, column, channel = np.argwhere(~finite)[0].tolist()
   return errors.DataError(
-      f"{store.location(sequence)}, frame {start + frame}, variable "
-      f"{store.variables[channel].name!r}: a missing or infinite value at row "
-      f"{row}, column {column} (or one that data.transform cannot take). "
-      "Expected finite numbers; set data.missing='mask' to train and score "
-      "with missing values left out.")
+    f"{store.location(sequence)}, frame {start + frame}, variable "
+    f"{store.variables[channel].name!r}: a missing or infinite value at row "
+    f"{row}, column {column} (or one that data.transform cannot take). "
+    "Expected finite numbers; set data.missing='mask' to train and score "
+    "with missing values left out."
+  )
 
 
 def kept_path(
-    kind: str, ending: str, store: base.Store, resolved: Mapping[str, Any],
-    cache_dir: str | None, *parts: Any,
+  kind: str,
+  ending: str,
+  store: base.Store,
+  resolved: Mapping[str, Any],
+  cache_dir: str | None,
+  *parts: Any,
 ) -> str | None:
   """Where a result of the training frames is kept, None without a folder.
 
@@ -122,17 +120,22 @@ def kept_path(
   if not cache_dir:
     return None
   name = options.digest(
-      resolved["store"], options.store_options(resolved),
-      cache.files_state(store), cutting(resolved), resolved["missing"],
-      resolved["statistics"], *parts)
+    resolved["store"],
+    options.store_options(resolved),
+    cache.files_state(store),
+    cutting(resolved),
+    resolved["missing"],
+    resolved["statistics"],
+    *parts,
+  )
   return os.path.join(os.path.abspath(cache_dir), f"{kind}-{name}.{ending}")
 
 
 def compute_statistics(
-    store: base.Store,
-    resolved: Mapping[str, Any],
-    cache_dir: str | None,
-    frames_of: base.Store | None = None,
+  store: base.Store,
+  resolved: Mapping[str, Any],
+  cache_dir: str | None,
+  frames_of: base.Store | None = None,
 ) -> normalise.Statistics:
   """Statistics of the training split, kept as JSON in cache_dir.
 
@@ -144,29 +147,37 @@ def compute_statistics(
       same.
   """
   frames_of = frames_of or store
-  path = kept_path("statistics", "json", store, resolved, cache_dir,
-                   resolved["normalise"], resolved["transform"],
-                   *cache.files_state(frames_of))
+  path = kept_path(
+    "statistics",
+    "json",
+    store,
+    resolved,
+    cache_dir,
+    resolved["normalise"],
+    resolved["transform"],
+    *cache.files_state(frames_of),
+  )
   if path and os.path.exists(path):
     with open(path, encoding="utf-8") as file:
       return normalise.Statistics.from_json(file.read())
-  frames = chunks(
-      store, runs(frames_of, resolved), resolved["missing"] == "error")
+  frames = chunks(store, runs(frames_of, resolved), resolved["missing"] == "error")
   statistics = normalise.compute(
-      (part for _, _, part in frames),
-      [variable.name for variable in store.variables],
-      kind=resolved["normalise"], transform=resolved["transform"],
-      ddof=resolved["statistics"]["ddof"])
+    (part for _, _, part in frames),
+    [variable.name for variable in store.variables],
+    kind=resolved["normalise"],
+    transform=resolved["transform"],
+    ddof=resolved["statistics"]["ddof"],
+  )
   if path:
     cache.write_text(path, statistics.to_json())
   return statistics
 
 
 def training_series(
-    data_config: Mapping[str, Any],
-    *,
-    statistics: normalise.Statistics | None = None,
-    cache_dir: str | os.PathLike | None = None,
+  data_config: Mapping[str, Any],
+  *,
+  statistics: normalise.Statistics | None = None,
+  cache_dir: str | os.PathLike | None = None,
 ) -> list[np.ndarray]:
   """The normalised training frames as whole series, in memory.
 
@@ -193,15 +204,13 @@ def training_series(
   if statistics is None:
     statistics = compute_statistics(store, resolved, cache_dir)
   check_statistics(statistics, store)
-  height, width = (store.space.sizes[d]
-                   for d in store.space.attrs["spatial_dims"])
+  height, width = (store.space.sizes[d] for d in store.space.attrs["spatial_dims"])
   series = []
   for piece in runs(store, resolved):
     sequence, first, stop = piece
-    whole = np.empty(
-        (stop - first, height, width, len(store.variables)), np.float32)
+    whole = np.empty((stop - first, height, width, len(store.variables)), np.float32)
     for _, low, frames in chunks(store, [piece], checked=False):
-      part = whole[low - first:low - first + len(frames)]
+      part = whole[low - first : low - first + len(frames)]
       part[...] = frames
       normalise.forward_in_place(statistics, part)
       finite = np.isfinite(part)
@@ -213,14 +222,13 @@ def training_series(
 
 
 def check_statistics(
-    statistics: normalise.Statistics,
-    store: base.Store,
-    key: str = "data.variables",
+  statistics: normalise.Statistics, store: base.Store, key: str = "data.variables"
 ) -> None:
   """Raises DataError for statistics of other variables than the store's."""
   names = tuple(variable.name for variable in store.variables)
   if statistics.variables != names:
     raise errors.DataError(
-        f"The statistics are of the variables {', '.join(statistics.variables)}"
-        f", but the data have {', '.join(names)}. Change {key}, or "
-        "train in another work directory.")
+      f"The statistics are of the variables {', '.join(statistics.variables)}"
+      f", but the data have {', '.join(names)}. Change {key}, or "
+      "train in another work directory."
+    )

@@ -5,6 +5,7 @@ time, the end of a sequence or the border of a split, so no frame is seen by
 two splits; only the rule "window", made to repeat published numbers, lets the
 last windows of one split share frames with the first ones of the next.
 """
+
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +20,15 @@ RULES = ("auto", "time", "sample", "event", "window", "ranges")
 # A step counts as regular within this share of the usual step: calendar
 # months (28 to 31 days) and years are regular, a lost frame is not.
 _TOLERANCE = 0.2
-_LABELS = {"train": "train", "training": "train", "val": "validation",
-           "valid": "validation", "validation": "validation", "test": "test",
-           "testing": "test"}
+_LABELS = {
+  "train": "train",
+  "training": "train",
+  "val": "validation",
+  "valid": "validation",
+  "validation": "validation",
+  "test": "test",
+  "testing": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +40,7 @@ class Windows:
     start: int32 [N], its first frame.
     length: frames in a window (history + horizon).
   """
+
   sequence: np.ndarray
   start: np.ndarray
   length: int
@@ -53,8 +61,9 @@ class Windows:
     """
     length = self.length if length is None else length
     runs = []
-    for sequence, start in sorted(zip(self.sequence.tolist(),
-                                      self.start.tolist(), strict=True)):
+    for sequence, start in sorted(
+      zip(self.sequence.tolist(), self.start.tolist(), strict=True)
+    ):
       stop = start + length
       if runs and runs[-1][0] == sequence and start <= runs[-1][2]:
         runs[-1][2] = max(stop, runs[-1][2])
@@ -92,8 +101,11 @@ def continued(times: np.ndarray, frames: int) -> np.ndarray:
   dates = times.astype("datetime64[s]")
   months = dates.astype("datetime64[M]")
   into = dates - months
-  if len(times) > 1 and (np.diff(months.astype(np.int64)) == 1).all() and (
-      into == into[-1]).all():
+  if (
+    len(times) > 1
+    and (np.diff(months.astype(np.int64)) == 1).all()
+    and (into == into[-1]).all()
+  ):
     later = months[-1] + np.arange(1, frames + 1) + into[-1]
     seconds = later.astype("datetime64[s]").astype(np.int64)
     return np.concatenate([times, seconds])
@@ -102,18 +114,18 @@ def continued(times: np.ndarray, frames: int) -> np.ndarray:
 
 
 def make(
-    store: base.Store,
-    split: str,
-    *,
-    history: int,
-    horizon: int,
-    stride: int = 1,
-    by: str = "auto",
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    seed: int = 0,
-    boundaries: Sequence[str | int] = (),
-    ranges: Mapping[str, Any] | None = None,
-    beyond: int = 0,
+  store: base.Store,
+  split: str,
+  *,
+  history: int,
+  horizon: int,
+  stride: int = 1,
+  by: str = "auto",
+  fractions: Sequence[float] = (0.7, 0.15, 0.15),
+  seed: int = 0,
+  boundaries: Sequence[str | int] = (),
+  ranges: Mapping[str, Any] | None = None,
+  beyond: int = 0,
 ) -> Windows:
   """The windows of one split of a store.
 
@@ -152,17 +164,26 @@ def make(
   if by not in RULES:
     raise errors.unknown("split rule (data.split.by)", by, RULES)
   for key, value, least in (
-      ("history", history, 1), ("horizon", horizon, 1), ("stride", stride, 1),
-      ("split.seed", seed, 0)):
+    ("history", history, 1),
+    ("horizon", horizon, 1),
+    ("stride", stride, 1),
+    ("split.seed", seed, 0),
+  ):
     if not isinstance(value, int) or value < least:
       raise errors.DataError(
-          f"data.{key}={value!r}; expected a whole number of at least {least}.")
+        f"data.{key}={value!r}; expected a whole number of at least {least}."
+      )
   numbers = all(isinstance(share, (int, float)) for share in fractions)
-  if (len(fractions) != 3 or not numbers or min(fractions) < 0
-      or not 0 < sum(fractions) <= 1 + 1e-6):
+  if (
+    len(fractions) != 3
+    or not numbers
+    or min(fractions) < 0
+    or not 0 < sum(fractions) <= 1 + 1e-6
+  ):
     raise errors.DataError(
-        f"data.split.fractions={tuple(fractions)}; expected three shares for "
-        "train, validation and test, each at least 0, with a sum of at most 1.")
+      f"data.split.fractions={tuple(fractions)}; expected three shares for "
+      "train, validation and test, each at least 0, with a sum of at most 1."
+    )
   by = _rule(store, by, boundaries, ranges)
   axes = _time_axes(store)
   step = common_step(axes) if axes else None
@@ -173,17 +194,19 @@ def make(
   elif by == "window":
     if beyond:
       raise errors.DataError(
-          "Windows beyond the end of the data (forecast.beyond) have no share "
-          "in data.split.by='window'. Cut by 'time' or 'ranges'.")
+        "Windows beyond the end of the data (forecast.beyond) have no share "
+        "in data.split.by='window'. Cut by 'time' or 'ranges'."
+      )
     parts = [(i, 0, store.length(i)) for i in range(store.num_sequences)]
   else:
     parts = _parts_by_sequence(store, split, by, fractions, seed)
   if not parts:
     raise errors.DataError(
-        f"The {split} split gets none of the {store.num_sequences} sequences "
-        f"(data.split.by={by!r}). Change data.split.fractions or "
-        "data.split.ranges, or the split labels in the data "
-        "(data.split_variable).")
+      f"The {split} split gets none of the {store.num_sequences} sequences "
+      f"(data.split.by={by!r}). Change data.split.fractions or "
+      "data.split.ranges, or the split labels in the data "
+      "(data.split_variable)."
+    )
   length, longest, available = history + horizon, 0, 0
   sequences, starts = [], []
   for sequence, low, high in parts:
@@ -204,17 +227,19 @@ def make(
     starts.append(found.astype(np.int32))
   if available and not sum(map(len, starts)):
     raise errors.DataError(
-        f"The {split} split gets none of the {available} windows: "
-        f"data.split.fractions={tuple(fractions)} of those of each sequence "
-        "round to 0. Change data.split.fractions or data.split.by.")
+      f"The {split} split gets none of the {available} windows: "
+      f"data.split.fractions={tuple(fractions)} of those of each sequence "
+      "round to 0. Change data.split.fractions or data.split.by."
+    )
   if not available:
     raise errors.DataError(
-        f"Too few frames for a window: the {split} split has {len(parts)} "
-        f"{'ranges' if by == 'ranges' else 'sequences'} with at most {longest} "
-        f"frames in a row, but data.history={history} and data.horizon="
-        f"{horizon} need {length}. Make them smaller, or give the split more "
-        "data with data.split.fractions, data.split.boundaries or "
-        "data.split.ranges.")
+      f"Too few frames for a window: the {split} split has {len(parts)} "
+      f"{'ranges' if by == 'ranges' else 'sequences'} with at most {longest} "
+      f"frames in a row, but data.history={history} and data.horizon="
+      f"{horizon} need {length}. Make them smaller, or give the split more "
+      "data with data.split.fractions, data.split.boundaries or "
+      "data.split.ranges."
+    )
   return Windows(np.concatenate(sequences), np.concatenate(starts), length)
 
 
@@ -226,12 +251,14 @@ def _rule(store, by, boundaries, ranges) -> str:
       by = "ranges"
     elif store.num_sequences > 1 and not boundaries:
       by = "event" if store.has_events else "sample"
-  for key, value, rule in (("boundaries", boundaries, "time"),
-                           ("ranges", ranges, "ranges")):
+  for key, value, rule in (
+    ("boundaries", boundaries, "time"),
+    ("ranges", ranges, "ranges"),
+  ):
     if value and by != rule:
       raise errors.DataError(
-          f"data.split.{key}={value!r} needs data.split.by={rule!r}, but it is "
-          f"{by!r}.")
+        f"data.split.{key}={value!r} needs data.split.by={rule!r}, but it is {by!r}."
+      )
   return by
 
 
@@ -254,9 +281,10 @@ def _time_axes(store: base.Store) -> list[np.ndarray]:
     if (np.diff(axis) <= 0).any():
       frame = int(np.flatnonzero(np.diff(axis) <= 0)[0])
       raise errors.DataError(
-          f"{store.location(sequence)}: time does not increase after frame "
-          f"{frame}. Expected a sorted time axis without repeats; change "
-          "data.path or data.select.")
+        f"{store.location(sequence)}: time does not increase after frame "
+        f"{frame}. Expected a sorted time axis without repeats; change "
+        "data.path or data.select."
+      )
   return axes
 
 
@@ -277,16 +305,20 @@ def _parts_by_time(store, axes, split, fractions, boundaries):
       cut = round(len(moments) * float(share))
       edges.append(moments[cut] if cut < len(moments) else np.inf)
   index = SPLITS.index(split)
-  return [(sequence, int(np.searchsorted(axis, edges[index])),
-           int(np.searchsorted(axis, edges[index + 1])))
-          for sequence, axis in enumerate(axes)]
+  return [
+    (
+      sequence,
+      int(np.searchsorted(axis, edges[index])),
+      int(np.searchsorted(axis, edges[index + 1])),
+    )
+    for sequence, axis in enumerate(axes)
+  ]
 
 
 def _edges(boundaries, dated: bool) -> list[int]:
   try:
     if dated:
-      edges = [int(np.datetime64(str(b), "s").astype(np.int64))
-               for b in boundaries]
+      edges = [int(np.datetime64(str(b), "s").astype(np.int64)) for b in boundaries]
     else:
       edges = [int(b) for b in boundaries]
   except ValueError:
@@ -294,8 +326,9 @@ def _edges(boundaries, dated: bool) -> list[int]:
   if len(edges) != 2 or edges[0] > edges[1]:
     kind = "dates like '2017-01-01'" if dated else "frame numbers"
     raise errors.DataError(
-        f"data.split.boundaries={tuple(boundaries)}; expected two {kind} in "
-        "order: the first frame of validation and of test.")
+      f"data.split.boundaries={tuple(boundaries)}; expected two {kind} in "
+      "order: the first frame of validation and of test."
+    )
   return edges
 
 
@@ -303,9 +336,10 @@ def _parts_by_range(store, split, ranges):
   """[(sequence, first, stop)] that the config names, in their order."""
   if not ranges:
     raise errors.DataError(
-        "data.split.by='ranges' needs data.split.ranges, e.g. {'train': "
-        "(('0', 0, 700),), 'validation': (('0', 700, 850),), 'test': (('0', "
-        "850, None),)}.")
+      "data.split.by='ranges' needs data.split.ranges, e.g. {'train': "
+      "(('0', 0, 700),), 'validation': (('0', 700, 850),), 'test': (('0', "
+      "850, None),)}."
+    )
   numbers = {store.sample_id(i): i for i in range(store.num_sequences)}
   parts = {}
   for name, entries in ranges.items():
@@ -316,8 +350,9 @@ def _parts_by_range(store, split, ranges):
     for entry in entries:
       if not _is_range(entry):
         raise errors.DataError(
-            f"{key} has {entry!r}; expected (sample id, first frame, stop "
-            "frame), with None for the first or last end of the sequence.")
+          f"{key} has {entry!r}; expected (sample id, first frame, stop "
+          "frame), with None for the first or last end of the sequence."
+        )
       sample, first, stop = entry
       if str(sample) not in numbers:
         raise errors.unknown(f"sample id in {key}", str(sample), numbers)
@@ -327,24 +362,28 @@ def _parts_by_range(store, split, ranges):
       stop = length if stop is None else stop
       if not 0 <= first < stop <= length:
         raise errors.DataError(
-            f"{key} has {entry!r}, but {store.location(sequence)} has {length} "
-            "frames. Expected 0 <= first frame < stop frame <= their number.")
+          f"{key} has {entry!r}, but {store.location(sequence)} has {length} "
+          "frames. Expected 0 <= first frame < stop frame <= their number."
+        )
       parts[name].append((sequence, first, stop))
   ordered = sorted((part, name) for name in parts for part in parts[name])
-  for (one, name), (other, other_name) in zip(
-      ordered, ordered[1:], strict=False):
+  for (one, name), (other, other_name) in zip(ordered, ordered[1:], strict=False):
     if one[0] == other[0] and other[1] < one[2]:
       raise errors.DataError(
-          f"data.split.ranges: {name} has frames {one[1]} to {one[2]} and "
-          f"{other_name} {other[1]} to {other[2]} of "
-          f"{store.location(one[0])}. Expected no frame twice.")
+        f"data.split.ranges: {name} has frames {one[1]} to {one[2]} and "
+        f"{other_name} {other[1]} to {other[2]} of "
+        f"{store.location(one[0])}. Expected no frame twice."
+      )
   return sorted(parts.get(split, []))
 
 
 def _is_range(entry) -> bool:
-  return (isinstance(entry, (list, tuple)) and len(entry) == 3
-          and isinstance(entry[0], (str, int))
-          and all(v is None or isinstance(v, int) for v in entry[1:]))
+  return (
+    isinstance(entry, (list, tuple))
+    and len(entry) == 3
+    and isinstance(entry[0], (str, int))
+    and all(v is None or isinstance(v, int) for v in entry[1:])
+  )
 
 
 def _parts_by_sequence(store, split, by, fractions, seed):
@@ -353,18 +392,20 @@ def _parts_by_sequence(store, split, by, fractions, seed):
   if any(label is not None for label in labels):
     for label in labels:
       if str(label).lower() not in _LABELS:
-        raise errors.unknown("split label in the data (data.split_variable)",
-                             label, _LABELS)
-    chosen = [i for i, label in enumerate(labels)
-              if _LABELS[str(label).lower()] == split]
+        raise errors.unknown(
+          "split label in the data (data.split_variable)", label, _LABELS
+        )
+    chosen = [
+      i for i, label in enumerate(labels) if _LABELS[str(label).lower()] == split
+    ]
   else:
-    groups = [store.event(i) if by == "event" else i
-              for i in range(store.num_sequences)]
+    groups = [
+      store.event(i) if by == "event" else i for i in range(store.num_sequences)
+    ]
     distinct = list(dict.fromkeys(groups))
     order = np.random.RandomState(seed).permutation(len(distinct))
-    cuts = [0, *(round(len(order) * float(share))
-                 for share in np.cumsum(fractions))]
+    cuts = [0, *(round(len(order) * float(share)) for share in np.cumsum(fractions))]
     index = SPLITS.index(split)
-    mine = {distinct[i] for i in order[cuts[index]:cuts[index + 1]]}
+    mine = {distinct[i] for i in order[cuts[index] : cuts[index + 1]]}
     chosen = [i for i, group in enumerate(groups) if group in mine]
   return [(i, 0, store.length(i)) for i in chosen]

@@ -4,56 +4,49 @@ A config is an `ml_collections.ConfigDict` made by a file in `configs/`. Every
 check that needs no data is made here, before anything is compiled.
 """
 
-import difflib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from stjax import files
+from input_pipeline import files
+from stjax import errors
 
 # The sections that decide what is trained. A work directory holds one run of
 # one such choice; everything else may change from one call to the next.
 _IDENTITY = (
-    "seed",
-    "precision",
-    "global_batch_size",
-    "accumulation_steps",
-    "ema_decay",
-    "num_epochs",
-    "num_steps",
-    "method",
-    "model",
-    "data",
-    "optimizer",
-    "init_from",
-    "frozen",
+  "seed",
+  "precision",
+  "global_batch_size",
+  "accumulation_steps",
+  "ema_decay",
+  "num_epochs",
+  "num_steps",
+  "method",
+  "model",
+  "data",
+  "optimizer",
+  "init_from",
+  "frozen",
 )
 # How the same examples are read does not change which run it is.
 _READING = ("loader", "cache", "memory_limit_gib")
 _PLACES = ("path", "data_dir")  # May move: only the last part counts.
 # Keys that older work directories do not have, with what holds for those.
 _BEFORE = {
-    "data.calendar": [],
-    "data.forcings.variables": [],
-    "data.forcings.path": "",
-    "data.slots_per_day": 0,
-    "data.statistics.frames": "all",
-    "data.statistics.ddof": 0,
+  "data.calendar": [],
+  "data.forcings.variables": [],
+  "data.forcings.path": "",
+  "data.slots_per_day": 0,
+  "data.statistics.frames": "all",
+  "data.statistics.ddof": 0,
 }
 
-_REQUIRED = (
-    *_IDENTITY,
-    "mesh",
-    "checkpoint",
-    "evaluation",
-    "forecast",
-    "log",
-)
+_REQUIRED = (*_IDENTITY, "mesh", "checkpoint", "evaluation", "forecast", "log")
 
 PRECISIONS = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
@@ -61,117 +54,81 @@ CHECKPOINTS = ("best", "latest")
 LAYOUTS = ("stjax", "weatherbench2")  # Of forecast stores.
 # The sections whose keys are the same for every network, method and store.
 _SECTIONS = {
-    "mesh": ("data", "fsdp", "space"),
-    "checkpoint": (
-        "every_epochs",
-        "every_steps",
-        "keep_latest",
-        "keep_best",
-        "best_metric",
-        "best_mode",
-    ),
-    "evaluation": (
-        "every_epochs",
-        "every_steps",
-        "batch_size",
-        "split",
-        "history",
-        "horizon",
-        "checkpoint",
-        "conventions",
-        "data_range",
-        "area_weights",
-        "thresholds",
-        "heatwave",
-        "baselines",
-        "figures",
-        "points",
-        "stride",
-        "validation_stride",
-        "validation_members",
-    ),
-    "evaluation.heatwave": ("quantile", "min_duration"),
-    "forecast": (
-        "split",
-        "checkpoint",
-        "history",
-        "horizon",
-        "members",
-        "member_chunk",
-        "batch_size",
-        "beyond",
-        "lead_chunk",
-        "blow_up",
-        "valid_range",
-        "layout",
-        "sampler",
-    ),
-    "forecast.sampler": (
-        "name",
-        "steps",
-        "eta",
-        "guidance",
-        "temperature",
-    ),
-    "log": ("every_steps", "histograms_every_steps"),
-    "optimizer": (
-        "name",
-        "learning_rate",
-        "weight_decay",
-        "clip_norm",
-        "b1",
-        "b2",
-        "eps",
-        "momentum",
-        "schedule",
-    ),
-    "optimizer.schedule": (
-        "name",
-        "per",
-        "warmup",
-        "warmup_learning_rate",
-        "final_learning_rate",
-        "decay_every",
-        "decay_rate",
-        "milestones",
-        "power",
-        "hold",
-        "pct_start",
-        "div_factor",
-        "final_div_factor",
-        "cycle_momentum",
-    ),
+  "mesh": ("data", "fsdp", "space"),
+  "checkpoint": (
+    "every_epochs",
+    "every_steps",
+    "keep_latest",
+    "keep_best",
+    "best_metric",
+    "best_mode",
+  ),
+  "evaluation": (
+    "every_epochs",
+    "every_steps",
+    "batch_size",
+    "split",
+    "history",
+    "horizon",
+    "checkpoint",
+    "conventions",
+    "data_range",
+    "area_weights",
+    "thresholds",
+    "heatwave",
+    "baselines",
+    "figures",
+    "points",
+    "stride",
+    "validation_stride",
+    "validation_members",
+  ),
+  "evaluation.heatwave": ("quantile", "min_duration"),
+  "forecast": (
+    "split",
+    "checkpoint",
+    "history",
+    "horizon",
+    "members",
+    "member_chunk",
+    "batch_size",
+    "beyond",
+    "lead_chunk",
+    "blow_up",
+    "valid_range",
+    "layout",
+    "sampler",
+  ),
+  "forecast.sampler": ("name", "steps", "eta", "guidance", "temperature"),
+  "log": ("every_steps", "histograms_every_steps"),
+  "optimizer": (
+    "name",
+    "learning_rate",
+    "weight_decay",
+    "clip_norm",
+    "b1",
+    "b2",
+    "eps",
+    "momentum",
+    "schedule",
+  ),
+  "optimizer.schedule": (
+    "name",
+    "per",
+    "warmup",
+    "warmup_learning_rate",
+    "final_learning_rate",
+    "decay_every",
+    "decay_rate",
+    "milestones",
+    "power",
+    "hold",
+    "pct_start",
+    "div_factor",
+    "final_div_factor",
+    "cycle_momentum",
+  ),
 }
-
-
-class ConfigError(ValueError):
-  """A config that cannot be run; the message says which key and why."""
-
-
-def near(name: str, known: Iterable[str]) -> str:
-  """Returns a phrase that lists the known names closest to `name`."""
-  known = sorted(str(k) for k in known)
-  close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-  if close:
-    return f"did you mean {' or '.join(map(repr, close))}? (all: {known})"
-  return f"known: {known}"
-
-
-def check_options(
-    where: str, options: Mapping[str, Any], known: Iterable[str]
-) -> None:
-  """Raises ConfigError if `options` has a key that is not in `known`."""
-  known = set(known)
-  for key in options:
-    if key not in known:
-      raise ConfigError(f"Unknown key {where}.{key}: {near(key, known)}.")
-
-
-def pick(where: str, name: str, table: Mapping[str, Any]) -> Any:
-  """Looks `name` up in a table of registered parts, or raises ConfigError."""
-  if name not in table:
-    raise ConfigError(f"{where}={name!r} is not known: {near(name, table)}.")
-  return table[name]
 
 
 def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -201,66 +158,66 @@ def validate(config: ml_collections.ConfigDict) -> None:
   """
   for key in _REQUIRED:
     if key not in config:
-      raise ConfigError(
-          f"The config has no key {key!r}. Start from configs/base.py, which"
-          " has every key with a default."
+      raise errors.ConfigError(
+        f"The config has no key {key!r}. Start from configs/base.py, which"
+        " has every key with a default."
       )
-  check_options("config", config, _REQUIRED)
+  errors.check_options("config", config, _REQUIRED)
   for name, keys in _SECTIONS.items():
     section = config
     for part in name.split("."):
       section = section[part]
-    check_options(name, section, keys)
+    errors.check_options(name, section, keys)
     for key in keys:
       if key not in section:
-        raise ConfigError(f"The config has no key {name}.{key}.")
+        raise errors.ConfigError(f"The config has no key {name}.{key}.")
   if config.precision not in PRECISIONS:
-    raise ConfigError(
-        f"precision={config.precision!r} is not known:"
-        f" {near(config.precision, PRECISIONS)}."
+    raise errors.ConfigError(
+      f"precision={config.precision!r} is not known:"
+      f" {errors.near(config.precision, PRECISIONS)}."
     )
   for key in ("global_batch_size", "accumulation_steps"):
     _positive(key, config[key])
   if config.global_batch_size % config.accumulation_steps:
-    raise ConfigError(
-        f"global_batch_size={config.global_batch_size} does not divide into"
-        f" accumulation_steps={config.accumulation_steps} equal parts."
+    raise errors.ConfigError(
+      f"global_batch_size={config.global_batch_size} does not divide into"
+      f" accumulation_steps={config.accumulation_steps} equal parts."
     )
   if not 0.0 <= config.ema_decay < 1.0:
-    raise ConfigError(
-        f"ema_decay={config.ema_decay} must be in [0, 1); 0 turns it off."
+    raise errors.ConfigError(
+      f"ema_decay={config.ema_decay} must be in [0, 1); 0 turns it off."
     )
   if config.num_steps <= 0 and config.num_epochs <= 0:
-    raise ConfigError(
-        "Set num_epochs or num_steps to a positive number (num_steps, when"
-        f" positive, wins); got num_epochs={config.num_epochs},"
-        f" num_steps={config.num_steps}."
+    raise errors.ConfigError(
+      "Set num_epochs or num_steps to a positive number (num_steps, when"
+      f" positive, wins); got num_epochs={config.num_epochs},"
+      f" num_steps={config.num_steps}."
     )
   for section in ("method", "model"):
     if "name" not in config[section]:
-      raise ConfigError(f"The config has no key {section}.name.")
+      raise errors.ConfigError(f"The config has no key {section}.name.")
   for name, part in config.frozen.items():
     where = f"frozen.{name}"
     if not isinstance(part, Mapping | ml_collections.ConfigDict):
-      raise ConfigError(f"{where}={part!r} must have keys init_from and model.")
-    check_options(where, part, ("init_from", "model"))
+      raise errors.ConfigError(f"{where}={part!r} must have keys init_from and model.")
+    errors.check_options(where, part, ("init_from", "model"))
     for key in ("init_from", "model"):
       if key not in part:
-        raise ConfigError(f"The config has no key {where}.{key}.")
+        raise errors.ConfigError(f"The config has no key {where}.{key}.")
     if "name" not in part.model:
-      raise ConfigError(f"The config has no key {where}.model.name.")
+      raise errors.ConfigError(f"The config has no key {where}.model.name.")
   for key in ("history", "horizon"):
     if key not in config.data:
-      raise ConfigError(f"The config has no key data.{key}.")
+      raise errors.ConfigError(f"The config has no key data.{key}.")
     _positive(f"data.{key}", config.data[key])
   for section in ("evaluation", "forecast"):
     for key in ("history", "horizon"):
       value, trained = config[section][key], config.data[key]
       needed = trained if (section, key) != ("forecast", "horizon") else 1
       if value and value < needed:
-        raise ConfigError(
-            f"{section}.{key}={value} must be 0 (as trained) or at least"
-            f" {needed} (data.{key}={trained})."
+        raise errors.ConfigError(
+          f"{section}.{key}={value} must be 0 (as trained) or at least"
+          f" {needed} (data.{key}={trained})."
         )
   _positive("evaluation.batch_size", config.evaluation.batch_size)
   _positive("forecast.batch_size", config.forecast.batch_size)
@@ -270,48 +227,45 @@ def validate(config: ml_collections.ConfigDict) -> None:
   ends = tuple(config.forecast.valid_range)
   closed = [end for end in ends if end is not None]
   if ends and not (
-      len(ends) == 2
-      and closed
-      and all(map(math.isfinite, closed))
-      and closed == sorted(set(closed))
+    len(ends) == 2
+    and closed
+    and all(map(math.isfinite, closed))
+    and closed == sorted(set(closed))
   ):
-    raise ConfigError(
-        f"forecast.valid_range={ends} must be empty or (lowest, highest), in"
-        " physical units; None leaves one end open."
+    raise errors.ConfigError(
+      f"forecast.valid_range={ends} must be empty or (lowest, highest), in"
+      " physical units; None leaves one end open."
     )
   for section in ("evaluation", "forecast"):
-    pick(f"{section}.split", config[section].split, dict.fromkeys(SPLITS))
-    pick(
-        f"{section}.checkpoint",
-        config[section].checkpoint,
-        dict.fromkeys(CHECKPOINTS),
+    errors.pick(f"{section}.split", config[section].split, dict.fromkeys(SPLITS))
+    errors.pick(
+      f"{section}.checkpoint", config[section].checkpoint, dict.fromkeys(CHECKPOINTS)
     )
-  pick("forecast.layout", config.forecast.layout, dict.fromkeys(LAYOUTS))
+  errors.pick("forecast.layout", config.forecast.layout, dict.fromkeys(LAYOUTS))
   _positive("checkpoint.keep_latest", config.checkpoint.keep_latest)
   for key in (
-      "checkpoint.keep_best",
-      "checkpoint.every_steps",
-      "checkpoint.every_epochs",
-      "evaluation.every_steps",
-      "evaluation.every_epochs",
-      "evaluation.figures",
-      "evaluation.data_range",
-      "log.every_steps",
-      "log.histograms_every_steps",
-      "forecast.member_chunk",
-      "forecast.lead_chunk",
-      "forecast.blow_up",
-      "optimizer.clip_norm",
-      "optimizer.weight_decay",
+    "checkpoint.keep_best",
+    "checkpoint.every_steps",
+    "checkpoint.every_epochs",
+    "evaluation.every_steps",
+    "evaluation.every_epochs",
+    "evaluation.figures",
+    "evaluation.data_range",
+    "log.every_steps",
+    "log.histograms_every_steps",
+    "forecast.member_chunk",
+    "forecast.lead_chunk",
+    "forecast.blow_up",
+    "optimizer.clip_norm",
+    "optimizer.weight_decay",
   ):
     section, name = key.split(".")
     if not config[section][name] >= 0:
-      raise ConfigError(f"{key}={config[section][name]} must not be negative.")
+      raise errors.ConfigError(f"{key}={config[section][name]} must not be negative.")
   _check_finite(plain(config))
   if config.checkpoint.best_mode not in ("min", "max"):
-    raise ConfigError(
-        f"checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min'"
-        " or 'max'."
+    raise errors.ConfigError(
+      f"checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min' or 'max'."
     )
 
 
@@ -325,12 +279,12 @@ def _check_finite(config: Mapping[str, Any]) -> None:
 
   for key, value in _flatten(config).items():
     if not finite(value):
-      raise ConfigError(f"{key}={value} must be finite.")
+      raise errors.ConfigError(f"{key}={value} must be finite.")
 
 
 def _positive(key: str, value: int) -> None:
   if not value >= 1:
-    raise ConfigError(f"{key}={value} must be at least 1.")
+    raise errors.ConfigError(f"{key}={value} must be at least 1.")
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -353,23 +307,23 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
   config = plain(config)
   chosen = {key: config.get(key) for key in _IDENTITY}
   chosen["data"] = {
-      k: _last_parts(v) if k in _PLACES else v
-      for k, v in (chosen["data"] or {}).items()
-      if k not in _READING
+    k: _last_parts(v) if k in _PLACES else v
+    for k, v in (chosen["data"] or {}).items()
+    if k not in _READING
   }
   if "forcings" in chosen["data"]:
     forcings = chosen["data"]["forcings"]
     place = _last_parts(forcings.get("path", ""))
     chosen["data"]["forcings"] = forcings | {"path": place}
   chosen["frozen"] = {
-      name: part | {"init_from": pathlib.PurePath(part["init_from"]).name}
-      for name, part in (chosen["frozen"] or {}).items()
+    name: part | {"init_from": pathlib.PurePath(part["init_from"]).name}
+    for name, part in (chosen["frozen"] or {}).items()
   }
   return _BEFORE | _flatten(chosen)
 
 
 def claim_workdir(
-    config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> None:
   """Writes config.json into a work directory, or checks the one in it.
 
@@ -386,21 +340,19 @@ def claim_workdir(
     try:
       found = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-      raise ConfigError(
-          f"{path} is not valid JSON ({error}). Restore it or use another"
-          " --workdir."
+      raise errors.ConfigError(
+        f"{path} is not valid JSON ({error}). Restore it or use another --workdir."
       ) from error
     theirs, ours = _identity(found), _identity(config)
     differing = [
-        f"  {key}: {theirs.get(key)!r} in the work directory,"
-        f" {ours.get(key)!r} now"
-        for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key) != ours.get(key)
+      f"  {key}: {theirs.get(key)!r} in the work directory, {ours.get(key)!r} now"
+      for key in sorted(theirs.keys() | ours.keys())
+      if theirs.get(key) != ours.get(key)
     ]
     if differing:
-      raise ConfigError(
-          f"The work directory {path.parent} belongs to another config:\n"
-          + "\n".join(differing)
-          + "\nChoose a new --workdir, or give these keys their old values."
+      raise errors.ConfigError(
+        f"The work directory {path.parent} belongs to another config:\n"
+        + "\n".join(differing)
+        + "\nChoose a new --workdir, or give these keys their old values."
       )
   files.write_json(path, plain(config))

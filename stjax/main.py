@@ -6,30 +6,32 @@ Trains, evaluates and forecasts; any leaf of the config is overridden by
 
 from absl import flags
 
-from stjax import cli, distributed
+from stjax.run import cli, distributed
 
 MODES = ("all", "train", "evaluate", "forecast")
 
 _MODE = flags.DEFINE_enum(
-    "mode", "all", MODES, "What to do; all does one after the other."
+  "mode", "all", MODES, "What to do; all does one after the other."
 )
 
 
 def main() -> None:
   """Runs the modes one after the other."""
   cli.require(
-      "python -m stjax.main --config=configs/simvp_boiling.py --workdir=DIR",
-      cli.CONFIG,
-      cli.WORKDIR,
+    "python -m stjax.main --config=configs/simvp_boiling.py --workdir=DIR",
+    cli.CONFIG,
+    cli.WORKDIR,
   )
   mode = _MODE.value
   distributed.initialise()
   # Only now: these touch the devices.
-  from stjax import build as build_lib
   from stjax import evaluate, forecast, train
+  from stjax.run import build as build_lib
 
   run = build_lib.build(cli.read_config(), cli.WORKDIR.value)
-  run.check_splits(mode)
+  commands = {"train": train, "evaluate": evaluate, "forecast": forecast}
+  for name, command in commands.items():
+    command.check(run, splits=mode in ("all", name))
   try:
     if mode in ("all", "train") and not train.train(run):
       return  # Asked to stop: the same command goes on later.

@@ -5,6 +5,7 @@ parameters, moments and averages; `space` splits the H axis of gridded arrays.
 One device is the mesh (1, 1, 1), not another path.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from stjax import config as config_lib
+from stjax import errors
 
 PyTree = Any
 AXES = ("data", "fsdp", "space")
@@ -26,9 +27,92 @@ HOST_ONLY = ("time",)
 # Splitting smaller arrays costs more in messages than it saves in memory.
 _MIN_SPLIT_SIZE = 1024
 
+# Part of the key of jit's caches, so that no trace is reused for another mesh.
+_ambient = jax.make_user_context(None)
+
+
+def use_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager[None]:
+  """Tells the layers traced inside over which mesh the arrays are split.
+
+  `lower_and_compile` and `eval_shape` enter it; only code that traces in
+  another way needs to.
+
+  Args:
+    mesh: the device mesh, or None for arrays that each device holds whole.
+  """
+  return _ambient(mesh)
+
+
+def ambient_mesh() -> jax.sharding.Mesh | None:
+  """The mesh of the innermost `use_mesh`."""
+  return _ambient.value
+
+
+def eval_shape(
+  function: Callable[..., PyTree], mesh: jax.sharding.Mesh, *arguments: PyTree
+) -> PyTree:
+  """Shapes and types of what a function returns when it runs on a mesh."""
+  with use_mesh(mesh):
+    return jax.eval_shape(function, *arguments)
+
+
+def lower_and_compile(
+  function: Callable[..., PyTree],
+  mesh: jax.sharding.Mesh,
+  *arguments: PyTree,
+  out_shardings: PyTree,
+  donate: int | tuple[int, ...] = (),
+  options: dict[str, Any] | None = None,
+) -> jax.stages.Compiled:
+  """Compiles a function for a mesh, which may be one of absent devices.
+
+  Args:
+    function: of arrays.
+    mesh: the device mesh.
+    *arguments: shapes and types; an array without a sharding is replicated.
+    out_shardings: of the results; a prefix of their tree.
+    donate: numbers of the arguments whose memory the results may take.
+    options: of the compiler.
+  """
+
+  def sharding_of(array):
+    return getattr(array, "sharding", None) or replicated(mesh)
+
+  with use_mesh(mesh):
+    jitted = jax.jit(
+      function,
+      in_shardings=jax.tree.map(sharding_of, arguments),
+      out_shardings=out_shardings,
+      donate_argnums=donate,
+    )
+    return jitted.lower(*arguments).compile(compiler_options=options)
+
+
+def sum_over_local_rows(
+  function: Callable[..., jax.Array], mesh: jax.sharding.Mesh | None
+) -> Callable[..., jax.Array]:
+  """Lets each device apply a function to its own rows, and adds the results.
+
+  XLA's partitioner cannot split a loop over the batch: it would gather it.
+
+  Args:
+    function: (two arrays with the batch in front) -> a sum over the batch.
+    mesh: the device mesh; None where nothing is split.
+  """
+  if mesh is None or row_parts(mesh) == 1:
+    return function
+  rows = PartitionSpec(BATCH_AXES)
+  return jax.shard_map(
+    lambda x, g: jax.lax.psum(function(x, g), BATCH_AXES),
+    mesh=mesh,
+    in_specs=(rows, rows),
+    out_specs=PartitionSpec(),
+    check_vma=False,
+  )
+
 
 def make_mesh(
-    sizes: Mapping[str, int], devices: list[jax.Device] | None = None
+  sizes: Mapping[str, int], devices: list[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
   """Makes the device mesh.
 
@@ -40,18 +124,18 @@ def make_mesh(
     ConfigError: if the sizes do not multiply to the number of devices.
   """
   devices = list(jax.devices()) if devices is None else devices
-  config_lib.check_options("mesh", sizes, AXES)
+  errors.check_options("mesh", sizes, AXES)
   shape = [int(sizes[axis]) for axis in AXES]
   fixed = math.prod(size for size in shape if size > 0)
   wrong = [s for s in shape if s == 0 or s < -1] or shape.count(-1) > 1
   if not wrong and -1 in shape and len(devices) % fixed == 0:
     shape[shape.index(-1)] = len(devices) // fixed
   if wrong or math.prod(shape) != len(devices):
-    raise config_lib.ConfigError(
-        f"mesh={dict(zip(AXES, shape, strict=True))} does not use the"
-        f" {len(devices)} devices there are: mesh.data * mesh.fsdp *"
-        " mesh.space must equal that number, and at most one of them may be"
-        " -1 (the rest)."
+    raise errors.ConfigError(
+      f"mesh={dict(zip(AXES, shape, strict=True))} does not use the"
+      f" {len(devices)} devices there are: mesh.data * mesh.fsdp *"
+      " mesh.space must equal that number, and at most one of them may be"
+      " -1 (the rest)."
     )
   mesh = jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
   if _parts_are_blocks(mesh):
@@ -60,14 +144,14 @@ def make_mesh(
   # block of the batch, so the order of the processes comes first here.
   ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
   mesh = jax.sharding.Mesh(
-      np.asarray(ordered).reshape(shape), AXES, (AxisType.Auto,) * 3
+    np.asarray(ordered).reshape(shape), AXES, (AxisType.Auto,) * 3
   )
   if not _parts_are_blocks(mesh):
-    raise config_lib.ConfigError(
-        f"mesh={dict(zip(AXES, shape, strict=True))} cuts across the"
-        " processes: each must hold whole rows of the batch or whole bands of"
-        " H. Make mesh.space a divisor or a multiple of the number of devices"
-        " of a process."
+    raise errors.ConfigError(
+      f"mesh={dict(zip(AXES, shape, strict=True))} cuts across the"
+      " processes: each must hold whole rows of the batch or whole bands of"
+      " H. Make mesh.space a divisor or a multiple of the number of devices"
+      " of a process."
     )
   return mesh
 
@@ -88,12 +172,12 @@ def _parts_are_blocks(mesh: jax.sharding.Mesh) -> bool:
 
 
 def check_batch(
-    mesh: jax.sharding.Mesh,
-    key: str,
-    batch_size: int,
-    accumulation_steps: int,
-    height: int,
-    members: int = 1,
+  mesh: jax.sharding.Mesh,
+  key: str,
+  batch_size: int,
+  accumulation_steps: int,
+  height: int,
+  members: int = 1,
 ) -> None:
   """Raises ConfigError if a batch does not split evenly over the mesh.
 
@@ -108,19 +192,17 @@ def check_batch(
     members: of the ensemble that is made for each example.
   """
   parts = row_parts(mesh) * accumulation_steps
-  shared = (
-      members > 1 and mesh.shape["space"] == 1 and jax.process_count() == 1
-  )
+  shared = members > 1 and mesh.shape["space"] == 1 and jax.process_count() == 1
   if batch_size % parts and not shared:
-    raise config_lib.ConfigError(
-        f"{key}={batch_size} is not divisible by mesh.data * mesh.fsdp *"
-        f" accumulation_steps = {mesh.shape['data']} * {mesh.shape['fsdp']} *"
-        f" {accumulation_steps} = {parts}."
+    raise errors.ConfigError(
+      f"{key}={batch_size} is not divisible by mesh.data * mesh.fsdp *"
+      f" accumulation_steps = {mesh.shape['data']} * {mesh.shape['fsdp']} *"
+      f" {accumulation_steps} = {parts}."
     )
   if height % mesh.shape["space"]:
-    raise config_lib.ConfigError(
-        f"The grid's H = {height} rows do not split over mesh.space ="
-        f" {mesh.shape['space']} devices; choose a divisor of {height}."
+    raise errors.ConfigError(
+      f"The grid's H = {height} rows do not split over mesh.space ="
+      f" {mesh.shape['space']} devices; choose a divisor of {height}."
     )
 
 
@@ -145,9 +227,7 @@ def state_shardings(abstract: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
     if size > 1 and math.prod(leaf.shape) >= _MIN_SPLIT_SIZE:
       for axis in sorted(range(leaf.ndim), key=lambda a: -leaf.shape[a]):
         if leaf.shape[axis] % size == 0:
-          return NamedSharding(
-              mesh, PartitionSpec(*(None,) * axis, "fsdp")
-          )
+          return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
     return replicated(mesh)
 
   return jax.tree.map(one, abstract)
@@ -159,10 +239,10 @@ def row_parts(mesh: jax.sharding.Mesh) -> int:
 
 
 def over_members(
-    function: Callable[..., PyTree],
-    mesh: jax.sharding.Mesh,
-    members: int,
-    of_members: int = 0,
+  function: Callable[..., PyTree],
+  mesh: jax.sharding.Mesh,
+  members: int,
+  of_members: int = 0,
 ) -> Callable[..., PyTree]:
   """Lets every device make members of its own, each for the whole batch.
 
@@ -180,6 +260,10 @@ def over_members(
   # The devices make equally many; what is too much is made and dropped.
   numbers = jnp.arange(-(-members // parts) * parts)
 
+  def on_whole_arrays(*arguments):
+    with use_mesh(None):
+      return function(*arguments)
+
   def shared(*arguments):
     split = len(arguments) - of_members
     theirs = arguments[split:]
@@ -187,11 +271,11 @@ def over_members(
       theirs = [array[numbers % members] for array in theirs]
     whole, some = PartitionSpec(), PartitionSpec(BATCH_AXES)
     mapped = jax.shard_map(
-        function,
-        mesh=mesh,
-        in_specs=(whole,) * split + (some,) * (of_members + 1),
-        out_specs=some,
-        check_vma=False,
+      on_whole_arrays,
+      mesh=mesh,
+      in_specs=(whole,) * split + (some,) * (of_members + 1),
+      out_specs=some,
+      check_vma=False,
     )
     made = mapped(*arguments[:split], *theirs, numbers)
     return jax.tree.map(lambda array: array[:members], made)
@@ -200,9 +284,7 @@ def over_members(
 
 
 def batch_shardings(
-    shapes: Mapping[str, tuple[int, ...]],
-    mesh: jax.sharding.Mesh,
-    leading: int = 0,
+  shapes: Mapping[str, tuple[int, ...]], mesh: jax.sharding.Mesh, leading: int = 0
 ) -> dict[str, NamedSharding]:
   """Shardings of a batch: rows over data and fsdp, H over space.
 
@@ -225,7 +307,7 @@ def batch_shardings(
 
 
 def put_batch(
-    batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+  batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
   """Moves this process's rows of a batch to the devices as global arrays."""
   batch = {k: v for k, v in batch.items() if k not in HOST_ONLY}
@@ -233,10 +315,10 @@ def put_batch(
   shapes = {k: (len(v) * processes, *v.shape[1:]) for k, v in batch.items()}
   shardings = batch_shardings(shapes, mesh)
   return {
-      name: jax.make_array_from_process_local_data(
-          shardings[name], _local_rows(array, mesh), shapes[name]
-      )
-      for name, array in batch.items()
+    name: jax.make_array_from_process_local_data(
+      shardings[name], _local_rows(array, mesh), shapes[name]
+    )
+    for name, array in batch.items()
   }
 
 

@@ -16,13 +16,16 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from stjax import checkpoint as checkpoint_lib
 from stjax import config as config_lib
-from stjax import evaluate, initialise, writers
-from stjax import progress as progress_lib
-from stjax import run as run_lib
+from stjax import errors
 from stjax import sharding as sharding_lib
-from stjax import state as state_lib
+from stjax.run import run as run_lib
+from stjax.run import sources as initialise
+from stjax.training import checkpoint as checkpoint_lib
+from stjax.training import logs as writers
+from stjax.training import progress as progress_lib
+from stjax.training import state as state_lib
+from stjax.verification import evaluator as evaluator_lib
 
 
 class Diverged(RuntimeError):
@@ -39,8 +42,7 @@ class _StopRequest:
     del frame
     self.asked = True
     logging.warning(
-        "%s: saving and stopping after this step.",
-        signal.Signals(number).name,
+      "%s: saving and stopping after this step.", signal.Signals(number).name
     )
 
   @contextlib.contextmanager
@@ -91,33 +93,39 @@ class _Phases:
     of_all = ""
     if len(self._phases) > 1:
       of_all = (
-          f" of phase {self._number + 1} of {len(self._phases)}"
-          f" ({method.horizon} frames)"
+        f" of phase {self._number + 1} of {len(self._phases)} ({method.horizon} frames)"
       )
     logging.info(
-        "Compiled the train step%s in %.1f s",
-        of_all,
-        time.monotonic() - start,
+      "Compiled the train step%s in %.1f s", of_all, time.monotonic() - start
     )
     return compiled
 
 
-def _check_finite(
-    scalars: dict[str, np.ndarray], step: int, saved: int | None
-) -> None:
+def _check_finite(scalars: dict[str, np.ndarray], step: int, saved: int | None) -> None:
   bad = [
-      name
-      for name in ("loss", "gradient_norm", "update_norm")
-      if not math.isfinite(scalars[name])
+    name
+    for name in ("loss", "gradient_norm", "update_norm")
+    if not math.isfinite(scalars[name])
   ]
   if bad:
     values = ", ".join(f"{name} = {scalars[name]}" for name in bad)
     kept = "none was saved yet" if saved is None else f"step {saved} is kept"
     raise Diverged(
-        f"Training diverged at step {step}: {values}. The last good"
-        f" checkpoint: {kept}. Lower optimizer.learning_rate, set"
-        " optimizer.clip_norm, or look for extreme values in the data."
+      f"Training diverged at step {step}: {values}. The last good"
+      f" checkpoint: {kept}. Lower optimizer.learning_rate, set"
+      " optimizer.clip_norm, or look for extreme values in the data."
     )
+
+
+def check(run: run_lib.Run, splits: bool) -> None:
+  """Raises DataError where the validation split has no window.
+
+  Args:
+    run: the run.
+    splits: whether to open that split.
+  """
+  if splits:
+    evaluator_lib.open_split(run, "validation")
 
 
 def train(run: run_lib.Run) -> bool:
@@ -160,30 +168,23 @@ def train(run: run_lib.Run) -> bool:
   writer = writers.create(run.workdir / "logs", first_step=step + 1)
   if step == 0:
     writer.write_hparams(_flat(config_lib.plain(config)))
-  evaluator = evaluate.Evaluator(
-      run,
-      config.evaluation.batch_size,
-      members=config.evaluation.validation_members,
+  evaluator = evaluator_lib.Evaluator(
+    run, config.evaluation.batch_size, members=config.evaluation.validation_members
   )
   names = evaluator.score_names()
   if config.checkpoint.best_metric not in names:
-    raise config_lib.ConfigError(
-        f"checkpoint.best_metric={config.checkpoint.best_metric!r} is not a"
-        " score of the validation split:"
-        f" {config_lib.near(config.checkpoint.best_metric, names)}."
+    raise errors.ConfigError(
+      f"checkpoint.best_metric={config.checkpoint.best_metric!r} is not a"
+      " score of the validation split:"
+      f" {errors.near(config.checkpoint.best_metric, names)}."
     )
   phases = _Phases(run)
   train_step = phases.step_after(step)
   data = run.split(
-      "train",
-      config.global_batch_size,
-      train=True,
-      start=position.batches,
+    "train", config.global_batch_size, train=True, start=position.batches
   )
   progress = progress_lib.Progress(
-      total_steps=run.num_steps,
-      items_per_step=config.global_batch_size,
-      first_step=step,
+    total_steps=run.num_steps, items_per_step=config.global_batch_size, first_step=step
   )
   batches = iter(data.batches)
   pending = None
@@ -216,7 +217,7 @@ def train(run: run_lib.Run) -> bool:
           with progress.paused():
             train_step = phases.step_after(step)
         state, scalars = train_step(
-            state, sharding_lib.put_batch(batch, run.mesh), frozen
+          state, sharding_lib.put_batch(batch, run.mesh), frozen
         )
         step += 1
         settle()
@@ -234,21 +235,13 @@ def train(run: run_lib.Run) -> bool:
           settle()
           with progress.paused():
             checkpoints.save(
-                step,
-                state,
-                checkpoint_lib.Position(batches=step),
-                scores,
-                wait=stop,
+              step, state, checkpoint_lib.Position(batches=step), scores, wait=stop
             )
         if jax.process_count() == 1 and request.asked and not stop:
           # Asked while validating or saving.
           stop = True
           checkpoints.save(
-              step,
-              state,
-              checkpoint_lib.Position(batches=step),
-              scores,
-              wait=True,
+            step, state, checkpoint_lib.Position(batches=step), scores, wait=True
           )
         every = config.log.histograms_every_steps
         if every and step % every == 0:
@@ -256,10 +249,10 @@ def train(run: run_lib.Run) -> bool:
         if stop:
           finished = False
           logging.warning(
-              "Stopped at step %d of %d and saved it; the same command goes"
-              " on from there.",
-              step,
-              run.num_steps,
+            "Stopped at step %d of %d and saved it; the same command goes"
+            " on from there.",
+            step,
+            run.num_steps,
           )
           break
     finally:
@@ -269,22 +262,20 @@ def train(run: run_lib.Run) -> bool:
   return finished
 
 
-def _validate(
-    run, evaluator, state, frozen, writer, step
-) -> dict[str, float]:
+def _validate(run, evaluator, state, frozen, writer, step) -> dict[str, float]:
   """Scores the validation split and logs them."""
   variables = state.variables(averaged=run.config.ema_decay > 0)
-  data = evaluate.open_split(
-      run, "validation", every=run.config.evaluation.validation_stride
+  data = evaluator_lib.open_split(
+    run, "validation", every=run.config.evaluation.validation_stride
   )
   scores = evaluator.summary(evaluator.score(variables, frozen, data))
   writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
   names = ("mse", "mae", "rmse", "ssim", "psnr")
   always = ("loss", run.config.checkpoint.best_metric)
   shown = "  ".join(
-      f"{k} {v:.5g}"
-      for k, v in scores.items()
-      if k in always or k.split("/")[-1] in names
+    f"{k} {v:.5g}"
+    for k, v in scores.items()
+    if k in always or k.split("/")[-1] in names
   )
   epoch = float(step / run.steps_per_epoch)
   logging.info("epoch %.4g, step %d, validation: %s", epoch, step, shown)
@@ -306,9 +297,7 @@ def _flat(config: dict, prefix: str = "") -> dict[str, float | str]:
 def _histograms(state: state_lib.TrainState) -> dict[str, np.ndarray]:
   leaves = jax.tree.leaves_with_path(state.params)
   return {
-      "/".join(str(getattr(k, "key", k)) for k in path): np.asarray(
-          jax.device_get(leaf)
-      )
-      for path, leaf in leaves
-      if leaf.is_fully_addressable
+    "/".join(str(getattr(k, "key", k)) for k in path): np.asarray(jax.device_get(leaf))
+    for path, leaf in leaves
+    if leaf.is_fully_addressable
   }

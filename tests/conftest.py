@@ -6,11 +6,11 @@ import tempfile
 # Before jax is imported anywhere. Small programs that run for milliseconds
 # need no optimised code, but they all have to be compiled.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8"
-    " --xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
+  "--xla_force_host_platform_device_count=8"
+  " --xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 )
 os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="stjax_tests_")
+  "JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="stjax_tests_")
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -19,8 +19,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from small_runs import tiny_config  # noqa: E402
 
-from stjax import build as build_lib  # noqa: E402
-from stjax import run as run_lib  # noqa: E402
+from stjax.run import build as build_lib
+from stjax.run import run as run_lib
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +29,9 @@ def make_run(tmp_path_factory):
 
   def make(devices: int = 1, workdir=None, **changes) -> run_lib.Run:
     return build_lib.build(
-        tiny_config(**changes),
-        workdir or tmp_path_factory.mktemp("run"),
-        devices=jax.devices()[:devices],
+      tiny_config(**changes),
+      workdir or tmp_path_factory.mktemp("run"),
+      devices=jax.devices()[:devices],
     )
 
   return make

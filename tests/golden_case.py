@@ -94,9 +94,7 @@ def assert_close(
     np.isfinite(actual), np.isfinite(expected), err_msg=name
   )
   finite = np.isfinite(expected)
-  np.testing.assert_array_equal(
-    actual[~finite], expected[~finite], err_msg=name
-  )
+  np.testing.assert_array_equal(actual[~finite], expected[~finite], err_msg=name)
   difference = np.abs(actual[finite] - expected[finite]).max(initial=0)
   scale = max(np.abs(expected[finite]).max(initial=0), smallest_scale)
   assert difference <= tolerance * scale, (

@@ -39,12 +39,7 @@ def data_config(file: str, history: int, horizon: int) -> dict[str, Any]:
   path = cost_data.find(file)
   if path is None:
     raise NotBuilt(f"no file {file} (set STJAX_COST_DATA)")
-  config = {
-    "store": "array",
-    "layout": "THW",
-    "history": history,
-    "horizon": horizon,
-  }
+  config = {"store": "array", "layout": "THW", "history": history, "horizon": horizon}
   if name == "SST":  # Trained on a simulation, scored on a reanalysis.
     ranges = {
       "train": (("SST", 0, None),),
@@ -71,12 +66,8 @@ def data_config(file: str, history: int, horizon: int) -> dict[str, Any]:
 def data_set(case: Case) -> None:
   """Counts, scaler, scale vector and first test window of a data set."""
   options, golden = case.meta["config"], case.group("output")
-  config = data_config(
-    options["file"], options["history_len"], options["predict_len"]
-  )
-  splits = {
-    name: input_pipeline.build(config, name, batch_size=1) for name in SPLITS
-  }
+  config = data_config(options["file"], options["history_len"], options["predict_len"])
+  splits = {name: input_pipeline.build(config, name, batch_size=1) for name in SPLITS}
   counts = [splits[name].num_examples for name in SPLITS]
   assert_close("counts", np.array(counts), golden["counts"])
   statistics = splits["test"].statistics
@@ -119,10 +110,7 @@ def check_scale(scale: np.ndarray, golden: dict[str, np.ndarray]) -> None:
   assert_close("scale", scale, golden["scale"], SCALE_TOLERANCE)
 
 
-MODELS = {
-  "data pipeline": data_set,
-  "customised fluctuation scale": series_scale,
-}
+MODELS = {"data pipeline": data_set, "customised fluctuation scale": series_scale}
 
 
 def run(case: Case) -> None:

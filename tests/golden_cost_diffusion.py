@@ -7,17 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from golden_case import Case, NotBuilt, assert_close
-from golden_cost_networks import (
-  DIVISORS,
-  Network,
-  check_gradients,
-  columns_of,
-)
+from golden_cost_networks import DIVISORS, Network, check_gradients, columns_of
 
-from stjax import diffusion, optim, step
-from stjax import state as state_lib
+from stjax import diffusion
 from stjax.methods import regression, residual_diffusion
-from stjax.models import denoisers
+from stjax.models.denoisers import common as denoisers
+from stjax.training import optim, step
+from stjax.training import state as state_lib
 
 SCHEDULE_TOLERANCE = 1e-5
 TRAJECTORY_TOLERANCE = 1e-4
@@ -80,9 +76,7 @@ def tables(case: Case) -> None:
     "rev_coeff_eps": weights.eps,
     "rev_sigma": weights.noise,
     "step_embedding_table": denoisers.step_table(
-      config.get("embedding_steps", STEPS),
-      config.get("embedding_dim", 128),
-      "float32",
+      config.get("embedding_steps", STEPS), config.get("embedding_dim", 128), "float32"
     ),
   }
   assert expected.keys() <= actual.keys()
@@ -152,9 +146,7 @@ def train_loss(case: Case) -> None:
   batch = batch_of(case, network)
   observed = inputs["observed_data"][:, history:, :, None]
   target = jnp.asarray(observed - inputs["prior"][:, :, :, None, None])
-  prior = horizon_first(
-    inputs["sign"] * inputs["scale_residual"][:, :, None], horizon
-  )
+  prior = horizon_first(inputs["sign"] * inputs["scale_residual"][:, :, None], horizon)
   noise = horizon_first(inputs["noise"], horizon)
   number = jnp.asarray(inputs["t"], jnp.int32)
 
@@ -168,23 +160,17 @@ def train_loss(case: Case) -> None:
   loss, gradients = jax.value_and_grad(run)(network.variables)
   assert_close("loss", loss, expected["loss"])
   check_gradients(case, network, gradients)
-  assert_close(
-    "residual_target", nodes_first(target), expected["residual_target"]
-  )
+  assert_close("residual_target", nodes_first(target), expected["residual_target"])
   side = expected["side_info"]
   for i, (name, column) in enumerate(
     sorted(columns_of(inputs["timepoints"]).items(), reverse=True)
   ):
-    scaled = np.broadcast_to(
-      column[:, :, None] / DIVISORS[name], side.shape[:3]
-    )
+    scaled = np.broadcast_to(column[:, :, None] / DIVISORS[name], side.shape[:3])
     assert_close(f"side_info {name}", scaled, side[..., i])
   schedule = schedule_of(case.meta["config"])
   rows = number[:, None, None, None, None]
   noisy = (
-    schedule.signal(rows) * (target - prior)
-    + schedule.noise(rows) * noise
-    + prior
+    schedule.signal(rows) * (target - prior) + schedule.noise(rows) * noise + prior
   )
   both = expected["denoiser_input"]
   known = jnp.concatenate([batch["inputs"], prior], axis=1)
@@ -192,8 +178,7 @@ def train_loss(case: Case) -> None:
   stacked = np.stack([nodes_first(known), nodes_first(unknown)], axis=1)
   assert_close("denoiser_input", stacked, both)
   assert_close(
-    "eps_pred", predicted_window(network, both, number, batch),
-    expected["eps_pred"],
+    "eps_pred", predicted_window(network, both, number, batch), expected["eps_pred"]
   )
 
 
@@ -228,9 +213,7 @@ def sampling(case: Case) -> None:
     return x.reshape(-1, *x.shape[2:])
 
   prior = rows(
-    horizon_first(
-      inputs["sign"] * inputs["scale_residual"][None, :, :, None], horizon
-    )
+    horizon_first(inputs["sign"] * inputs["scale_residual"][None, :, :, None], horizon)
   )
   start = rows(horizon_first(inputs["init_noise"], horizon))
   noise = horizon_first(np.moveaxis(inputs["step_noise"], 1, 0), horizon)
@@ -287,9 +270,7 @@ def sampling(case: Case) -> None:
 def adam(case: Case) -> None:
   """Losses, learning rates and parameters of a few optimiser steps."""
   config, expected = case.meta["config"], case.group("output")
-  inputs = {
-    key: np.asarray(x) for key, x in case.group("input").items()
-  }
+  inputs = {key: np.asarray(x) for key, x in case.group("input").items()}
   channels = config.get("input_dim", 1)
   network = Network("stid", config, case.group("param"), channels=channels)
   steps = len(inputs["x"])
@@ -339,16 +320,12 @@ def adam(case: Case) -> None:
     if network.columns:
       times = inputs["timepoints"][number]
       # Horizon frames, which the mean does not look at.
-      times = np.pad(
-        times, ((0, 0), (0, config["predict_len"]), (0, 0)), mode="edge"
-      )
+      times = np.pad(times, ((0, 0), (0, config["predict_len"]), (0, 0)), mode="edge")
       batch["calendar"] = network.calendar(columns_of(times))
     state, scalars = update(state, batch, {})
     losses.append(scalars["loss"])
     rates.append(optimizer.learning_rate(number))
-  np.testing.assert_allclose(
-    losses, expected["losses"], rtol=TRAJECTORY_TOLERANCE
-  )
+  np.testing.assert_allclose(losses, expected["losses"], rtol=TRAJECTORY_TOLERANCE)
   np.testing.assert_allclose(rates, expected["lrs"], rtol=1e-6)
   weights = network.to_torch(state.variables())
   for key, value in case.group("output/after").items():

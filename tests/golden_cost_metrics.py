@@ -22,11 +22,7 @@ SCORES = {
   "PICP": "picp",
   "SMAPE": "smape",
 }
-OPTIONS = {
-  "QICE": "qice_bins",
-  "IS": "interval_percent",
-  "PICP": "coverage_percent",
-}
+OPTIONS = {"QICE": "qice_bins", "IS": "interval_percent", "PICP": "coverage_percent"}
 
 
 def score(

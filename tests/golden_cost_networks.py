@@ -107,8 +107,7 @@ def nodes_last(x) -> np.ndarray:
 def columns_of(timepoints: np.ndarray) -> dict[str, np.ndarray]:
   """Columns [B, T] of the originals' [B, T, 2], truncated as they do."""
   return {
-    name: timepoints[..., i].astype(np.int64)
-    for i, name in enumerate(TIMEPOINTS)
+    name: timepoints[..., i].astype(np.int64) for i, name in enumerate(TIMEPOINTS)
   }
 
 
@@ -123,9 +122,7 @@ def mean(case: Case) -> None:
   inputs, expected = case.group("input"), case.group("output")
   # The original takes its first channels only.
   channels = case.meta["config"].get("input_dim", 1)
-  network = Network(
-    "stid", case.meta["config"], case.group("param"), channels=channels
-  )
+  network = Network("stid", case.meta["config"], case.group("param"), channels=channels)
   x = jnp.asarray(inputs["x"])[:, :, :, None, :channels]
   target = jnp.asarray(inputs["target"])[:, :, :, None]
   calendar = network.calendar(columns_of(inputs["timepoints"]))
@@ -144,10 +141,7 @@ def mean(case: Case) -> None:
   for key, value in case.group("grad_input").items():
     assert key == "x"
     assert_close(
-      key,
-      nodes_last(gradients[1]),
-      value[..., :channels],
-      GRADIENT_TOLERANCE,
+      key, nodes_last(gradients[1]), value[..., :channels], GRADIENT_TOLERANCE
     )
 
 
@@ -195,9 +189,9 @@ def denoiser(case: Case) -> None:
     eps = y[:, :, 0]
     return jnp.mean(eps * inputs["loss_weight"]), eps
 
-  (loss, eps), gradients = jax.value_and_grad(
-    run, argnums=(0, 1), has_aux=True
-  )(network.variables, window)
+  (loss, eps), gradients = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(
+    network.variables, window
+  )
   assert_close("eps", eps, expected["eps"])
   assert_close("loss", loss, expected["loss"], smallest_scale=np.abs(eps).max())
   check_gradients(case, network, gradients[0])
@@ -218,6 +212,5 @@ def denoiser(case: Case) -> None:
     assert key == "x"
     gradient = unfold_frames(gradients[1], frames)[:, :, :, 0]
     assert_close(
-      key, np.moveaxis(gradient, (1, 2, 3), (3, 2, 1)), value,
-      GRADIENT_TOLERANCE,
+      key, np.moveaxis(gradient, (1, 2, 3), (3, 2, 1)), value, GRADIENT_TOLERANCE
     )

@@ -43,9 +43,7 @@ def run(case: Case) -> None:
       number = key.removeprefix("w_after_")
       if number == key:
         continue
-      later = navier_stokes.advance(
-        flow, initial_hat[None], time_step, int(number)
-      )
+      later = navier_stokes.advance(flow, initial_hat[None], time_step, int(number))
       fields = np.fft.irfft2(later[0], s=shape)
       assert_close(key, fields, golden[key], TOLERANCE)
       if number == "1":

@@ -15,8 +15,8 @@ from golden_triton_others import SFP_TWINS
 
 from stjax.convert import cno, mapping, resnet, spectral, unet
 from stjax.models.cno import CNO, Residual
-from stjax.models.conv_unit import ConvUnit, leaky_relu
-from stjax.models.layers import TransposedConv
+from stjax.models.layers.basic import TransposedConv
+from stjax.models.layers.conv_unit import ConvUnit, leaky_relu
 from stjax.models.resnet import Block, ResNet
 from stjax.models.unet_forecast import SLOPE, StridedUNet
 
@@ -27,9 +27,7 @@ def draw(seed: int, key: str, kind: str, scale: float, shape, bits: int):
   g = state.standard_normal(shape)
   if kind == "skip":
     return np.zeros(shape, np.int32)
-  value = {
-    "n": scale * g, "gain": 1 + 0.1 * g, "var": 0.5 + 0.5 * np.abs(g)
-  }[kind]
+  value = {"n": scale * g, "gain": 1 + 0.1 * g, "var": 0.5 + 0.5 * np.abs(g)}[kind]
   return (np.round(value * 2**bits) / 2**bits).astype(np.float32)
 
 
@@ -69,9 +67,7 @@ class RecipeCase:
     if prefix != "after":
       return arrays
     changed = {
-      key: x
-      for key, x in arrays.items()
-      if not np.array_equal(x, self.parameters[key])
+      key: x for key, x in arrays.items() if not np.array_equal(x, self.parameters[key])
     }
     same = arrays.keys() - changed.keys()
     assert all("decoder_inv" in key for key in same), same
@@ -96,10 +92,7 @@ def resnet_block(case: Case) -> Twin:
   options = case.options("input_channels", "hidden_dim", "kernel_size")
   whole = ResNet(stem=False, project=True)
   module = Block(
-    options["hidden_dim"],
-    project=True,
-    kernel_size=options["kernel_size"],
-    slope=0.01,
+    options["hidden_dim"], project=True, kernel_size=options["kernel_size"], slope=0.01
   )
   names = resnet.name_map(whole).below("model.{i}.", "block_{i}/")
   return Twin(module, names, takes_train=True)
@@ -129,13 +122,10 @@ class DownAndUp(nn.Module):
 
 def down_and_up(case: Case) -> Twin:
   options = case.meta["config"]
-  module = DownAndUp(
-    options["co"], options["ci"], options["k"], options["st"]
-  )
+  module = DownAndUp(options["co"], options["ci"], options["k"], options["st"])
   names = mapping.NameMap(
     entry._replace(
-      torch=entry.torch.replace("{i}", ""),
-      path=entry.path.replace("{i}", "1"),
+      torch=entry.torch.replace("{i}", ""), path=entry.path.replace("{i}", "1")
     )
     for entry in unet.strided_names(StridedUNet()).entries
     if "{i}" in entry.torch and "_1" not in entry.torch

@@ -91,15 +91,9 @@ def check(
   )
   state_dict = case.group("param")
   variables = mapping.to_variables(
-    twin.names,
-    expected,
-    state_dict,
-    constants=twin.constants,
-    allow_unused=twin.unused,
+    twin.names, expected, state_dict, constants=twin.constants, allow_unused=twin.unused
   )
-  back = mapping.to_state_dict(
-    twin.names, variables, constants=twin.constants
-  )
+  back = mapping.to_state_dict(twin.names, variables, constants=twin.constants)
   assert_same_weights(back, state_dict, twin.unused)
   params = variables["params"]
   collections = {"batch_stats": variables.get("batch_stats", {})}
@@ -137,9 +131,7 @@ def check(
   if loss is not None:
     # Its terms may cancel: their size, not the sum's, is the scale.
     terms = sum(np.abs(y).mean() for y in wanted.values()) / 2
-    assert_close(
-      "loss", value.reshape(loss.shape), loss, smallest_scale=terms
-    )
+    assert_close("loss", value.reshape(loss.shape), loss, smallest_scale=terms)
   if after := case.group("after") | case.group("buffer_after"):
     statistics = mapping.to_state_dict(twin.names, updated)
     for key, expected in after.items():
@@ -148,17 +140,13 @@ def check(
         assert_close(f"after/{key}", statistics[key], expected)
 
 
-def check_gradients(
-  case: Case, twin: Twin, of_params: Any, of_inputs: Any
-) -> None:
+def check_gradients(case: Case, twin: Twin, of_params: Any, of_inputs: Any) -> None:
   """Gradients for parameters and inputs, under the original's names."""
   wanted = {f"grad/{k}": g for k, g in case.group("grad").items()}
   wanted |= {f"grad_input/{k}": g for k, g in case.group("grad_input").items()}
   actual = mapping.to_state_dict(twin.names, {"params": of_params})
   actual = {f"grad/{key}": gradient for key, gradient in actual.items()}
-  actual |= {
-    f"grad_input/{k}": twin.to_original(g) for k, g in of_inputs.items()
-  }
+  actual |= {f"grad_input/{k}": twin.to_original(g) for k, g in of_inputs.items()}
   largest = max(np.abs(gradient).max() for gradient in wanted.values())
   for key, expected in wanted.items():
     assert_close(
@@ -204,9 +192,7 @@ def network(case: Case) -> Twin:
   )
 
 
-def part_names(
-  translator: str, torch: str = "", path: str = ""
-) -> mapping.NameMap:
+def part_names(translator: str, torch: str = "", path: str = "") -> mapping.NameMap:
   """Names of a part of a SimVP."""
   whole = names_lib.name_map(simvp.SimVP(translator=translator))
   return whole.below(torch, path)
@@ -228,9 +214,7 @@ def sampled_conv(case: Case) -> Twin:
   )
   sampling = "down" if options["downsampling"] else "same"
   sampling = "up" if options["upsampling"] else sampling
-  module = simvp.SampledConv(
-    options["C_out"], options["kernel_size"], sampling
-  )
+  module = simvp.SampledConv(options["C_out"], options["kernel_size"], sampling)
   names = part_names("gsta", names_lib.DECODER, "decoder/layer_{i}/")
   if options["act_norm"]:
     return Twin(module, names)
@@ -275,16 +259,10 @@ def gated_attention(constructor, translator: str, case: Case) -> Twin:
   if not options.get("attn_shortcut", True):
     raise NotBuilt("gated attention without its shortcut")
   if "kernel_size" in options:
-    constructor = functools.partial(
-      constructor, kernel_size=options["kernel_size"]
-    )
+    constructor = functools.partial(constructor, kernel_size=options["kernel_size"])
   return Twin(
     gated.GatedAttention(constructor),
-    part_names(
-      translator,
-      names_lib.BLOCK + "attn.",
-      names_lib.BLOCK_PATH + "mixer/",
-    ),
+    part_names(translator, names_lib.BLOCK + "attn.", names_lib.BLOCK_PATH + "mixer/"),
     takes_train=True,
   )
 
@@ -297,9 +275,7 @@ def mix_mlp(case: Case) -> Twin:
   hidden = options.get("hidden_features") or options["in_features"]
   return Twin(
     core.keywords["mlp"](hidden=hidden),
-    part_names(
-      "gsta", names_lib.BLOCK + "mlp.", names_lib.BLOCK_PATH + "mlp/"
-    ),
+    part_names("gsta", names_lib.BLOCK + "mlp.", names_lib.BLOCK_PATH + "mlp/"),
     takes_train=True,
   )
 
@@ -325,14 +301,11 @@ def block(translator: str, case: Case) -> Twin:
 
 
 def meta_block(case: Case) -> Twin:
-  options = case.options(
-    "in_channels", "out_channels", mlp_ratio=8.0, layer_i=0
-  )
+  options = case.options("in_channels", "out_channels", mlp_ratio=8.0, layer_i=0)
   translator = translator_name(options)
   resized = options["in_channels"] != options["out_channels"]
   core = functools.partial(
-    BLOCKS[translator](options["layer_i"], resized),
-    mlp_ratio=options["mlp_ratio"],
+    BLOCKS[translator](options["layer_i"], resized), mlp_ratio=options["mlp_ratio"]
   )
   return Twin(
     ResizedBlock(core, options["out_channels"]),
@@ -347,9 +320,7 @@ def meta_net(case: Case) -> Twin:
   )
   translator = translator_name(options)
   module = TRANSLATORS[translator](
-    features=options["channel_hid"],
-    depth=options["N2"],
-    mlp_ratio=options["mlp_ratio"],
+    features=options["channel_hid"], depth=options["N2"], mlp_ratio=options["mlp_ratio"]
   )
   constants = {}
   if translator == "swin":
@@ -383,10 +354,7 @@ def inception_block(case: Case) -> Twin:
     groups=8,
   )
   module = inception.InceptionBlock(
-    options["C_hid"],
-    options["C_out"],
-    tuple(options["incep_ker"]),
-    options["groups"],
+    options["C_hid"], options["C_out"], tuple(options["incep_ker"]), options["groups"]
   )
   names = part_names("incepu", "hid.enc.{i}.", "translator/down_{i}/")
   return Twin(module, names)
@@ -407,15 +375,9 @@ TWINS: dict[str, Callable[[Case], Twin]] = {
   "Encoder": encoder,
   "Decoder": decoder,
   "AttentionModule": functools.partial(gate, gated.SplitGate, "gsta"),
-  "TemporalAttentionModule": functools.partial(
-    gate, gated.TemporalGate, "tau"
-  ),
-  "SpatialAttention": functools.partial(
-    gated_attention, gated.SplitGate, "gsta"
-  ),
-  "TemporalAttention": functools.partial(
-    gated_attention, gated.TemporalGate, "tau"
-  ),
+  "TemporalAttentionModule": functools.partial(gate, gated.TemporalGate, "tau"),
+  "SpatialAttention": functools.partial(gated_attention, gated.SplitGate, "gsta"),
+  "TemporalAttention": functools.partial(gated_attention, gated.TemporalGate, "tau"),
   "MixMlp": mix_mlp,
   "MetaBlock": meta_block,
   "MidMetaNet": meta_net,

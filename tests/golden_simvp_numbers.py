@@ -10,9 +10,11 @@ from golden_case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
 from golden_simvp_networks import first_axes, last_axes, network_options
 
 from input_pipeline.simulate import boiling
-from stjax import convert, metrics, models, optim, step
-from stjax import state as state_lib
-from stjax.methods import feedback, regression
+from stjax import convert, metrics, models
+from stjax.methods import regression
+from stjax.methods import rollout as feedback
+from stjax.training import optim, step
+from stjax.training import state as state_lib
 
 # Schedules are formulas; only float32 separates them from the originals.
 SCHEDULE_TOLERANCE = 1e-5
@@ -23,9 +25,7 @@ def simulator(case: Case) -> None:
   config = case.meta["config"]
   raw = case.group("input")["initial_raw"]
   expected = case.group("output")["frames"]
-  frames = boiling.simulate(
-    raw[:, 0], config["num_frames"], config["increment"]
-  )
+  frames = boiling.simulate(raw[:, 0], config["num_frames"], config["increment"])
   np.testing.assert_array_equal(frames[:, :, None], expected)
   drawn = boiling.initial_conditions(
     config["num_samples"], config["image_size"], config["numpy_legacy_seed"]
@@ -49,9 +49,7 @@ def timm_schedule(name: str, case: Case) -> None:
     options["decay_every"] = config["decay_epoch"]
   elif name == "multistep":
     options["milestones"] = tuple(config["decay_epoch"])
-  schedule = optim.learning_rate(
-    name, config["lr"], config["epochs"], **options
-  )
+  schedule = optim.learning_rate(name, config["lr"], config["epochs"], **options)
   expected = case.group("output")["lr"]
   actual = np.array([schedule(epoch) for epoch in range(len(expected))])
   np.testing.assert_allclose(actual, expected, rtol=SCHEDULE_TOLERANCE)
@@ -99,9 +97,7 @@ def scores(case: Case, **options) -> None:
   built = metrics.build(("openstl",), **options)
   total = metrics.Accumulator(built)
   total.add(
-    metrics.evaluate(
-      built, forecast[None], observation, jnp.ones(observation.shape)
-    )
+    metrics.evaluate(built, forecast[None], observation, jnp.ones(observation.shape))
   )
   results = total.compute()["openstl"]
   for key, expected in case.group("output").items():
@@ -163,9 +159,7 @@ def trajectory(case: Case) -> None:
   variables.pop("torch", None)
   arguments = {k: v for k, v in options.items() if k != "in_shape"}
   x, y = (last_axes(case.group("input")[key]) for key in "xy")
-  method = regression.Regression(
-    models.build("simvp", **arguments), y.shape[1]
-  )
+  method = regression.Regression(models.build("simvp", **arguments), y.shape[1])
   optimizer = optim.build(
     {
       "name": "adam",
@@ -186,9 +180,7 @@ def trajectory(case: Case) -> None:
     steps,
     steps,
   )
-  state = state_lib.create(
-    jax.random.key(0), variables, optimizer.transformation, 0.0
-  )
+  state = state_lib.create(jax.random.key(0), variables, optimizer.transformation, 0.0)
   update = jax.jit(
     functools.partial(
       step.train_step,
@@ -201,14 +193,10 @@ def trajectory(case: Case) -> None:
   for number in range(steps):
     start = number * batch_size % len(x)
     part = slice(start, start + batch_size)
-    state, scalars = update(
-      state, {"inputs": x[part], "targets": y[part]}, {}
-    )
+    state, scalars = update(state, {"inputs": x[part], "targets": y[part]}, {})
     losses.append(scalars["loss"])
   expected = case.group("output")
-  np.testing.assert_allclose(
-    losses, expected["losses"], rtol=TRAJECTORY_TOLERANCE
-  )
+  np.testing.assert_allclose(losses, expected["losses"], rtol=TRAJECTORY_TOLERANCE)
   weights = convert.to_torch("simvp", state.variables(), **options)
   for key, value in case.group("after").items():
     if not key.endswith("num_batches_tracked"):
@@ -216,9 +204,7 @@ def trajectory(case: Case) -> None:
   forecast = method.forecast(
     state.variables(), {}, {"inputs": x}, jax.random.key(0), 1
   )[0]
-  assert_close(
-    "final_eval_pred", first_axes(forecast), expected["final_eval_pred"]
-  )
+  assert_close("final_eval_pred", first_axes(forecast), expected["final_eval_pred"])
   assert_close(
     "final_eval_loss",
     jnp.mean(jnp.square(forecast - y))[None],

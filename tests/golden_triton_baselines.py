@@ -14,7 +14,7 @@ from golden_triton_networks import mean_squares
 
 from stjax import convert, models
 from stjax.convert import cno, mapping, resnet, spectral, unet
-from stjax.models.spectral import SpectralConv
+from stjax.models.layers.spectral import SpectralConv
 
 # Complex weights, which these goldens hold as real and imaginary part.
 COMPLEX = ("weights1", "weights2", "koopman_matrix")
@@ -72,12 +72,8 @@ def kno(case: Case) -> Twin:
 
 def spectral_conv(case: Case) -> Twin:
   options = case.options("in_channels", "out_channels", "modes1", "modes2")
-  module = SpectralConv(
-    options["out_channels"], (options["modes1"], options["modes2"])
-  )
-  return Twin(module, mapping.NameMap([
-    mapping.Entry("", "", spectral.SPECTRAL)
-  ]))
+  module = SpectralConv(options["out_channels"], (options["modes1"], options["modes2"]))
+  return Twin(module, mapping.NameMap([mapping.Entry("", "", spectral.SPECTRAL)]))
 
 
 # By the name of the original class.

@@ -69,8 +69,7 @@ def network(case: Case) -> Twin:
     return twin
   # The ocean's copy has no time axis.
   return twin._replace(
-    to_here=lambda x: last_axes(x)[:, None],
-    to_original=lambda y: first_axes(y[:, 0]),
+    to_here=lambda x: last_axes(x)[:, None], to_original=lambda y: first_axes(y[:, 0])
   )
 
 
@@ -81,8 +80,7 @@ def part_names(torch: str, path: str, **options) -> mapping.NameMap:
 
 def layer(case: Case) -> Twin:
   options = case.options(
-    "C_in", "C_out", "stride", "transpose", "act_norm",
-    transpose=False, act_norm=False,
+    "C_in", "C_out", "stride", "transpose", "act_norm", transpose=False, act_norm=False
   )
   if options["stride"] not in (1, 2):
     raise NotBuilt(f"a layer of stride {options['stride']}")
@@ -92,9 +90,7 @@ def layer(case: Case) -> Twin:
   # In a decoder of two layers, the first is transposed.
   number = 0 if sampling == "up" else 1
   names = part_names(
-    f"{names_lib.DECODER}dec.{number}.",
-    f"decoder/layer_{number}/",
-    spatial_depth=2,
+    f"{names_lib.DECODER}dec.{number}.", f"decoder/layer_{number}/", spatial_depth=2
   )
   norm = part_names(f"{names_lib.DECODER}dec.{{i}}.", "decoder/layer_{i}/")
   names = mapping.NameMap((*names.entries, *norm.entries))
@@ -114,9 +110,7 @@ def encoder(case: Case) -> Twin:
 def decoder(case: Case) -> Twin:
   options = case.options("spatial_hidden_dim", "C_out", "num_spatial_layers")
   depth = options["num_spatial_layers"]
-  module = simvp.FirstDecoder(
-    options["spatial_hidden_dim"], options["C_out"], depth
-  )
+  module = simvp.FirstDecoder(options["spatial_hidden_dim"], options["C_out"], depth)
   names = part_names(names_lib.DECODER, "decoder/", spatial_depth=depth)
   return Twin(module, names)
 
@@ -125,22 +119,23 @@ def attention(case: Case) -> Twin:
   options = case.options("dim", num_heads=8, qkv_bias=False, qk_scale=None)
   if options["qk_scale"] is not None:
     raise NotBuilt("attention of another scale")
-  module = SelfAttention(
-    options["num_heads"], qkv_bias=bool(options["qkv_bias"])
-  )
+  module = SelfAttention(options["num_heads"], qkv_bias=bool(options["qkv_bias"]))
   names = part_names(
     names_lib.BLOCK + "attn.", names_lib.BLOCK_PATH + "mixer/attention/"
   )
   same = lambda x: jnp.asarray(x)
-  return Twin(
-    module, names, takes_train=True, to_here=same, to_original=same
-  )
+  return Twin(module, names, takes_train=True, to_here=same, to_original=same)
 
 
 def block(local: bool, case: Case) -> Twin:
   options = case.options(
-    "dim", "num_heads", "mlp_ratio", "qkv_bias", "init_value",
-    mlp_ratio=4.0, init_value=1e-6,
+    "dim",
+    "num_heads",
+    "mlp_ratio",
+    "qkv_bias",
+    "init_value",
+    mlp_ratio=4.0,
+    init_value=1e-6,
   )
   settings = {"mlp_ratio": options["mlp_ratio"]}
   heads = {}
@@ -153,9 +148,7 @@ def block(local: bool, case: Case) -> Twin:
 
 
 def resized_block(case: Case) -> Twin:
-  options = case.options(
-    "in_channels", "out_channels", mlp_ratio=8.0, layer_i=0
-  )
+  options = case.options("in_channels", "out_channels", mlp_ratio=8.0, layer_i=0)
   resized = options["in_channels"] != options["out_channels"]
   factory = triton.core_block(names_lib.core_first(case.group("param")))
   core = functools.partial(

@@ -10,7 +10,8 @@ from golden_simvp_networks import QUICK, first_axes, last_axes
 from golden_triton_networks import build
 
 from stjax import convert
-from stjax.methods import feedback, losses, regression
+from stjax.methods import losses, regression
+from stjax.methods import rollout as feedback
 from stjax.metrics import fields, spectra
 
 
@@ -29,14 +30,10 @@ def fine_tuned(case: Case) -> None:
   method = regression.Regression(network, horizon)
 
   def loss(variables):
-    y, _ = method.apply(
-      variables, {"inputs": inputs}, case.train, jax.random.key(0)
-    )
+    y, _ = method.apply(variables, {"inputs": inputs}, case.train, jax.random.key(0))
     return jnp.mean(jnp.square(y)), y
 
-  compiled = jax.jit(
-    jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK
-  )
+  compiled = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
   (value, y), gradients = compiled(variables)
   assert_close("y", first_axes(y), expected["y"])
   if "loss" in expected:
@@ -124,16 +121,12 @@ def ocean_train_step(case: Case) -> None:
       inputs["mask"],
       losses.equalise_gradients,
     )
-    y, _ = feedback.feed_back(
-      step, history, (), targets.shape[1], {"forcing": forcing}
-    )
+    y, _ = feedback.feed_back(step, history, (), targets.shape[1], {"forcing": forcing})
     errors = losses.relative_l2(y, targets, inputs["mask"])
     by_channel = errors.mean(0).sum(0)
     return by_channel.mean(), (by_channel, y)
 
-  compiled = jax.jit(
-    jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK
-  )
+  compiled = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
   (value, (by_channel, y)), gradients = compiled(variables)
   assert_close("loss", value, expected["loss"])
   assert_close("channel_loss", by_channel, expected["channel_loss"])
@@ -171,9 +164,7 @@ def field_losses(case: Case) -> None:
     "scaler_vjp": first_axes(transpose(inputs["cotangent"])[0]),
   }
   for key, wanted in expected.items():
-    tolerance = {} if not key.startswith("grad") else {
-      "tolerance": GRADIENT_TOLERANCE
-    }
+    tolerance = {} if not key.startswith("grad") else {"tolerance": GRADIENT_TOLERANCE}
     assert_close(key, actual[key], wanted, **tolerance)
 
 

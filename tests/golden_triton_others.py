@@ -19,20 +19,12 @@ from golden_simvp_networks import (
 from golden_triton_networks import mean_squares
 
 from stjax import convert, models
-from stjax.convert import (
-  convlstm_states,
-  dit,
-  fourcastnet,
-  lsm,
-  mapping,
-  mgno,
-  simvp,
-)
+from stjax.convert import convlstm_states, dit, fourcastnet, lsm, mapping, mgno, simvp
 from stjax.convert.layout import LAYER, NORM
 from stjax.models import dit as dit_lib
 from stjax.models import fourcastnet as fourcastnet_lib
-from stjax.models import layers
 from stjax.models import lsm as lsm_lib
+from stjax.models.layers import basic as layers
 from stjax.models.simvp import leaky_relu
 from stjax.models.translators.metaformer import TwoBranchBlock
 
@@ -125,18 +117,12 @@ def fourier_block(case: Case) -> Twin:
     raise NotBuilt("a norm of another epsilon")
   module = TwoBranchBlock(
     norm=functools.partial(layers.LayerNorm, fourcastnet_lib.EPS),
-    mixer=functools.partial(
-      fourcastnet_lib.FourierFilter, **filter_options(options)
-    ),
+    mixer=functools.partial(fourcastnet_lib.FourierFilter, **filter_options(options)),
     first_skip=options["double_skip"],
     mlp_ratio=options["mlp_ratio"],
   )
   return Twin(
-    module,
-    afno_names("", ""),
-    takes_train=True,
-    to_here=same,
-    to_original=same,
+    module, afno_names("", ""), takes_train=True, to_here=same, to_original=same
   )
 
 
@@ -165,9 +151,18 @@ def dit_names(torch: str, path: str) -> mapping.NameMap:
 
 def dit_core(case: Case) -> Twin:
   options = case.options(
-    "input_size", "patch_size", "in_channels", "hidden_size", "depth",
-    "num_heads", "mlp_ratio", "class_dropout_prob", "learn_sigma",
-    patch_size=1, mlp_ratio=4.0, learn_sigma=True,
+    "input_size",
+    "patch_size",
+    "in_channels",
+    "hidden_size",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "class_dropout_prob",
+    "learn_sigma",
+    patch_size=1,
+    mlp_ratio=4.0,
+    learn_sigma=True,
   )
   patch = options["patch_size"]
   patch = (patch, patch) if isinstance(patch, int) else tuple(patch)
@@ -190,9 +185,7 @@ def dit_core(case: Case) -> Twin:
 
 
 def dit_block(case: Case) -> Twin:
-  options = case.options(
-    "hidden_size", "num_heads", "mlp_ratio", mlp_ratio=4.0
-  )
+  options = case.options("hidden_size", "num_heads", "mlp_ratio", mlp_ratio=4.0)
   module = dit_lib.DiTBlock(options["num_heads"], options["mlp_ratio"])
   names = dit_names(dit.BLOCK, dit.BLOCK_PATH)
   return Twin(module, names, to_here=same, to_original=same)
@@ -234,8 +227,13 @@ def dit_network(case: Case) -> Twin:
 
 def spectral_block(case: Case) -> Twin:
   options = case.options(
-    "width", "num_basis", "patch_size", "num_token",
-    num_basis=16, patch_size=(4, 4), num_token=4,
+    "width",
+    "num_basis",
+    "patch_size",
+    "num_token",
+    num_basis=16,
+    patch_size=(4, 4),
+    num_token=4,
   )
   module = lsm_lib.SpectralBlock(
     options["num_token"], options["num_basis"], tuple(options["patch_size"])
@@ -288,9 +286,7 @@ class GroupedConv(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    x = layers.Conv(
-      self.features, groups=self.groups, **self.options, name="conv"
-    )(x)
+    x = layers.Conv(self.features, groups=self.groups, **self.options, name="conv")(x)
     if not self.act_norm:
       return x
     return leaky_relu(layers.GroupNorm(self.groups, name="norm")(x))
@@ -298,8 +294,14 @@ class GroupedConv(nn.Module):
 
 def grouped_conv(case: Case) -> Twin:
   options = case.options(
-    "in_channels", "out_channels", "kernel_size", "stride", "padding",
-    "groups", "act_norm", act_norm=False,
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "groups",
+    "act_norm",
+    act_norm=False,
   )
   groups = options["groups"]
   groups = groups if options["in_channels"] % groups == 0 else 1
@@ -312,9 +314,7 @@ def grouped_conv(case: Case) -> Twin:
   names = mapping.NameMap(
     (mapping.Entry("conv", "conv", LAYER), mapping.Entry("norm", "norm", NORM))
   )
-  return Twin(
-    module, names, unused=None if options["act_norm"] else r"^norm\."
-  )
+  return Twin(module, names, unused=None if options["act_norm"] else r"^norm\.")
 
 
 # By the name of the original class.
@@ -336,9 +336,7 @@ TWINS: dict[str, Callable[[Case], Twin]] = {
   "MultiGroupConv2d": grouped_conv,
 }
 # Those that SFP's code has as well.
-SFP_TWINS = {
-  name: TWINS[name] for name in ("LSM", "NeuralSpectralBlock2d", "SimVP")
-}
+SFP_TWINS = {name: TWINS[name] for name in ("LSM", "NeuralSpectralBlock2d", "SimVP")}
 
 
 def run(case: Case) -> None:

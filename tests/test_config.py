@@ -4,6 +4,7 @@ import pytest
 from small_runs import tiny_config
 
 from stjax import config as config_lib
+from stjax import errors
 
 
 def test_a_complete_config_is_accepted():
@@ -11,19 +12,19 @@ def test_a_complete_config_is_accepted():
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"precision": "float23"}, ["float23", "float32"]),
-        ({"global_batch_size": 0}, ["global_batch_size=0"]),
-        ({"accumulation_steps": 3}, ["accumulation_steps=3", "8"]),
-        ({"ema_decay": 1.0}, ["ema_decay"]),
-        ({"num_epochs": 0.0}, ["num_epochs", "num_steps"]),
-        ({"data__history": 0}, ["data.history=0"]),
-        ({"checkpoint__best_mode": "lowest"}, ["best_mode", "min"]),
-    ],
+  ("changes", "words"),
+  [
+    ({"precision": "float23"}, ["float23", "float32"]),
+    ({"global_batch_size": 0}, ["global_batch_size=0"]),
+    ({"accumulation_steps": 3}, ["accumulation_steps=3", "8"]),
+    ({"ema_decay": 1.0}, ["ema_decay"]),
+    ({"num_epochs": 0.0}, ["num_epochs", "num_steps"]),
+    ({"data__history": 0}, ["data.history=0"]),
+    ({"checkpoint__best_mode": "lowest"}, ["best_mode", "min"]),
+  ],
 )
 def test_impossible_values_are_refused_by_key(changes, words):
-  with pytest.raises(config_lib.ConfigError) as error:
+  with pytest.raises(errors.ConfigError) as error:
     config_lib.validate(tiny_config(**changes))
   for word in words:
     assert word in str(error.value)
@@ -32,17 +33,15 @@ def test_impossible_values_are_refused_by_key(changes, words):
 def test_a_missing_section_is_named():
   config = tiny_config()
   del config["mesh"]
-  with pytest.raises(config_lib.ConfigError, match="'mesh'"):
+  with pytest.raises(errors.ConfigError, match="'mesh'"):
     config_lib.validate(config)
 
 
 def test_a_work_directory_keeps_to_one_config(tmp_path):
   config_lib.claim_workdir(tiny_config(), tmp_path)
   config_lib.claim_workdir(tiny_config(), tmp_path)
-  with pytest.raises(config_lib.ConfigError) as error:
-    config_lib.claim_workdir(
-        tiny_config(optimizer__learning_rate=0.5), tmp_path
-    )
+  with pytest.raises(errors.ConfigError) as error:
+    config_lib.claim_workdir(tiny_config(optimizer__learning_rate=0.5), tmp_path)
   message = str(error.value)
   assert "optimizer.learning_rate: 0.001 in the work directory, 0.5" in message
   assert "--workdir" in message
@@ -51,10 +50,8 @@ def test_a_work_directory_keeps_to_one_config(tmp_path):
 def test_what_does_not_change_the_training_may_change(tmp_path):
   config_lib.claim_workdir(tiny_config(), tmp_path)
   config_lib.claim_workdir(
-      tiny_config(
-          mesh__data=1, forecast__members=3, evaluation__split="validation"
-      ),
-      tmp_path,
+    tiny_config(mesh__data=1, forecast__members=3, evaluation__split="validation"),
+    tmp_path,
   )
   saved = json.loads((tmp_path / "config.json").read_text())
   assert saved["forecast"]["members"] == 3
@@ -68,30 +65,30 @@ def test_data_may_move_but_not_be_others(tmp_path):
 
   config_lib.claim_workdir(of("/old/radar.nc"), tmp_path)
   config_lib.claim_workdir(of("/new/radar.nc"), tmp_path)
-  with pytest.raises(config_lib.ConfigError, match="data.path"):
+  with pytest.raises(errors.ConfigError, match="data.path"):
     config_lib.claim_workdir(of("/new/other.nc"), tmp_path)
 
 
 def test_a_damaged_config_file_is_named(tmp_path):
   (tmp_path / "config.json").write_text("{")
-  with pytest.raises(config_lib.ConfigError, match="config.json"):
+  with pytest.raises(errors.ConfigError, match="config.json"):
     config_lib.claim_workdir(tiny_config(), tmp_path)
 
 
 def test_near_names_come_first():
-  assert "'adam'" in config_lib.near("adma", ["adam", "sgd"])
-  with pytest.raises(config_lib.ConfigError, match="did you mean 'adam'"):
-    config_lib.pick("optimizer.name", "adma", {"adam": 1, "sgd": 2})
+  assert "'adam'" in errors.near("adma", ["adam", "sgd"])
+  with pytest.raises(errors.ConfigError, match="did you mean 'adam'"):
+    errors.pick("optimizer.name", "adma", {"adam": 1, "sgd": 2})
 
 
 @pytest.mark.parametrize(
-    ("section", "key"),
-    [
-        ("evaluation", "figurs"),
-        ("optimizer", "clip_nrm"),
-        ("optimizer.schedule", "warmpu"),
-        ("log", "every_step"),
-    ],
+  ("section", "key"),
+  [
+    ("evaluation", "figurs"),
+    ("optimizer", "clip_nrm"),
+    ("optimizer.schedule", "warmpu"),
+    ("log", "every_step"),
+  ],
 )
 def test_a_misspelt_key_in_a_config_file_is_refused(section, key):
   config = tiny_config()
@@ -99,33 +96,31 @@ def test_a_misspelt_key_in_a_config_file_is_refused(section, key):
   for part in section.split("."):
     inner = inner[part]
   inner[key] = 1
-  with pytest.raises(config_lib.ConfigError, match=f"{section}.{key}"):
+  with pytest.raises(errors.ConfigError, match=f"{section}.{key}"):
     config_lib.validate(config)
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"evaluation__split": "tset"},
-        {"forecast__checkpoint": "newest"},
-        {"log__every_steps": -1},
-        {"evaluation__horizon": 2},
-        {"checkpoint__keep_latest": 0},
-        {"optimizer__learning_rate": float("nan")},
-        {"forecast__valid_range": (0.0, float("inf"))},
-        {"forecast__valid_range": (None, None)},
-        {"forecast__valid_range": (1.0,)},
-    ],
+  "changes",
+  [
+    {"evaluation__split": "tset"},
+    {"forecast__checkpoint": "newest"},
+    {"log__every_steps": -1},
+    {"evaluation__horizon": 2},
+    {"checkpoint__keep_latest": 0},
+    {"optimizer__learning_rate": float("nan")},
+    {"forecast__valid_range": (0.0, float("inf"))},
+    {"forecast__valid_range": (None, None)},
+    {"forecast__valid_range": (1.0,)},
+  ],
 )
 def test_values_are_checked_before_anything_is_made(changes):
   [(key, _)] = changes.items()
-  with pytest.raises(config_lib.ConfigError, match=key.replace("__", ".")):
+  with pytest.raises(errors.ConfigError, match=key.replace("__", ".")):
     config_lib.validate(tiny_config(**changes))
 
 
-def test_a_work_directory_from_before_a_key_was_there_is_still_its_own(
-    tmp_path,
-):
+def test_a_work_directory_from_before_a_key_was_there_is_still_its_own(tmp_path):
   config_lib.claim_workdir(tiny_config(), tmp_path)
   path = tmp_path / "config.json"
   saved = json.loads(path.read_text())
@@ -138,7 +133,7 @@ def test_a_work_directory_from_before_a_key_was_there_is_still_its_own(
   changed = tiny_config()
   changed.data.split.ranges = {"train": (("a", 0, None),)}
   changed.data.slots_per_day = 2
-  with pytest.raises(config_lib.ConfigError) as error:
+  with pytest.raises(errors.ConfigError) as error:
     config_lib.claim_workdir(changed, tmp_path)
   assert "data.slots_per_day: 0 in the work directory, 2" in str(error.value)
   assert "data.split.ranges.train" in str(error.value)
@@ -152,7 +147,7 @@ def test_several_files_may_move_but_not_be_others(tmp_path):
 
   config_lib.claim_workdir(of("/old/a.npy, /old/b.npy"), tmp_path)
   config_lib.claim_workdir(of(("/new/a.npy", "/else/b.npy")), tmp_path)
-  with pytest.raises(config_lib.ConfigError, match="data.path"):
+  with pytest.raises(errors.ConfigError, match="data.path"):
     config_lib.claim_workdir(of("/new/b.npy,/new/a.npy"), tmp_path)
 
 

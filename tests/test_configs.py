@@ -25,7 +25,7 @@ def variants(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "variant"), [(n, v) for n in NAMES for v in variants(n)]
+  ("name", "variant"), [(n, v) for n in NAMES for v in variants(n)]
 )
 def test_a_config_is_complete_and_its_keys_are_known(name, variant):
   module = importlib.import_module(f"configs.{name}")
@@ -50,7 +50,7 @@ def test_every_networks_forecast_fits_the_boiling_plate(variant):
   network = models.build(**config_lib.without(config.model))
   inputs = jnp.zeros((1, config.data.history, 64, 64, 1))
   forecast, variables = jax.eval_shape(
-      network.init_with_output, jax.random.key(0), inputs
+    network.init_with_output, jax.random.key(0), inputs
   )
   assert forecast.shape == (1, config.data.horizon, 64, 64, 1)
   assert variables["params"]

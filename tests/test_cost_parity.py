@@ -16,31 +16,27 @@ pytestmark = pytest.mark.slow
 
 def command(*arguments):
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-  subprocess.run(
-      [sys.executable, "-m", *arguments], check=True, env=environment
-  )
+  subprocess.run([sys.executable, "-m", *arguments], check=True, env=environment)
 
 
 # Of all test windows; specified to four digits.
 @pytest.mark.parametrize(
-    ("name", "files", "weights", "mae", "rmse"),
-    [
-        ("los_speed", ["Los_Speed.npy"], "Los_Speed", 4.1188, 7.5838),
-        ("sst", ["SST.npy", "SST_ERA5.npy"], "SST", 0.72840, 0.93075),
-    ],
+  ("name", "files", "weights", "mae", "rmse"),
+  [
+    ("los_speed", ["Los_Speed.npy"], "Los_Speed", 4.1188, 7.5838),
+    ("sst", ["SST.npy", "SST_ERA5.npy"], "SST", 0.72840, 0.93075),
+  ],
 )
-def test_the_original_mean_scores_the_same(
-    tmp_path, name, files, weights, mae, rmse
-):
+def test_the_original_mean_scores_the_same(tmp_path, name, files, weights, mae, rmse):
   data = [cost_data.find(file) for file in files]
   torch = cost_data.find(f"upstream_trained/{weights}_det.npz")
   if torch is None or None in data:
     pytest.skip("needs the data sets and weights of CoST (STJAX_COST_DATA)")
   config = [
-      f"--config=configs/cost.py:{name},mean,released",
-      f"--config.data.path={','.join(map(str, data))}",
-      "--config.evaluation.figures=0",
-      f"--workdir={tmp_path / 'run'}",
+    f"--config=configs/cost.py:{name},mean,released",
+    f"--config.data.path={','.join(map(str, data))}",
+    "--config.evaluation.figures=0",
+    f"--workdir={tmp_path / 'run'}",
   ]
   command("stjax.convert", f"--torch={torch}", *config)
   command("stjax.main", "--mode=evaluate", *config)

@@ -52,13 +52,13 @@ def follow(page, folder, environment):
     if language == "bash":
       command = re.sub(r"^python ", f"{sys.executable} ", content)
       result = subprocess.run(
-          command,
-          shell=True,
-          cwd=folder,
-          env=environment,
-          capture_output=True,
-          check=False,
-          text=True,
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        check=False,
+        text=True,
       )
       assert result.returncode == 0, result.stderr
       continue
@@ -84,10 +84,10 @@ def test_the_pages_on_adding_a_network_can_be_followed(tmp_path):
   with np.load(tmp_path / "drift.npz") as weights:
     shapes = {key: weights[key].shape for key in weights}
   assert shapes == {
-      "conv1.weight": (16, 1, 3, 3),
-      "conv1.bias": (16,),
-      "conv2.weight": (1, 16, 3, 3),
-      "conv2.bias": (1,),
+    "conv1.weight": (16, 1, 3, 3),
+    "conv1.bias": (16,),
+    "conv2.weight": (1, 16, 3, 3),
+    "conv2.bias": (1,),
   }
 
 
@@ -100,9 +100,7 @@ def test_edits_go_where_the_page_says(tmp_path):
     edit(path, ["+v", " w"])
 
 
-@pytest.mark.parametrize(
-    "page", sorted(p.name for p in (ROOT / "docs").glob("*.md"))
-)
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")))
 def test_links_and_named_files_exist(page):
   text = (ROOT / "docs" / page).read_text()
   for link in re.findall(r"\]\((?!http)([^)#]+)", text):

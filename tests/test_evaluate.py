@@ -8,9 +8,12 @@ from small_runs import tiny_config
 
 import input_pipeline
 from configs import simvp_xarray
-from stjax import baselines, evaluate, figures, forecast, initialise, train
-from stjax import build as build_lib
-from stjax import config as config_lib
+from stjax import errors, evaluate, forecast, train
+from stjax.forecasting import store as store_lib
+from stjax.run import build as build_lib
+from stjax.run import sources as initialise
+from stjax.verification import baselines, figures
+from stjax.verification import evaluator as evaluator_lib
 
 # A network that compiles at once: what is tested here is everything around it.
 RULE = {"name": "threshold_rule", "features": 4, "gates": 2}
@@ -24,18 +27,19 @@ def latitude_run(folder, devices=1, **changes):
     values = 280 + 5 * random.rand(40, 6, 5).astype("float32")
     values[random.rand(40, 6, 5) < 0.2] = np.nan
     xr.Dataset(
-        {"sst": (("time", "lat", "lon"), values, {"units": "K"})},
-        coords={
-            "time": np.datetime64("2000-01-01", "ns")
-            + np.arange(40) * np.timedelta64(6, "h"),
-            "lat": np.linspace(50, -50, 6),
-            "lon": np.arange(5) * 72.0,
-        },
+      {"sst": (("time", "lat", "lon"), values, {"units": "K"})},
+      coords={
+        "time": np.datetime64("2000-01-01", "ns")
+        + np.arange(40) * np.timedelta64(6, "h"),
+        "lat": np.linspace(50, -50, 6),
+        "lon": np.arange(5) * 72.0,
+      },
     ).to_netcdf(path)
   config = simvp_xarray.get_config()
   config.model = ml_collections.ConfigDict(RULE)
   config.data.update(path=str(path), variables=("sst",))
-  config.update_from_flattened_dict({
+  config.update_from_flattened_dict(
+    {
       "data.history": 2,
       "data.horizon": 3,
       "num_epochs": 2.0,
@@ -44,9 +48,11 @@ def latitude_run(folder, devices=1, **changes):
       "evaluation.figures": 1,
       "evaluation.area_weights": "latitude",
       "forecast.batch_size": 8,
-  } | {k.replace("__", "."): v for k, v in changes.items()})
+    }
+    | {k.replace("__", "."): v for k, v in changes.items()}
+  )
   return build_lib.build(
-      config, folder / f"run{devices}", devices=jax.devices()[:devices]
+    config, folder / f"run{devices}", devices=jax.devices()[:devices]
   )
 
 
@@ -73,14 +79,10 @@ def test_scores_of_masked_weighted_data_are_those_of_plain_numpy(finished):
   error = store.sst.isel(member=0) - truth
   weights = np.cos(np.deg2rad(error.lat)) * error.notnull()
   mse = (error**2 * weights).sum() / weights.sum()
-  np.testing.assert_allclose(
-      content["physical"]["mse"]["overall"], mse, rtol=1e-4
-  )
+  np.testing.assert_allclose(content["physical"]["mse"]["overall"], mse, rtol=1e-4)
   by_lead = (error**2 * weights).sum(("init_time", "lat", "lon"))
   by_lead = by_lead / weights.sum(("init_time", "lat", "lon"))
-  np.testing.assert_allclose(
-      content["physical"]["mse"]["by_lead"], by_lead, rtol=1e-4
-  )
+  np.testing.assert_allclose(content["physical"]["mse"]["by_lead"], by_lead, rtol=1e-4)
 
 
 def test_forecasts_can_be_left_as_weatherbench_2_reads_them(finished):
@@ -94,7 +96,7 @@ def test_forecasts_can_be_left_as_weatherbench_2_reads_them(finished):
   assert found.dims == ("time", "prediction_timedelta", "latitude", "longitude")
   np.testing.assert_array_equal(found.time, own.init_time)
   np.testing.assert_array_equal(
-      found.prediction_timedelta, np.arange(1, 4) * np.timedelta64(6, "h")
+    found.prediction_timedelta, np.arange(1, 4) * np.timedelta64(6, "h")
   )
   np.testing.assert_array_equal(found.latitude, own.lat[::-1])
   np.testing.assert_array_equal(found, own[:, :, ::-1])
@@ -103,37 +105,29 @@ def test_forecasts_can_be_left_as_weatherbench_2_reads_them(finished):
 def test_scores_do_not_depend_on_the_batch_or_the_devices(finished):
   run, content = finished
   for devices, size in ((1, 3), (8, 16)):
-    other = latitude_run(
-        run.workdir.parent,
-        devices,
-        evaluation__batch_size=size,
-    )
+    other = latitude_run(run.workdir.parent, devices, evaluation__batch_size=size)
     variables = initialise.load_variables(other, run.workdir, "best")
-    scores = evaluate.Evaluator(other, size).score(
-        variables, {}, evaluate.open_split(other, "test")
+    scores = evaluator_lib.Evaluator(other, size).score(
+      variables, {}, evaluator_lib.open_split(other, "test")
     )
     physical = scores.results["forecast"]["physical"]
     for name in ("mse", "mae", "bias", "psnr"):
       np.testing.assert_allclose(
-          physical[name].overall,
-          content["physical"][name]["overall"],
-          rtol=1e-5,
+        physical[name].overall, content["physical"][name]["overall"], rtol=1e-5
       )
-    np.testing.assert_allclose(
-        scores.loss, content["about"]["loss"], rtol=1e-5
-    )
+    np.testing.assert_allclose(scores.loss, content["about"]["loss"], rtol=1e-5)
 
 
 def test_the_spread_is_drawn_with_the_units_that_all_variables_share(
-    finished, tmp_path, monkeypatch
+  finished, tmp_path, monkeypatch
 ):
   run, _ = finished
   drawn = {}
   monkeypatch.setattr(
-      figures.ensemble, "draw", lambda *_, **options: drawn.update(options)
+    figures.ensemble, "draw", lambda *_, **options: drawn.update(options)
   )
   monkeypatch.setattr(figures.plots, "lead_time_curves", lambda *_, **__: None)
-  data = evaluate.open_split(run, "test")
+  data = evaluator_lib.open_split(run, "test")
   figures.draw(run, data, {}, {"forecast": {}}, {}, tmp_path / "figures")
   assert drawn["units"] == "K"
 
@@ -164,15 +158,15 @@ def test_the_lead_mean_is_that_of_the_training_targets(make_run):
 
 def test_a_store_appears_only_when_it_is_whole(tmp_path):
   coordinates = xr.Dataset(
-      {"t": ((), np.nan, {"units": "K"})},
-      coords={"lead_time": [1, 2], "y": [0, 1], "x": [0, 1, 2]},
-      attrs={"spatial_dims": ["y", "x"]},
+    {"t": ((), np.nan, {"units": "K"})},
+    coords={"lead_time": [1, 2], "y": [0, 1], "x": [0, 1, 2]},
+    attrs={"spatial_dims": ["y", "x"]},
   )
   labels = xr.Dataset({"sample_id": ("sample", ["a", "b"])})
   path = tmp_path / "out.zarr"
 
   def write(value, close):
-    store = forecast.ForecastStore(path, coordinates, labels, 1, {})
+    store = store_lib.ForecastStore(path, coordinates, labels, 1, {})
     store.write(0, np.full((1, 2, 2, 2, 3, 1), value, np.float32))
     if close:
       store.close()
@@ -193,10 +187,12 @@ def test_a_new_run_starts_from_the_best_of_another(finished, tmp_path):
   best = initialise.load_variables(run, run.workdir, "best")
   jax.tree.map(np.testing.assert_array_equal, state.params, best["params"])
   assert int(state.step) == 0
-  nowhere = latitude_run(tmp_path / "b", init_from="nowhere") if (
-      (tmp_path / "b").mkdir() is None
-  ) else None
-  with pytest.raises(config_lib.ConfigError, match="nowhere"):
+  nowhere = (
+    latitude_run(tmp_path / "b", init_from="nowhere")
+    if ((tmp_path / "b").mkdir() is None)
+    else None
+  )
+  with pytest.raises(errors.ConfigError, match="nowhere"):
     initialise.first_state(nowhere)
 
 
@@ -217,8 +213,7 @@ def test_data_without_a_value_are_refused_before_anything_is_compiled(tmp_path):
   config = tiny_config()
   config.data = simvp_xarray.base.get_config().data
   config.data.update(
-      store="array", path=str(path), layout="THW", missing="mask", history=2,
-      horizon=2,
+    store="array", path=str(path), layout="THW", missing="mask", history=2, horizon=2
   )
   with pytest.raises(input_pipeline.DataError, match="no observed value"):
     build_lib.build(config, tmp_path / "run", devices=jax.devices()[:1])

@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 from configs import simvp_xarray
-from stjax import build as build_lib
 from stjax import evaluate, forecast, train
+from stjax.run import build as build_lib
 
 pytestmark = pytest.mark.slow
 FRAMES = 40
@@ -15,20 +15,19 @@ FRAMES = 40
 
 def fields(frames, seed=0):
   """[frames, 4, 4] at days from 2020 on."""
-  time = np.datetime64("2020-01-01", "ns") + np.arange(
-      frames
-  ) * np.timedelta64(1, "D")
+  time = np.datetime64("2020-01-01", "ns") + np.arange(frames) * np.timedelta64(1, "D")
   values = np.random.RandomState(seed).randn(frames, 4, 4)
   return xr.DataArray(
-      values.astype("f4"),
-      dims=("time", "y", "x"),
-      coords={"time": time, "y": np.arange(4.0), "x": np.arange(4.0)},
+    values.astype("f4"),
+    dims=("time", "y", "x"),
+    coords={"time": time, "y": np.arange(4.0), "x": np.arange(4.0)},
   )
 
 
 def build(folder, **changes):
   config = simvp_xarray.get_config()
-  config.model = type(config.model)({
+  config.model = type(config.model)(
+    {
       "name": "fno",
       "features": 8,
       "modes_h": 1,
@@ -36,15 +35,15 @@ def build(folder, **changes):
       "depth": 1,
       "readout_features": 16,
       "out_channels": 1,
-  })
+    }
+  )
   config.data.update(
-      path=str(folder / "data.nc"), variables=("height",), history=1, horizon=2
+    path=str(folder / "data.nc"), variables=("height",), history=1, horizon=2
   )
-  config.data.forcings.update(
-      variables=("push",), path=str(folder / "forcings.nc")
-  )
+  config.data.forcings.update(variables=("push",), path=str(folder / "forcings.nc"))
   config.method.update(increments=True, hold_missing=True)
-  config.update_from_flattened_dict({
+  config.update_from_flattened_dict(
+    {
       "num_epochs": 40.0,
       "global_batch_size": 8,
       "optimizer.learning_rate": 1e-2,
@@ -53,7 +52,9 @@ def build(folder, **changes):
       "forecast.horizon": 5,
       "forecast.lead_chunk": 2,
       "forecast.beyond": True,
-  } | {k.replace("__", "."): v for k, v in changes.items()})
+    }
+    | {k.replace("__", "."): v for k, v in changes.items()}
+  )
   return build_lib.build(config, folder / "run", devices=jax.devices()[:1])
 
 

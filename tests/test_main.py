@@ -38,7 +38,7 @@ def stjax(environment):
     options = dict(cwd=ROOT, env=environment, text=True)
     if start:
       return subprocess.Popen(
-          command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options
       )
     return subprocess.run(command, capture_output=True, check=False, **options)
 
@@ -57,15 +57,15 @@ def finished(stjax, tmp_path_factory):
 def test_one_command_leaves_everything_a_user_needs(finished):
   workdir, log = finished
   for name in (
-      "config.json",
-      "statistics.json",
-      "coordinates.nc",
-      "evaluation/metrics.json",
-      "evaluation/lead_time.csv",
-      "evaluation/figures/lead_time.png",
-      "evaluation/figures/learning.png",
-      "logs/metrics.jsonl",
-      "forecast/test.zarr/zarr.json",
+    "config.json",
+    "statistics.json",
+    "coordinates.nc",
+    "evaluation/metrics.json",
+    "evaluation/lead_time.csv",
+    "evaluation/figures/lead_time.png",
+    "evaluation/figures/learning.png",
+    "logs/metrics.jsonl",
+    "forecast/test.zarr/zarr.json",
   ):
     assert (workdir / name).stat().st_size > 0, name
   assert list((workdir / "logs" / "tensorboard").glob("events*"))
@@ -89,27 +89,21 @@ def test_the_metrics_are_those_of_the_forecast_store(finished):
   observation = frames[[int(s) for s in samples], 3:6]
   error = forecast - observation
   scores = content["physical"]
+  np.testing.assert_allclose(scores["mse"]["overall"], np.mean(error**2), rtol=1e-5)
   np.testing.assert_allclose(
-      scores["mse"]["overall"], np.mean(error**2), rtol=1e-5
+    content["openstl"]["mae"]["overall"], np.abs(error).mean((0, 1)).sum(), rtol=1e-5
   )
   np.testing.assert_allclose(
-      content["openstl"]["mae"]["overall"],
-      np.abs(error).mean((0, 1)).sum(),
-      rtol=1e-5,
-  )
-  np.testing.assert_allclose(
-      scores["mse"]["by_lead"], np.mean(error**2, (0, 2, 3)), rtol=1e-5
+    scores["mse"]["by_lead"], np.mean(error**2, (0, 2, 3)), rtol=1e-5
   )
   still = frames[[int(s) for s in samples], 2:3] - observation
   np.testing.assert_allclose(
-      content["baselines"]["persistence"]["physical"]["mse"]["overall"],
-      np.mean(still**2),
-      rtol=1e-5,
+    content["baselines"]["persistence"]["physical"]["mse"]["overall"],
+    np.mean(still**2),
+    rtol=1e-5,
   )
   rows = list(csv.DictReader((workdir / "evaluation/lead_time.csv").open()))
-  assert {r["source"] for r in rows} == {
-      "forecast", "persistence", "lead_mean"
-  }
+  assert {r["source"] for r in rows} == {"forecast", "persistence", "lead_mean"}
   assert len(rows) == 3 * 3
 
 
@@ -129,24 +123,18 @@ def test_longer_forecasts_are_fed_back_and_begin_the_same(finished, stjax):
   path = workdir / "forecast/test.zarr"
   short = xr.open_zarr(path, chunks=None).temperature.values
   result = stjax(
-      *tiny_flags(forecast__horizon=5),
-      f"--workdir={workdir}",
-      "--mode=forecast",
+    *tiny_flags(forecast__horizon=5), f"--workdir={workdir}", "--mode=forecast"
   )
   assert result.returncode == 0, result.stderr
   with xr.open_zarr(path, chunks=None) as store:
     assert store.sizes["lead_time"] == 5
-    np.testing.assert_allclose(
-        store.temperature.values[:, :, :3], short, atol=1e-6
-    )
+    np.testing.assert_allclose(store.temperature.values[:, :, :3], short, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_another_config_in_the_same_directory_is_refused(finished, stjax):
   workdir, _ = finished
-  result = stjax(
-      *tiny_flags(optimizer__learning_rate=0.5), f"--workdir={workdir}"
-  )
+  result = stjax(*tiny_flags(optimizer__learning_rate=0.5), f"--workdir={workdir}")
   assert result.returncode == 2
   assert "optimizer.learning_rate: 0.001" in result.stderr
   assert "Traceback" not in result.stderr
@@ -158,32 +146,33 @@ def slow(flags, words):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (tiny_flags() + ["--config.optimizer.learning_rat=1"],
-         ["learning_rat", "learning_rate"]),
-        (tiny_flags(model__translator="gsat"), ["gsat", "gsta"]),
-        slow(tiny_flags(data__store="boilng"), ["boilng", "boiling"]),
-        slow(tiny_flags(method__name="regresion"), ["regresion", "regression"]),
-        slow(tiny_flags(optimizer__name="adm"), ["adm", "adam"]),
-        (tiny_flags(data__image_size=15), ["15", "spatial_depth"]),
-        slow(tiny_flags(data__history=7), ["history", "horizon", "8"]),
-        slow(tiny_flags(mesh__data=3), ["mesh", "1 devices"]),
-        slow(tiny_flags(evaluation__conventions="opnstl"),
-             ["opnstl", "openstl"]),
-        (tiny_flags(checkpoint__best_metric="los"), ["los", "loss"]),
-        slow(["--config=configs/simvp_xarray.py"], ["data.path"]),
-        (["--config=configs/simvp_xarray.py", "--config.data.path=no.nc"],
-         ["no.nc", "data.path"]),
-        (["--config=configs/nothing.py"], ["nothing.py"]),
-        ([], ["--config is missing"]),
-        (["--config=configs/simvp_boiling.py:fulll"], ["fulll", "full"]),
-    ],
-    ids=lambda value: None if isinstance(value, list) else str(value),
+  ("flags", "words"),
+  [
+    (
+      tiny_flags() + ["--config.optimizer.learning_rat=1"],
+      ["learning_rat", "learning_rate"],
+    ),
+    (tiny_flags(model__translator="gsat"), ["gsat", "gsta"]),
+    slow(tiny_flags(data__store="boilng"), ["boilng", "boiling"]),
+    slow(tiny_flags(method__name="regresion"), ["regresion", "regression"]),
+    slow(tiny_flags(optimizer__name="adm"), ["adm", "adam"]),
+    (tiny_flags(data__image_size=15), ["15", "spatial_depth"]),
+    slow(tiny_flags(data__history=7), ["history", "horizon", "8"]),
+    slow(tiny_flags(mesh__data=3), ["mesh", "1 devices"]),
+    slow(tiny_flags(evaluation__conventions="opnstl"), ["opnstl", "openstl"]),
+    (tiny_flags(checkpoint__best_metric="los"), ["los", "loss"]),
+    slow(["--config=configs/simvp_xarray.py"], ["data.path"]),
+    (
+      ["--config=configs/simvp_xarray.py", "--config.data.path=no.nc"],
+      ["no.nc", "data.path"],
+    ),
+    (["--config=configs/nothing.py"], ["nothing.py"]),
+    ([], ["--config is missing"]),
+    (["--config=configs/simvp_boiling.py:fulll"], ["fulll", "full"]),
+  ],
+  ids=lambda value: None if isinstance(value, list) else str(value),
 )
-def test_wrong_input_ends_with_one_readable_message(
-    stjax, tmp_path, flags, words
-):
+def test_wrong_input_ends_with_one_readable_message(stjax, tmp_path, flags, words):
   result = stjax(*flags, f"--workdir={tmp_path / 'run'}")
   assert result.returncode == 2, result.stderr
   assert "Traceback" not in result.stderr
@@ -216,12 +205,12 @@ def wait_for(condition, process, seconds=240):
 
 # Long enough to be interrupted, with something random in every step.
 LONG = dict(
-    num_epochs=20.0,
-    model__drop_path=0.2,
-    ema_decay=0.9,
-    checkpoint__every_steps=5,
-    evaluation__every_steps=10,
-    optimizer__clip_norm=1.0,
+  num_epochs=20.0,
+  model__drop_path=0.2,
+  ema_decay=0.9,
+  checkpoint__every_steps=5,
+  evaluation__every_steps=10,
+  optimizer__clip_norm=1.0,
 )
 
 
@@ -237,10 +226,7 @@ def assert_same_run(workdir, reference):
   step, state = arrays(workdir)
   expected_step, expected = arrays(reference)
   assert step == expected_step
-  same = {
-      path: np.array_equal(a, b)
-      for path, a, b in _pairs(state, expected)
-  }
+  same = {path: np.array_equal(a, b) for path, a, b in _pairs(state, expected)}
   assert all(same.values()), [path for path, s in same.items() if not s]
   for name in ("train/loss", "train/learning_rate", "validation/loss"):
     assert scalars(workdir, name) == scalars(reference, name)
@@ -262,9 +248,7 @@ def _pairs(a, b, path=""):
 
 
 @pytest.mark.slow
-def test_killed_twice_the_run_ends_in_the_same_bits(
-    stjax, uninterrupted, tmp_path
-):
+def test_killed_twice_the_run_ends_in_the_same_bits(stjax, uninterrupted, tmp_path):
   flags = [*tiny_flags(**LONG), f"--workdir={tmp_path}", "--mode=train"]
   for step in (7, 21):
     process = stjax(*flags, start=True)
@@ -278,7 +262,7 @@ def test_killed_twice_the_run_ends_in_the_same_bits(
 
 @pytest.mark.slow
 def test_a_preempted_run_saves_exits_cleanly_and_goes_on(
-    stjax, uninterrupted, tmp_path
+  stjax, uninterrupted, tmp_path
 ):
   flags = [*tiny_flags(**LONG), f"--workdir={tmp_path}", "--mode=train"]
   process = stjax(*flags, start=True)
@@ -304,15 +288,13 @@ def _last_step(workdir):
 
 
 @pytest.mark.slow
-def test_a_diverged_run_names_the_step_and_keeps_the_last_good_state(
-    stjax, tmp_path
-):
+def test_a_diverged_run_names_the_step_and_keeps_the_last_good_state(stjax, tmp_path):
   flags = tiny_flags(
-      optimizer__name="sgd",
-      optimizer__learning_rate=1e30,
-      optimizer__schedule__name="constant",
-      optimizer__schedule__warmup=4.0,
-      checkpoint__every_steps=1,
+    optimizer__name="sgd",
+    optimizer__learning_rate=1e30,
+    optimizer__schedule__name="constant",
+    optimizer__schedule__warmup=4.0,
+    checkpoint__every_steps=1,
   )
   result = stjax(*flags, f"--workdir={tmp_path}", "--mode=train")
   assert result.returncode == 1, result.stderr
@@ -331,16 +313,16 @@ def test_two_processes_equal_one(environment, uninterrupted, tmp_path):
   command = ["bash", "launch/local.sh", "2", *tiny_flags(**LONG)]
   command += [f"--workdir={tmp_path}", "--mode=train"]
   result = subprocess.run(
-      command,
-      cwd=ROOT,
-      env=environment | {"PYTHON": sys.executable},
-      capture_output=True,
-      text=True,
-      check=False,
+    command,
+    cwd=ROOT,
+    env=environment | {"PYTHON": sys.executable},
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert result.returncode == 0, result.stderr
   one, two = scalars(uninterrupted), scalars(tmp_path)
   assert [s for s, _ in one] == [s for s, _ in two]
   np.testing.assert_allclose(
-      [v for _, v in two][:15], [v for _, v in one][:15], rtol=1e-4
+    [v for _, v in two][:15], [v for _, v in one][:15], rtol=1e-4
   )

@@ -12,10 +12,12 @@ from cost_runs import tiny_config
 from small_runs import tiny_diffusion, trees_equal
 
 import input_pipeline
-from stjax import baselines, evaluate, forecast, initialise, train
-from stjax import build as build_lib
-from stjax import config as config_lib
-from stjax import run as run_lib
+from stjax import errors, evaluate, forecast, train
+from stjax.run import build as build_lib
+from stjax.run import run as run_lib
+from stjax.run import sources as initialise
+from stjax.verification import baselines
+from stjax.verification import evaluator as evaluator_lib
 
 
 def build(config, workdir, devices=1):
@@ -51,10 +53,10 @@ def test_the_report_has_scores_diagrams_floors_and_fan_charts(diffusion):
   assert 0 < crps < single
   found = {p.name for p in (run.workdir / "evaluation").rglob("*")}
   for name in (
-      "ensemble_rank_histogram.csv",
-      "rank_histogram.png",
-      "spread_skill.png",
-      "lead_time.png",
+    "ensemble_rank_histogram.csv",
+    "rank_histogram.png",
+    "spread_skill.png",
+    "lead_time.png",
   ):
     assert name in found
   assert any(name.endswith("_fan.png") for name in found)
@@ -73,13 +75,11 @@ def test_validation_scores_have_the_crps_that_chooses_the_best(diffusion):
 
 @pytest.mark.slow
 def test_the_second_stage_needs_nothing_of_the_first_any_more(
-    diffusion, folder, tmp_path
+  diffusion, folder, tmp_path
 ):
   run, content = diffusion
   shutil.copytree(run.workdir, tmp_path / "alone")
-  config = tiny_config(
-      folder, "diffusion", frozen__mean__init_from="gone/mean"
-  )
+  config = tiny_config(folder, "diffusion", frozen__mean__init_from="gone/mean")
   again = build(config, tmp_path / "alone")
   assert evaluate.evaluate(again)["cost"] == content["cost"]
 
@@ -97,7 +97,7 @@ def test_the_frozen_mean_is_that_of_the_first_stage(diffusion, folder):
 
 @pytest.mark.slow
 def test_a_resumed_second_stage_equals_the_uninterrupted_one(
-    diffusion, folder, tmp_path
+  diffusion, folder, tmp_path
 ):
   run, _ = diffusion
   half = run.num_steps // 2
@@ -135,37 +135,31 @@ def forecasts(folder, workdir, devices=1, **changes):
 
 @pytest.mark.slow
 def test_members_agree_for_any_ensemble_batch_chunk_and_device_count(
-    diffusion, folder, tmp_path
+  diffusion, folder, tmp_path
 ):
   run, _ = diffusion
   shutil.copytree(run.workdir, tmp_path / "w")
   six = forecasts(folder, tmp_path / "w", forecast__members=6)
   assert six.dims[:3] == ("member", "sample", "lead_time")
   few = forecasts(
-      folder,
-      tmp_path / "w",
-      devices=4,
-      forecast__members=2,
-      forecast__member_chunk=1,
-      forecast__batch_size=8,
+    folder,
+    tmp_path / "w",
+    devices=4,
+    forecast__members=2,
+    forecast__member_chunk=1,
+    forecast__batch_size=8,
   )
   np.testing.assert_allclose(few, six[:2], rtol=2e-5, atol=2e-5)
   assert float(six.std("member").min()) > 1e-3
   # Three windows do not divide: the devices share the members.
   shared = forecasts(
-      folder,
-      tmp_path / "w",
-      devices=4,
-      forecast__members=5,
-      forecast__batch_size=3,
+    folder, tmp_path / "w", devices=4, forecast__members=5, forecast__batch_size=3
   )
   np.testing.assert_allclose(shared, six[:5], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.slow
-def test_scores_agree_where_devices_share_the_members(
-    diffusion, folder, tmp_path
-):
+def test_scores_agree_where_devices_share_the_members(diffusion, folder, tmp_path):
   run, _ = diffusion
   shutil.copytree(run.workdir, tmp_path / "w")
   config = tiny_config(folder, "diffusion", evaluation__batch_size=3)
@@ -174,8 +168,8 @@ def test_scores_agree_where_devices_share_the_members(
   for one, size in ((run, 16), (other, 3)):
     frozen = initialise.frozen(one)
     variables = initialise.load_variables(one, one.workdir, "best")
-    scores = evaluate.Evaluator(one, size, members=4).score(
-        variables, frozen, evaluate.open_split(one, "test", 5)
+    scores = evaluator_lib.Evaluator(one, size, members=4).score(
+      variables, frozen, evaluator_lib.open_split(one, "test", 5)
     )
     results.append(scores)
   one, many = results
@@ -183,17 +177,11 @@ def test_scores_agree_where_devices_share_the_members(
   for convention, expected in one.results["forecast"].items():
     for name, score in many.results["forecast"][convention].items():
       np.testing.assert_allclose(
-          score.overall,
-          expected[name].overall,
-          rtol=1e-4,
-          atol=1e-6,
-          err_msg=name,
+        score.overall, expected[name].overall, rtol=1e-4, atol=1e-6, err_msg=name
       )
 
 
-def test_a_window_draws_the_same_whatever_else_is_scored(
-    diffusion, folder, tmp_path
-):
+def test_a_window_draws_the_same_whatever_else_is_scored(diffusion, folder, tmp_path):
   """Every third window alone is scored as it is among all."""
   run, _ = diffusion
   config = tiny_config(folder, "diffusion", evaluation__stride=3)
@@ -202,28 +190,24 @@ def test_a_window_draws_the_same_whatever_else_is_scored(
   variables = initialise.load_variables(run, run.workdir, "best")
   drawn = []
   for one, stride in ((run, 1), (thinned, 3)):
-    evaluator = evaluate.Evaluator(one, 16, members=4)
+    evaluator = evaluator_lib.Evaluator(one, 16, members=4)
     keep = {6 // stride: {}}
     evaluator.score(
-        variables, frozen, evaluate.open_split(one, "test", stride), keep
+      variables, frozen, evaluator_lib.open_split(one, "test", stride), keep
     )
     drawn.append(keep[6 // stride]["quantiles"])
   np.testing.assert_allclose(*drawn, rtol=1e-5)
 
 
-def test_values_beyond_the_valid_range_are_clipped(
-    diffusion, folder, tmp_path
-):
+def test_values_beyond_the_valid_range_are_clipped(diffusion, folder, tmp_path):
   run, _ = diffusion
   shutil.copytree(run.workdir, tmp_path / "w")
-  clipped = forecasts(
-      folder, tmp_path / "w", forecast__valid_range=(9.0, 11.0)
-  )
+  clipped = forecasts(folder, tmp_path / "w", forecast__valid_range=(9.0, 11.0))
   assert float(clipped.min()) == 9.0
   assert float(clipped.max()) == 11.0
   below = run_lib.Run.physical(
-      dataclasses.replace(run, config=open_above(run.config, 9.0)),
-      np.array([[-1e3], [1e3]], np.float32),
+    dataclasses.replace(run, config=open_above(run.config, 9.0)),
+    np.array([[-1e3], [1e3]], np.float32),
   )
   assert below[0, 0] == 9.0 and below[1, 0] > 1e3
 
@@ -236,14 +220,10 @@ def open_above(config, lowest):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "change"),
-    [
-        ("diffusion", {"method__mean": "only"}),
-        ("gaussian", {}),
-    ],
+  ("stage", "change"), [("diffusion", {"method__mean": "only"}), ("gaussian", {})]
 )
 def test_what_has_nothing_to_train_is_scored_all_the_same(
-    stage, change, folder, tmp_path
+  stage, change, folder, tmp_path
 ):
   run = finish(tiny_config(folder, stage, **change), tmp_path / "w")
   content = evaluate.evaluate(run)
@@ -259,14 +239,12 @@ def test_what_has_nothing_to_train_is_scored_all_the_same(
 
 
 @pytest.mark.slow
-def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(
-    folder, tmp_path
-):
+def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(folder, tmp_path):
   plain = dict(
-      method__mean="none",
-      frozen__mean__init_from="",
-      data__split__by="time",  # Longer windows: the same borders.
-      forecast__members=2,
+    method__mean="none",
+    frozen__mean__init_from="",
+    data__split__by="time",  # Longer windows: the same borders.
+    forecast__members=2,
   )
   run = finish(tiny_config(folder, "diffusion", **plain), tmp_path / "w")
   assert not (run.workdir / "frozen").exists()
@@ -276,14 +254,12 @@ def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(
   assert long.sizes["lead_time"] == 7
   assert np.isfinite(long).all()
   np.testing.assert_allclose(
-      long[:, :, :3], short[:, : long.sizes["sample"]], rtol=2e-5, atol=2e-5
+    long[:, :, :3], short[:, : long.sizes["sample"]], rtol=2e-5, atol=2e-5
   )
 
 
 @pytest.mark.slow
-def test_a_convolutional_mean_and_denoiser_make_an_ensemble(
-    make_run, tmp_path
-):
+def test_a_convolutional_mean_and_denoiser_make_an_ensemble(make_run, tmp_path):
   mean = make_run(workdir=tmp_path / "mean", num_epochs=1.0)
   assert train.train(mean)
   run = finish(tiny_diffusion(tmp_path / "mean"), tmp_path / "diffusion")
@@ -300,11 +276,11 @@ def test_a_convolutional_mean_and_denoiser_make_an_ensemble(
 
 def test_a_network_need_not_know_the_calendar_of_the_data(folder, tmp_path):
   config = tiny_config(
-      folder,
-      "mean",
-      model__calendar_names=(),
-      model__calendar_sizes=(),
-      model__calendar_dims=(),
+    folder,
+    "mean",
+    model__calendar_names=(),
+    model__calendar_sizes=(),
+    model__calendar_dims=(),
   )
   with config.ignore_type():  # As a config file may have it.
     config.data.calendar = "slot_of_day, day_of_week"
@@ -312,7 +288,7 @@ def test_a_network_need_not_know_the_calendar_of_the_data(folder, tmp_path):
   assert run.method.network.reads == ()
   # The climatology does: it is that of every slot of every weekday.
   climatology = baselines.build(run)["climatology"]
-  data = evaluate.open_split(run, "test")
+  data = evaluator_lib.open_split(run, "test")
   batch = next(iter(data.batches))
   hour = data.labels.start.values[:16, None] + np.arange(6, 9)
   found = np.asarray(climatology(batch, 3))
@@ -323,35 +299,33 @@ def test_a_network_need_not_know_the_calendar_of_the_data(folder, tmp_path):
 
 def test_a_climatology_needs_a_calendar(folder, tmp_path):
   config = tiny_config(
-      folder,
-      "mean",
-      model__calendar_names=(),
-      model__calendar_sizes=(),
-      model__calendar_dims=(),
-      data__calendar=(),
+    folder,
+    "mean",
+    model__calendar_names=(),
+    model__calendar_sizes=(),
+    model__calendar_dims=(),
+    data__calendar=(),
   )
-  with pytest.raises(config_lib.ConfigError, match="needs data.calendar"):
+  with pytest.raises(errors.ConfigError, match="needs data.calendar"):
     build(config, tmp_path / "w")
 
 
 def test_a_missing_first_stage_is_said_with_its_key(folder, tmp_path):
   config = tiny_config(folder, "diffusion", frozen__mean__init_from="nowhere")
   run = build(config, tmp_path / "w")
-  with pytest.raises(
-      config_lib.ConfigError, match="frozen.mean.init_from.*/nowhere"
-  ):
+  with pytest.raises(errors.ConfigError, match="frozen.mean.init_from.*/nowhere"):
     train.train(run)
   # Before anything was made.
   assert not (run.workdir / "logs").exists()
   assert not (run.workdir / "checkpoints").exists()
   config = tiny_config(folder, "diffusion", frozen__mean__init_from="")
   run = build(config, tmp_path / "v")
-  with pytest.raises(config_lib.ConfigError, match="frozen.mean.init_from is"):
+  with pytest.raises(errors.ConfigError, match="frozen.mean.init_from is"):
     train.train(run)
 
 
 def test_kept_variables_of_another_source_are_pointed_out(
-    diffusion, folder, tmp_path, caplog
+  diffusion, folder, tmp_path, caplog
 ):
   run, _ = diffusion
   made = json.loads((run.workdir / "frozen.json").read_text())
@@ -360,9 +334,7 @@ def test_kept_variables_of_another_source_are_pointed_out(
   (tmp_path / "other/mean").mkdir(parents=True)
 
   def warnings(source):
-    config = tiny_config(
-        folder, "diffusion", frozen__mean__init_from=str(source)
-    )
+    config = tiny_config(folder, "diffusion", frozen__mean__init_from=str(source))
     caplog.clear()
     initialise.frozen(build(config, tmp_path / "w"))
     return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
@@ -376,48 +348,40 @@ def test_kept_variables_of_another_source_are_pointed_out(
 def test_a_mean_of_another_normalisation_is_refused(folder, tmp_path):
   config = tiny_config(folder, "diffusion", data__normalise="range")
   run = build(config, tmp_path / "w")
-  with pytest.raises(config_lib.ConfigError, match="normalised by"):
+  with pytest.raises(errors.ConfigError, match="normalised by"):
     train.train(run)
 
 
 def test_a_mean_of_another_size_is_refused(folder, tmp_path):
   config = tiny_config(folder, "diffusion", frozen__mean__model__node_dim=5)
   run = build(config, tmp_path / "w")
-  with pytest.raises(config_lib.ConfigError, match="another network"):
+  with pytest.raises(errors.ConfigError, match="another network"):
     train.train(run)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"forecast__members": 0}, "forecast.members=0"),
-        ({"evaluation__stride": 0}, "evaluation.stride=0"),
-        ({"forecast__valid_range": (2.0, 1.0)}, "forecast.valid_range"),
-        ({"model__calendar_sizes": (12, 7)}, "model.calendar_sizes"),
-        (
-            {"model__calendar_names": ("day_of_week", "slot_of_day")},
-            "model.calendar_names",
-        ),
-        ({"data__calendar": ()}, "model.calendar_names.*data.calendar"),
-        (
-            {"evaluation__baselines": ("persistance",)},
-            "did you mean 'persistence'",
-        ),
-        ({"evaluation__points": ((0, 0), (6, 0))}, "evaluation.points.*6 x 1"),
-        ({"evaluation__points": (3, 0)}, "evaluation.points has 3"),
-        ({"method__schedule": "liner"}, "^method.schedule='liner'"),
-        ({"model__horizon": 4}, "model.horizon"),
-        ({"forecast__sampler__steps": 9}, "forecast.sampler.steps=9"),
-        ({"model__name": "none"}, "model.name='none'"),
-    ],
+  ("change", "words"),
+  [
+    ({"forecast__members": 0}, "forecast.members=0"),
+    ({"evaluation__stride": 0}, "evaluation.stride=0"),
+    ({"forecast__valid_range": (2.0, 1.0)}, "forecast.valid_range"),
+    ({"model__calendar_sizes": (12, 7)}, "model.calendar_sizes"),
+    ({"model__calendar_names": ("day_of_week", "slot_of_day")}, "model.calendar_names"),
+    ({"data__calendar": ()}, "model.calendar_names.*data.calendar"),
+    ({"evaluation__baselines": ("persistance",)}, "did you mean 'persistence'"),
+    ({"evaluation__points": ((0, 0), (6, 0))}, "evaluation.points.*6 x 1"),
+    ({"evaluation__points": (3, 0)}, "evaluation.points has 3"),
+    ({"method__schedule": "liner"}, "^method.schedule='liner'"),
+    ({"model__horizon": 4}, "model.horizon"),
+    ({"forecast__sampler__steps": 9}, "forecast.sampler.steps=9"),
+    ({"model__name": "none"}, "model.name='none'"),
+  ],
 )
-def test_what_cannot_be_is_refused_before_training(
-    change, words, folder, tmp_path
-):
+def test_what_cannot_be_is_refused_before_training(change, words, folder, tmp_path):
   if change == {"model__name": "none"}:
     config = tiny_config(folder, "diffusion")
     config.model = {"name": "none"}
   else:
     config = tiny_config(folder, "diffusion", **change)
-  with pytest.raises(config_lib.ConfigError, match=words):
+  with pytest.raises(errors.ConfigError, match=words):
     build(config, tmp_path / "w")

@@ -9,9 +9,8 @@ from small_runs import trees_equal
 from test_evaluate import RULE
 
 from configs import simvp_array
-from stjax import build as build_lib
-from stjax import config as config_lib
-from stjax import train
+from stjax import errors, train
+from stjax.run import build as build_lib
 
 
 def plates(folder, spoilt=None, frames=6):
@@ -25,16 +24,21 @@ def plates(folder, spoilt=None, frames=6):
   config = simvp_array.get_config()
   config.model = type(config.model)(RULE)
   config.data.update(
-      path=str(folder / "plates.npy"), layout="NTHW", history=2, horizon=2,
-      missing="error",
+    path=str(folder / "plates.npy"),
+    layout="NTHW",
+    history=2,
+    horizon=2,
+    missing="error",
   )
   config.data.split.fractions = (0.7, 0.1, 0.2)
-  config.update_from_flattened_dict({
+  config.update_from_flattened_dict(
+    {
       "num_epochs": 3.0,
       "global_batch_size": 4,
       "log.every_steps": 1,
       "evaluation.batch_size": 4,
-  })
+    }
+  )
   return config
 
 
@@ -73,21 +77,21 @@ def test_everything_a_log_needs_is_logged(tmp_path):
   _, lines = trained(tmp_path)
   found = {name for line in lines for name in line}
   assert {
-      "train/loss",
-      "train/gradient_norm",
-      "train/update_norm",
-      "train/parameter_norm",
-      "validation/loss",
-      "validation/physical/rmse",
-      "progress/samples_per_second",
-      "progress/input_wait_share",
+    "train/loss",
+    "train/gradient_norm",
+    "train/update_norm",
+    "train/parameter_norm",
+    "validation/loss",
+    "validation/physical/rmse",
+    "progress/samples_per_second",
+    "progress/input_wait_share",
   } <= found
 
 
 def test_an_unknown_best_metric_lists_the_scores(tmp_path):
   config = plates(tmp_path)
   config.checkpoint.best_metric = "physical/rsme"
-  with pytest.raises(config_lib.ConfigError, match="physical/rmse"):
+  with pytest.raises(errors.ConfigError, match="physical/rmse"):
     train.train(build(tmp_path, config))
 
 
@@ -103,8 +107,7 @@ def test_bfloat16_trains_near_float32_with_float32_parameters(tmp_path):
   state, half = trained(tmp_path / "b", precision="bfloat16")
   assert all(x.dtype == np.float32 for x in jax.tree.leaves(state.params))
   full, half = (
-      [x["train/loss"] for x in lines if "train/loss" in x]
-      for lines in (full, half)
+    [x["train/loss"] for x in lines if "train/loss" in x] for lines in (full, half)
   )
   np.testing.assert_allclose(half, full, rtol=0.03)
   assert half != full
@@ -116,17 +119,17 @@ def test_the_network_of_a_run_is_a_flax_module(tmp_path):
   assert "Total:" in run.describe() and "Mesh:" in run.describe()
 
 
-def test_a_curriculum_resumed_across_its_border_equals_the_uninterrupted_one(
-    tmp_path,
-):
+def test_a_curriculum_resumed_across_its_border_equals_the_uninterrupted_one(tmp_path):
   def build_one(folder):
     config = plates(folder)  # 21 examples, batches of 4.
-    config.update_from_flattened_dict({
+    config.update_from_flattened_dict(
+      {
         "method.curriculum": ((0, 1), (0.75, 2)),
         "num_steps": 6,
         "checkpoint.every_steps": 3,
         "evaluation.every_epochs": 0.0,
-    })
+      }
+    )
     return build(folder, config)
 
   whole, cut = build_one(tmp_path / "a"), build_one(tmp_path / "b")

@@ -49,9 +49,7 @@ _NEIGHBOURS = tuple(
 
 
 def initial_conditions(
-  num_samples: int,
-  image_size: int | Sequence[int] = 64,
-  seed: int = 0,
+  num_samples: int, image_size: int | Sequence[int] = 64, seed: int = 0
 ) -> np.ndarray:
   """Draws initial temperatures, uniform in [0, 212), from a seed.
 
@@ -79,9 +77,7 @@ def initial_conditions(
 
 
 def simulate(
-  initial_raw: np.ndarray,
-  num_frames: int,
-  increment: float = DEFAULT_INCREMENT,
+  initial_raw: np.ndarray, num_frames: int, increment: float = DEFAULT_INCREMENT
 ) -> np.ndarray:
   """Applies the rule num_frames - 1 times to every sample.
 
@@ -179,14 +175,10 @@ def write_samples(
   written = 0
   for first in range(0, num_samples, _CHUNK):
     count = min(_CHUNK, num_samples - first)
-    raw = stream.uniform(0.0, BOILING_POINT, (count, height, width)).astype(
-      np.float32
-    )
+    raw = stream.uniform(0.0, BOILING_POINT, (count, height, width)).astype(np.float32)
     frames = simulate(raw, num_frames, increment)
     for index in range(count):
-      folder = directory / (
-        f"{_digest(raw[index])}_{sample_name(first + index)}"
-      )
+      folder = directory / (f"{_digest(raw[index])}_{sample_name(first + index)}")
       if _is_finished(folder, frames[index]):
         continue
       _write_folder(folder, frames[index])

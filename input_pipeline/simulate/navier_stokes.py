@@ -44,21 +44,8 @@ MAX_COURANT = 1.0
 _GOOD_COURANT = 0.5
 
 _LENGTH = 2 * math.pi
-_ALPHAS = (
-  0.0,
-  0.1496590219993,
-  0.3704009573644,
-  0.6222557631345,
-  0.9582821306748,
-  1.0,
-)
-_BETAS = (
-  0.0,
-  -0.4178904745,
-  -1.192151694643,
-  -1.697784692471,
-  -1.514183444257,
-)
+_ALPHAS = (0.0, 0.1496590219993, 0.3704009573644, 0.6222557631345, 0.9582821306748, 1.0)
+_BETAS = (0.0, -0.4178904745, -1.192151694643, -1.697784692471, -1.514183444257)
 _GAMMAS = (
   0.1496590219993,
   0.3792103129999,
@@ -137,8 +124,7 @@ def explicit_terms(flow: Flow, vorticity_hat: jax.Array) -> jax.Array:
   ikx, iky = _derivatives(grid, vorticity_hat.dtype)
   u_hat, v_hat = _velocity_hat(grid, vorticity_hat)
   u, v, along_x, along_y = jnp.fft.irfft2(
-    jnp.stack([u_hat, v_hat, ikx * vorticity_hat, iky * vorticity_hat]),
-    s=(grid, grid),
+    jnp.stack([u_hat, v_hat, ikx * vorticity_hat, iky * vorticity_hat]), s=(grid, grid)
   )
   terms = -jnp.fft.rfft2(u * along_x + v * along_y)
   if flow.dealias:
@@ -150,10 +136,7 @@ def explicit_terms(flow: Flow, vorticity_hat: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("flow", "num_steps"))
 def advance(
-  flow: Flow,
-  vorticity_hat: jax.Array,
-  time_step: jax.Array | float,
-  num_steps: int,
+  flow: Flow, vorticity_hat: jax.Array, time_step: jax.Array | float, num_steps: int
 ) -> jax.Array:
   """Several time steps of several trajectories.
 
@@ -213,9 +196,7 @@ def budget(flow: Flow, vorticity_hat: jax.Array) -> dict[str, jax.Array]:
   enstrophy = _mean(flow.grid, power) / 2
   palinstrophy = _mean(flow.grid, power * square) / 2
   energy_rate = -2 * flow.viscosity * enstrophy - 2 * flow.drag * energy
-  enstrophy_rate = (
-    -2 * flow.viscosity * palinstrophy - 2 * flow.drag * enstrophy
-  )
+  enstrophy_rate = -2 * flow.viscosity * palinstrophy - 2 * flow.drag * enstrophy
   if flow.forcing_wavenumber:
     forcing = _forcing_hat(flow).astype(vorticity_hat.dtype)
     product = (vorticity_hat * forcing.conj()).real
@@ -340,9 +321,7 @@ def check_frames(
       "that. Change data.image_size or data.grid."
     )
   if downsample not in DOWNSAMPLING:
-    raise errors.unknown(
-      "downsample (data.downsample)", downsample, DOWNSAMPLING
-    )
+    raise errors.unknown("downsample (data.downsample)", downsample, DOWNSAMPLING)
   for name in variables:
     if name not in VARIABLES:
       raise errors.unknown("variable (data.variables)", name, VARIABLES)
@@ -412,15 +391,9 @@ def simulate(
   warming = math.ceil(spin_up / frame_spacing * (1 - 1e-9))
   spans = [spin_up / max(warming, 1)] * warming
   spans += [frame_spacing] * (num_frames - 1)
-  frames = np.empty(
-    (len(initial), num_frames, size, size, len(variables)), np.float32
-  )
+  frames = np.empty((len(initial), num_frames, size, size, len(variables)), np.float32)
   look = functools.partial(
-    _look,
-    flow=flow,
-    size=size,
-    downsample=downsample,
-    variables=tuple(variables),
+    _look, flow=flow, size=size, downsample=downsample, variables=tuple(variables)
   )
   # The global flag and the other processes' devices stay out of it.
   device = jax.default_device(jax.local_devices()[0])
@@ -447,9 +420,7 @@ def simulate(
   return frames
 
 
-@functools.partial(
-  jax.jit, static_argnames=("flow", "size", "downsample", "variables")
-)
+@functools.partial(jax.jit, static_argnames=("flow", "size", "downsample", "variables"))
 def _look(vorticity_hat, *, flow, size, downsample, variables):
   """Frames [N, m, m, C], axes [y, x], and the largest |u| + |v| [N]."""
   grid = flow.grid
@@ -485,9 +456,7 @@ def resize(half_spectrum: jax.Array, grid: int, size: int) -> jax.Array:
     return half_spectrum
   highest = (min(grid, size) - 1) // 2
   kept = half_spectrum[..., : highest + 1] * (size / grid) ** 2
-  gap = jnp.zeros(
-    (*kept.shape[:-2], size - 2 * highest - 1, highest + 1), kept.dtype
-  )
+  gap = jnp.zeros((*kept.shape[:-2], size - 2 * highest - 1, highest + 1), kept.dtype)
   rows = [kept[..., : highest + 1, :], gap, kept[..., grid - highest :, :]]
   rows = jnp.concatenate(rows, axis=-2)
   pad = [(0, 0)] * (rows.ndim - 1) + [(0, size // 2 - highest)]
@@ -502,8 +471,7 @@ def _interpolate(fields: jax.Array, size: int) -> jax.Array:
   high = np.minimum(low + 1, fields.shape[-1] - 1)
   share = (points - low).astype(fields.dtype)
   fields = (
-    fields[..., low, :] * (1 - share)[:, None]
-    + fields[..., high, :] * share[:, None]
+    fields[..., low, :] * (1 - share)[:, None] + fields[..., high, :] * share[:, None]
   )
   return fields[..., low] * (1 - share) + fields[..., high] * share
 
@@ -534,9 +502,7 @@ def _check_courant(
   largest = courant[finite].max(initial=last)
   good = length * _GOOD_COURANT / max(largest, MAX_COURANT)
   scale = 10.0 ** (math.floor(math.log10(good)) - 1)
-  remedy = (
-    f"Set data.time_step to {math.floor(good / scale) * scale:.2g} or less"
-  )
+  remedy = f"Set data.time_step to {math.floor(good / scale) * scale:.2g} or less"
   if not finite.all():
     raise errors.DataError(
       f"The flow of trajectory {first + int(np.argmin(finite))} is no longer "
@@ -596,9 +562,7 @@ def _forcing_hat(flow: Flow) -> np.ndarray:
   """Half spectrum of curl f = -amplitude k cos(k y)."""
   forcing = np.zeros((flow.grid, flow.grid // 2 + 1), np.complex128)
   wavenumber = flow.forcing_wavenumber
-  forcing[0, wavenumber] = (
-    -flow.forcing_amplitude * wavenumber * flow.grid**2 / 2
-  )
+  forcing[0, wavenumber] = -flow.forcing_amplitude * wavenumber * flow.grid**2 / 2
   return forcing
 
 
@@ -632,11 +596,7 @@ def check_count(name: str, value: int, lowest: int) -> None:
 
 
 def _check_number(
-  name: str,
-  value: float,
-  *,
-  lowest: float = -math.inf,
-  above: float = -math.inf,
+  name: str, value: float, *, lowest: float = -math.inf, above: float = -math.inf
 ) -> None:
   number = isinstance(value, (int, float, np.number)) and math.isfinite(value)
   if isinstance(value, bool) or not number or value < lowest or value <= above:

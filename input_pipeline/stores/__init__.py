@@ -1,4 +1,5 @@
 """The stores by name; a store is imported when it is first asked for."""
+
 import importlib
 
 from input_pipeline import errors
@@ -6,13 +7,12 @@ from input_pipeline.stores import base
 
 # data.store -> "module:Class".
 STORES = {
-    "array": "input_pipeline.stores.array:ArrayStore",
-    "boiling": "input_pipeline.stores.boiling:BoilingStore",
-    "folders": "input_pipeline.stores.folders:FoldersStore",
-    "navier_stokes":
-        "input_pipeline.stores.navier_stokes:NavierStokesStore",
-    "tfds": "input_pipeline.stores.tfds:TfdsStore",
-    "xarray": "input_pipeline.stores.xarray:XarrayStore",
+  "array": "input_pipeline.stores.array:ArrayStore",
+  "boiling": "input_pipeline.stores.boiling:BoilingStore",
+  "folders": "input_pipeline.stores.folders:FoldersStore",
+  "navier_stokes": "input_pipeline.stores.navier_stokes:NavierStokesStore",
+  "tfds": "input_pipeline.stores.tfds:TfdsStore",
+  "xarray": "input_pipeline.stores.xarray:XarrayStore",
 }
 
 

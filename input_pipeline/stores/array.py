@@ -1,4 +1,5 @@
 """Arrays in .npy or .npz files, their axes named by letters."""
+
 import os
 import threading
 import zipfile
@@ -45,23 +46,26 @@ class ArrayStore(base.Store):
   """
 
   def __init__(
-      self,
-      path: str | Sequence[str] = "",
-      key: str = "",
-      layout: str = "",
-      variables: tuple[str, ...] = (),
-      units: tuple[str, ...] = (),
-      step: str = "",
-      first_time: str | Sequence[str] = "",
-      missing_value: float | None = None,
+    self,
+    path: str | Sequence[str] = "",
+    key: str = "",
+    layout: str = "",
+    variables: tuple[str, ...] = (),
+    units: tuple[str, ...] = (),
+    step: str = "",
+    first_time: str | Sequence[str] = "",
+    missing_value: float | None = None,
   ):
     self._arrays = [_ArrayFile(name, key) for name in _paths(path)]
     self._missing_value = missing_value
     self._layout = _checked_layout(layout, self._arrays[0])
     self._shapes = [_shape(self._layout, file) for file in self._arrays]
     self._check_grids()
-    self._places = [(file, index) for file, shape in enumerate(self._shapes)
-                    for index in range(shape[0])]
+    self._places = [
+      (file, index)
+      for file, shape in enumerate(self._shapes)
+      for index in range(shape[0])
+    ]
     self._names = self._sequence_names()
     self._variables = self._named(variables, units)
     self._step, self._times = self._time_axes(step, first_time)
@@ -107,8 +111,11 @@ class ArrayStore(base.Store):
     axes = [axis for axis in self._layout if axis != "N"]
     frames = frames.transpose([axes.index(a) for a in _AXES if a in axes])
     frames = frames.reshape(stop - start, *self._shapes[file][2:])
-    if self._missing_value is None or frames.dtype.kind == "f" and np.isnan(
-        self._missing_value):
+    if (
+      self._missing_value is None
+      or frames.dtype.kind == "f"
+      and np.isnan(self._missing_value)
+    ):
       return np.asarray(frames, np.float32)
     missing = frames == self._missing_value
     return np.where(missing, np.float32(np.nan), np.asarray(frames, np.float32))
@@ -118,12 +125,16 @@ class ArrayStore(base.Store):
     for file, shape in zip(self._arrays, self._shapes, strict=True):
       if shape[2:] != first:
         found, expected = (
-            ", ".join(f"{axis}={size}" for axis, size in zip(
-                _AXES[2:], sizes, strict=True)) for sizes in (shape[2:], first))
+          ", ".join(
+            f"{axis}={size}" for axis, size in zip(_AXES[2:], sizes, strict=True)
+          )
+          for sizes in (shape[2:], first)
+        )
         raise errors.DataError(
-            f"{file.path} has {found}, but {self._arrays[0].path} has "
-            f"{expected}. Expected files of one grid with the same channels; "
-            "change data.path.")
+          f"{file.path} has {found}, but {self._arrays[0].path} has "
+          f"{expected}. Expected files of one grid with the same channels; "
+          "change data.path."
+        )
 
   def _sequence_names(self) -> list[str]:
     if len(self._arrays) == 1:
@@ -133,44 +144,52 @@ class ArrayStore(base.Store):
     if len(set(names)) < len(names):
       folder = os.path.commonpath([os.path.dirname(stem) for stem in stems])
       names = [os.path.relpath(stem, folder) for stem in stems]
-    names = [names[file] if self._shapes[file][0] == 1
-             else f"{names[file]}/{index}" for file, index in self._places]
+    names = [
+      names[file] if self._shapes[file][0] == 1 else f"{names[file]}/{index}"
+      for file, index in self._places
+    ]
     if len(set(names)) < len(names):
       twice = next(name for name in names if names.count(name) > 1)
       raise errors.DataError(
-          f"data.path has two sequences called {twice!r}: "
-          f"{', '.join(self.files)}. Expected files of different names.")
+        f"data.path has two sequences called {twice!r}: "
+        f"{', '.join(self.files)}. Expected files of different names."
+      )
     return names
 
   def _named(self, variables, units) -> tuple[base.Variable, ...]:
     channels = self._shapes[0][4]
-    names = base.as_names(variables) or tuple(
-        f"channel_{c}" for c in range(channels))
+    names = base.as_names(variables) or tuple(f"channel_{c}" for c in range(channels))
     units = base.as_names(units) or ("",) * len(names)
     if not len(names) == len(units) == channels:
       raise errors.DataError(
-          f"{self._arrays[0].path} has {channels} channels, but data.variables "
-          f"names {len(names)} and data.units {len(units)}. Give one each, or "
-          "().")
-    return tuple(base.Variable(name, {"units": unit} if unit else {})
-                 for name, unit in zip(names, units, strict=True))
+        f"{self._arrays[0].path} has {channels} channels, but data.variables "
+        f"names {len(names)} and data.units {len(units)}. Give one each, or "
+        "()."
+      )
+    return tuple(
+      base.Variable(name, {"units": unit} if unit else {})
+      for name, unit in zip(names, units, strict=True)
+    )
 
   def _time_axes(self, step: str, first_time: str | Sequence[str]):
     """The step without dates or None, and the time axis of each file."""
     firsts, files = base.as_names(first_time), self._arrays
     if firsts and not step:
       raise errors.DataError(
-          f"data.first_time={first_time!r} needs data.step, e.g. '1h'.")
+        f"data.first_time={first_time!r} needs data.step, e.g. '1h'."
+      )
     if firsts and len(firsts) != len(files):
       raise errors.DataError(
-          f"data.first_time={first_time!r} gives {len(firsts)} times for "
-          f"{len(files)} files; expected one for each file of data.path, in "
-          "their order.")
+        f"data.first_time={first_time!r} gives {len(firsts)} times for "
+        f"{len(files)} files; expected one for each file of data.path, in "
+        "their order."
+      )
     if not firsts:
       return _step(step), [None] * len(files)
     return None, [
-        _dates(first, step, shape[1], file.path) for first, shape, file in zip(
-            firsts, self._shapes, files, strict=True)]
+      _dates(first, step, shape[1], file.path)
+      for first, shape, file in zip(firsts, self._shapes, files, strict=True)
+    ]
 
 
 class _ArrayFile:
@@ -199,8 +218,9 @@ class _ArrayFile:
       loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
       raise errors.DataError(
-          f"{self.path} is no .npy or .npz file with plain numbers ({error}). "
-          "Change data.path.") from error
+        f"{self.path} is no .npy or .npz file with plain numbers ({error}). "
+        "Change data.path."
+      ) from error
     if isinstance(loaded, np.ndarray):
       array = loaded
     else:
@@ -208,25 +228,27 @@ class _ArrayFile:
         array = self._member(loaded)
     if array.dtype.kind not in "fiub":
       raise errors.DataError(
-          f"{self.path} holds values of type {array.dtype}; expected real "
-          "numbers. Change data.path or data.key.")
+        f"{self.path} holds values of type {array.dtype}; expected real "
+        "numbers. Change data.path or data.key."
+      )
     return array
 
   def _member(self, archive) -> np.ndarray:
     key = self._key or (archive.files[0] if len(archive.files) == 1 else "")
     if not key:
       raise errors.DataError(
-          f"{self.path} has the arrays {', '.join(archive.files)}. Name one "
-          "of them in data.key.")
+        f"{self.path} has the arrays {', '.join(archive.files)}. Name one "
+        "of them in data.key."
+      )
     if key not in archive.files:
-      raise errors.unknown(f"array (data.key) in {self.path}", key,
-                           archive.files)
+      raise errors.unknown(f"array (data.key) in {self.path}", key, archive.files)
     try:
       return archive[key]
     except ValueError as error:
       raise errors.DataError(
-          f"Array {key!r} of {self.path} holds Python objects; expected real "
-          "numbers. Change data.key.") from error
+        f"Array {key!r} of {self.path} holds Python objects; expected real "
+        "numbers. Change data.key."
+      ) from error
 
 
 def _paths(path: str | Sequence[str]) -> list[str]:
@@ -238,7 +260,8 @@ def _paths(path: str | Sequence[str]) -> list[str]:
   for name in found:
     if found.count(name) > 1:
       raise errors.DataError(
-          f"data.path names {name} more than once; expected every file once.")
+        f"data.path names {name} more than once; expected every file once."
+      )
   return found
 
 
@@ -246,13 +269,15 @@ def _checked_layout(layout: str, file: _ArrayFile) -> str:
   array = file.array()
   layout = layout.upper() or _USUAL_LAYOUTS.get(array.ndim, "")
   letters = set(layout)
-  good = (len(letters) == len(layout) == array.ndim
-          and {"T", "H"} <= letters <= set(_AXES))
+  good = len(letters) == len(layout) == array.ndim and {"T", "H"} <= letters <= set(
+    _AXES
+  )
   if not good:
     raise errors.DataError(
-        f"data.layout={layout!r} does not fit {file.path} of shape "
-        f"{array.shape}. Expected {array.ndim} different letters of {_AXES} "
-        "with at least T and H, e.g. 'NTHW'.")
+      f"data.layout={layout!r} does not fit {file.path} of shape "
+      f"{array.shape}. Expected {array.ndim} different letters of {_AXES} "
+      "with at least T and H, e.g. 'NTHW'."
+    )
   return layout
 
 
@@ -277,8 +302,9 @@ def _step(step: str) -> np.timedelta64 | None:
       raise ValueError("not positive")
   except ValueError as error:
     raise errors.DataError(
-        f"data.step={step!r} is no time between frames ({error}). Expected "
-        "e.g. '10min', '1h', '1D' or 'MS' (month starts).") from error
+      f"data.step={step!r} is no time between frames ({error}). Expected "
+      "e.g. '10min', '1h', '1D' or 'MS' (month starts)."
+    ) from error
   return found
 
 
@@ -288,7 +314,8 @@ def _dates(first: str, step: str, length: int, path: str) -> np.ndarray:
     dates = pd.date_range(first, periods=length, freq=step)
   except ValueError as error:
     raise errors.DataError(
-        f"data.step={step!r} with data.first_time={first!r} gives no time axis "
-        f"for {path} ({error}). Expected e.g. '10min', '1h', '1D' or 'MS' "
-        "(month starts), and a date like '1850-01-01'.") from error
+      f"data.step={step!r} with data.first_time={first!r} gives no time axis "
+      f"for {path} ({error}). Expected e.g. '10min', '1h', '1D' or 'MS' "
+      "(month starts), and a date like '1850-01-01'."
+    ) from error
   return dates.values.astype("datetime64[s]").astype(np.int64)

@@ -1,4 +1,5 @@
 """What every store gives the pipeline: labelled sequences of frames."""
+
 import abc
 import dataclasses
 import os
@@ -14,6 +15,7 @@ from input_pipeline import errors
 @dataclasses.dataclass(frozen=True)
 class Variable:
   """One channel: its name and its attributes (units, long_name ...)."""
+
   name: str
   attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -108,13 +110,12 @@ class Continued(Store):
     times: (axis [L]) -> the longer axis.
   """
 
-  def __init__(
-      self, store: Store, times: Callable[[np.ndarray], np.ndarray]
-  ):
+  def __init__(self, store: Store, times: Callable[[np.ndarray], np.ndarray]):
     self._store = store
     self._times = [
-        None if axis is None else times(axis)
-        for axis in map(store.times, range(store.num_sequences))]
+      None if axis is None else times(axis)
+      for axis in map(store.times, range(store.num_sequences))
+    ]
 
   variables = property(lambda self: self._store.variables)
   num_sequences = property(lambda self: self._store.num_sequences)
@@ -144,13 +145,12 @@ def existing_path(path: str) -> str:
     DataError: naming the absolute path and data.path.
   """
   if not path:
-    raise errors.DataError(
-        "data.path is empty; expected the path of the data.")
+    raise errors.DataError("data.path is empty; expected the path of the data.")
   absolute = os.path.abspath(os.path.expanduser(path))
   if not os.path.exists(absolute):
     raise errors.DataError(
-        f"There is no file or folder {absolute} (data.path={path!r}). "
-        "Change data.path.")
+      f"There is no file or folder {absolute} (data.path={path!r}). Change data.path."
+    )
   return absolute
 
 
@@ -164,6 +164,9 @@ def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
 def index_space(height: int, width: int) -> xr.Dataset:
   """`Store.space` of a grid without coordinates: row and column numbers."""
   return xr.Dataset(
-      coords={"y": ("y", np.arange(height), {"long_name": "row"}),
-              "x": ("x", np.arange(width), {"long_name": "column"})},
-      attrs={"spatial_dims": ["y", "x"]})
+    coords={
+      "y": ("y", np.arange(height), {"long_name": "row"}),
+      "x": ("x", np.arange(width), {"long_name": "column"}),
+    },
+    attrs={"spatial_dims": ["y", "x"]},
+  )

@@ -63,9 +63,7 @@ class FoldersStore(base.Store):
           "its samples itself; write one with fewer samples, or set "
           "data.num_samples to 0."
         )
-      self._samples = frame_lists.read_loader_json(
-        path, selection, random=random
-      )
+      self._samples = frame_lists.read_loader_json(path, selection, random=random)
     else:
       self._samples = frame_lists.list_samples(
         path, selection, num_samples=num_samples, random=random

@@ -69,8 +69,7 @@ class Selection:
   def __post_init__(self):
     if self.total_length < 0:
       raise DataError(
-        f"total_length must be 0 (all frames) or more, but is "
-        f"{self.total_length}."
+        f"total_length must be 0 (all frames) or more, but is {self.total_length}."
       )
     if self.sample_start_index < RANDOM_START:
       raise DataError(
@@ -145,17 +144,12 @@ def list_samples(
   if 0 < num_samples < len(folders):
     drawn = random.choice(len(folders), num_samples, replace=False)
     folders = [folders[index] for index in sorted(drawn)]
-  samples = [
-    Sample(folder.name, tuple(_frame_files(folder))) for folder in folders
-  ]
+  samples = [Sample(folder.name, tuple(_frame_files(folder))) for folder in folders]
   return _select(samples, selection, random, str(directory))
 
 
 def read_loader_json(
-  path: str | os.PathLike,
-  selection: Selection,
-  *,
-  random: np.random.RandomState,
+  path: str | os.PathLike, selection: Selection, *, random: np.random.RandomState
 ) -> list[Sample]:
   """Lists the samples of a loader JSON, split by split, in the file's order.
 
@@ -196,8 +190,7 @@ def read_loader_json(
       entries = [list(entry) for entry in content[split]["samples"]]
     except (KeyError, TypeError) as error:
       raise DataError(
-        f'{file}: "{split}" must hold "samples", a list of lists of frame '
-        "files."
+        f'{file}: "{split}" must hold "samples", a list of lists of frame files.'
       ) from error
     for number, entry in enumerate(entries):
       frames = tuple(_resolve(entry, file))
@@ -251,13 +244,9 @@ def _resolve(entry: list, file: pathlib.Path) -> list[pathlib.Path | list]:
   for frame in named:
     _refuse_pickle(frame)
     if frame.suffix not in _FRAME_SUFFIXES:
-      raise DataError(
-        f"{file} names {frame}, but frames must be .npy or .npz files."
-      )
+      raise DataError(f"{file} names {frame}, but frames must be .npy or .npz files.")
   bases = [file.parent, pathlib.Path(), *file.resolve().parent.parents]
-  base = next(
-    (base for base in bases if named and (base / named[0]).is_file()), None
-  )
+  base = next((base for base in bases if named and (base / named[0]).is_file()), None)
   if named and base is None:
     raise DataError(
       f"{file} names {named[0]}, which is neither beside it, nor in the "
@@ -265,9 +254,7 @@ def _resolve(entry: list, file: pathlib.Path) -> list[pathlib.Path | list]:
       "where the file was written, or write it again with python -m "
       "input_pipeline.loader_json."
     )
-  frames = [
-    base / frame if isinstance(frame, str) else frame for frame in entry
-  ]
+  frames = [base / frame if isinstance(frame, str) else frame for frame in entry]
   for frame in frames:
     if isinstance(frame, pathlib.Path) and not frame.is_file():
       raise DataError(f"{file} names {frame}, which does not exist.")
@@ -275,10 +262,7 @@ def _resolve(entry: list, file: pathlib.Path) -> list[pathlib.Path | list]:
 
 
 def _select(
-  samples: list[Sample],
-  selection: Selection,
-  random: np.random.RandomState,
-  where: str,
+  samples: list[Sample], selection: Selection, random: np.random.RandomState, where: str
 ) -> list[Sample]:
   """Cuts every sample to the selection and leaves out the short ones."""
   needed = selection.frames_needed()
@@ -300,7 +284,5 @@ def _select(
     )
   if short:
     names = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
-    warnings.warn(
-      f"{what}; left out: {names}", ShortSampleWarning, stacklevel=4
-    )
+    warnings.warn(f"{what}; left out: {names}", ShortSampleWarning, stacklevel=4)
   return kept

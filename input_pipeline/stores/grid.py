@@ -1,4 +1,5 @@
 """Finding what the dimensions of an xarray dataset mean."""
+
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,14 @@ from input_pipeline import errors
 
 _TIME_NAMES = ("time", "valid_time", "t", "date")
 _GRID_NAMES = (
-    ("lat", "lon"), ("latitude", "longitude"), ("y", "x"), ("rlat", "rlon"),
-    ("south_north", "west_east"), ("nav_lat", "nav_lon"), ("row", "column"))
+  ("lat", "lon"),
+  ("latitude", "longitude"),
+  ("y", "x"),
+  ("rlat", "rlon"),
+  ("south_north", "west_east"),
+  ("nav_lat", "nav_lon"),
+  ("row", "column"),
+)
 _LATITUDE = ("latitude", "projection_y_coordinate", "grid_latitude")
 _LONGITUDE = ("longitude", "projection_x_coordinate", "grid_longitude")
 _NORTH = ("degrees_north", "degree_north", "degrees_n")
@@ -29,24 +36,24 @@ def time_dim(dataset: xr.Dataset, names: Sequence[str], given: str) -> str:
     DataError: if a variable lacks it, listing its dimensions.
   """
   dims = dataset[names[0]].dims
-  dated = [dim for dim in dims
-           if dim in dataset.coords and _is_date(dataset[dim])]
+  dated = [dim for dim in dims if dim in dataset.coords and _is_date(dataset[dim])]
   named = [dim for dim in dims if str(dim).lower() in _TIME_NAMES]
   found = given or (dated + named + [""])[0]
   for name in names:
     if found not in dataset[name].dims:
       raise errors.DataError(
-          f"Variable {name!r} has no time dimension {found or '(none found)'!r}"
-          f"; its dimensions are {', '.join(map(str, dataset[name].dims))}. "
-          "Set data.time_dim or change data.variables.")
+        f"Variable {name!r} has no time dimension {found or '(none found)'!r}"
+        f"; its dimensions are {', '.join(map(str, dataset[name].dims))}. "
+        "Set data.time_dim or change data.variables."
+      )
   return found
 
 
 def spatial_dims(
-    dataset: xr.Dataset,
-    names: Sequence[str],
-    fixed: Collection[str],
-    given: Sequence[str],
+  dataset: xr.Dataset,
+  names: Sequence[str],
+  fixed: Collection[str],
+  given: Sequence[str],
 ) -> tuple[str, ...]:
   """The dimensions (H, W), or (H,) of point data.
 
@@ -65,13 +72,17 @@ def spatial_dims(
   if not found and len(dims) <= 2:
     found = tuple(dims)
   for name in names:
-    if (not 1 <= len(found) <= 2 or len(set(found)) < len(found)
-        or set(found) - set(dataset[name].dims)):
+    if (
+      not 1 <= len(found) <= 2
+      or len(set(found)) < len(found)
+      or set(found) - set(dataset[name].dims)
+    ):
       raise errors.DataError(
-          f"Cannot use {found or 'any dimension'} as rows and columns of "
-          f"variable {name!r}, which has the dimensions "
-          f"{', '.join(map(str, dataset[name].dims))}. Set data.spatial_dims "
-          "to two of them (or one, for points).")
+        f"Cannot use {found or 'any dimension'} as rows and columns of "
+        f"variable {name!r}, which has the dimensions "
+        f"{', '.join(map(str, dataset[name].dims))}. Set data.spatial_dims "
+        "to two of them (or one, for points)."
+      )
   return found
 
 
@@ -86,8 +97,9 @@ def coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> xr.Dataset:
     Coordinates on H and W (row and column numbers where there are none) and
     attrs["spatial_dims"].
   """
-  found = {dim: (dim, np.arange(dataset.sizes[dim]), {"long_name": "index"})
-           for dim in dims}
+  found = {
+    dim: (dim, np.arange(dataset.sizes[dim]), {"long_name": "index"}) for dim in dims
+  }
   for name, array in dataset.variables.items():
     positional = set(array.dims) and set(array.dims) <= set(dims)
     if positional and (name in dataset.coords or _is_position(name, array)):
@@ -100,7 +112,7 @@ def coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> xr.Dataset:
 
 
 def times(
-    dataset: xr.Dataset, dim: str, sample_dim: str, given: str
+  dataset: xr.Dataset, dim: str, sample_dim: str, given: str
 ) -> np.ndarray | None:
   """Seconds since 1970, int64 [T] or [sample, T]; None without dates.
 
@@ -115,8 +127,9 @@ def times(
     DataError: if the named variable is not there or holds no dates.
   """
   if given and given not in dataset.variables:
-    raise errors.unknown("variable (data.time_variable)", given,
-                         map(str, dataset.variables))
+    raise errors.unknown(
+      "variable (data.time_variable)", given, map(str, dataset.variables)
+    )
   candidates = [given] if given else [dim, *dataset.variables]
   allowed = {frozenset({dim}), frozenset({dim, sample_dim})}
   for name in candidates:
@@ -129,9 +142,10 @@ def times(
       return _seconds(array.values)
   if given:
     raise errors.DataError(
-        f"data.time_variable={given!r} has the dimensions "
-        f"{dataset[given].dims} and type {dataset[given].dtype}; expected "
-        f"dates on {dim!r}.")
+      f"data.time_variable={given!r} has the dimensions "
+      f"{dataset[given].dims} and type {dataset[given].dtype}; expected "
+      f"dates on {dim!r}."
+    )
   return None
 
 
@@ -142,28 +156,26 @@ def calendar(dataset: xr.Dataset, dim: str) -> str:
   return getattr(dataset[dim].values.flat[0], "calendar", "")
 
 
-def labels(
-    dataset: xr.Dataset, name: str, sample_dim: str, kind: str
-) -> list[str]:
+def labels(dataset: xr.Dataset, name: str, sample_dim: str, kind: str) -> list[str]:
   """One text for each entry of the sample dimension; [] for no name."""
   if not name:
     return []
   key = f"data.{kind}_variable"
   if name not in dataset.variables:
-    raise errors.unknown(f"variable ({key})", name,
-                         map(str, dataset.variables))
+    raise errors.unknown(f"variable ({key})", name, map(str, dataset.variables))
   if dataset[name].dims != (sample_dim,):
     raise errors.DataError(
-        f"{key}={name!r} has the dimensions {dataset[name].dims}; expected "
-        f"({sample_dim!r},).")
-  return [value.decode() if isinstance(value, bytes) else str(value)
-          for value in dataset[name].values.tolist()]
+      f"{key}={name!r} has the dimensions {dataset[name].dims}; expected "
+      f"({sample_dim!r},)."
+    )
+  return [
+    value.decode() if isinstance(value, bytes) else str(value)
+    for value in dataset[name].values.tolist()
+  ]
 
 
 def select(
-    dataset: xr.Dataset,
-    ranges: Mapping[str, Sequence[Any]],
-    several_files: bool,
+  dataset: xr.Dataset, ranges: Mapping[str, Sequence[Any]], several_files: bool
 ) -> xr.Dataset:
   """Cuts dimensions by position or by value.
 
@@ -182,16 +194,18 @@ def select(
     positions = all(v is None or isinstance(v, int) for v in limits)
     if len(limits) not in ((2, 3) if positions else (2,)):
       raise errors.DataError(
-          f"data.select.{dim}={tuple(limits)!r}; expected (first, last) values "
-          "or (start, stop) or (start, stop, step) positions.")
+        f"data.select.{dim}={tuple(limits)!r}; expected (first, last) values "
+        "or (start, stop) or (start, stop, step) positions."
+      )
     if positions:
       cut = dataset.isel({dim: slice(*limits)})
     else:
       cut = dataset.isel({dim: _within(dataset, dim, limits)})
     if not cut.sizes[dim] and not several_files:
       raise errors.DataError(
-          f"data.select.{dim}={tuple(limits)!r} leaves nothing of "
-          f"{dataset.sizes[dim]} entries{_extent(dataset, dim)}.")
+        f"data.select.{dim}={tuple(limits)!r} leaves nothing of "
+        f"{dataset.sizes[dim]} entries{_extent(dataset, dim)}."
+      )
     dataset = cut
   return dataset
 
@@ -212,9 +226,11 @@ def coarsen(frames: np.ndarray, factor: int) -> np.ndarray:
   rows = np.arange(0, frames.shape[1], factor)
   columns = np.arange(0, frames.shape[2], factor)
   observed = ~np.isnan(frames)
+
   def blocks(values):
     values = np.add.reduceat(values, rows, axis=1)
     return np.add.reduceat(values, columns, axis=2)
+
   total = blocks(np.where(observed, frames, 0).astype(np.float64))
   count = blocks(observed.astype(np.int32))
   with np.errstate(invalid="ignore"):
@@ -244,17 +260,22 @@ def _by_attributes(dataset, dims):
 
 def _is_position(name, array) -> bool:
   attrs = array.attrs
-  return (str(name).lower() in ("lat", "lon", "latitude", "longitude")
-          or attrs.get("standard_name") in _LATITUDE + _LONGITUDE
-          or str(attrs.get("units", "")).lower() in _NORTH + _EAST)
+  return (
+    str(name).lower() in ("lat", "lon", "latitude", "longitude")
+    or attrs.get("standard_name") in _LATITUDE + _LONGITUDE
+    or str(attrs.get("units", "")).lower() in _NORTH + _EAST
+  )
 
 
 def _is_date(array: xr.DataArray) -> bool:
   if array.dtype.kind == "M":
     return True
   # Dates of other calendars are objects (cftime).
-  return (array.dtype.kind == "O" and array.size > 0
-          and hasattr(array.values.flat[0], "calendar"))
+  return (
+    array.dtype.kind == "O"
+    and array.size > 0
+    and hasattr(array.values.flat[0], "calendar")
+  )
 
 
 def _seconds(values: np.ndarray) -> np.ndarray:
@@ -264,8 +285,7 @@ def _seconds(values: np.ndarray) -> np.ndarray:
   # that calendar, so that frames stay equally spaced.
   import cftime  # Only needed here; xarray used it to make these dates.
 
-  seconds = cftime.date2num(values, "seconds since 1970-01-01",
-                            values.flat[0].calendar)
+  seconds = cftime.date2num(values, "seconds since 1970-01-01", values.flat[0].calendar)
   return np.asarray(seconds).astype(np.int64)
 
 
@@ -273,8 +293,9 @@ def _within(dataset, dim, limits):
   """Positions of the values of a coordinate between two limits."""
   if dim not in dataset.coords:
     raise errors.DataError(
-        f"data.select.{dim}={tuple(limits)!r} are values, but {dim!r} has no "
-        "coordinate. Give whole numbers: positions.")
+      f"data.select.{dim}={tuple(limits)!r} are values, but {dim!r} has no "
+      "coordinate. Give whole numbers: positions."
+    )
   if isinstance(limits[0], str) or isinstance(limits[1], str):
     # xarray reads "2015" as the whole year.
     index = dataset.indexes[dim]
@@ -282,14 +303,16 @@ def _within(dataset, dim, limits):
       return index.slice_indexer(*limits)
     except (KeyError, TypeError, ValueError) as error:
       raise errors.DataError(
-          f"data.select.{dim}={tuple(limits)!r} does not fit the coordinate"
-          f"{_extent(dataset, dim)} ({error}).") from error
+        f"data.select.{dim}={tuple(limits)!r} does not fit the coordinate"
+        f"{_extent(dataset, dim)} ({error})."
+      ) from error
   values = dataset[dim].values
   if values.dtype.kind not in "iuf":
     raise errors.DataError(
-        f"data.select.{dim}={tuple(limits)!r} are numbers, but the coordinate"
-        f" goes{_extent(dataset, dim)}. Give dates, or whole numbers for "
-        "positions.")
+      f"data.select.{dim}={tuple(limits)!r} are numbers, but the coordinate"
+      f" goes{_extent(dataset, dim)}. Give dates, or whole numbers for "
+      "positions."
+    )
   low, high = min(limits), max(limits)
   return np.flatnonzero((values >= low) & (values <= high))
 
@@ -302,5 +325,6 @@ def _extent(dataset, dim) -> str:
 
 
 def _plain(attrs: Mapping[str, Any]) -> dict[str, Any]:
-  return {key: value for key, value in attrs.items()
-          if isinstance(value, (str, int, float))}
+  return {
+    key: value for key, value in attrs.items() if isinstance(value, (str, int, float))
+  }

@@ -98,8 +98,7 @@ class NavierStokesStore(base.Store):
     self._shape = (num_samples, num_frames, image_size, image_size, len(names))
     attributes = {"frame_spacing": float(frame_spacing)}
     self._variables = tuple(
-      base.Variable(name, navier_stokes.VARIABLES[name] | attributes)
-      for name in names
+      base.Variable(name, navier_stokes.VARIABLES[name] | attributes) for name in names
     )
     self._axis = navier_stokes.frame_axis(grid, image_size, downsample)
     recipe = _Recipe(
@@ -168,11 +167,7 @@ class NavierStokesStore(base.Store):
     """Positions y and x in the box, within [0, 2 pi)."""
     return xr.Dataset(
       coords={
-        name: (
-          name,
-          self._axis,
-          {"units": "1", "long_name": f"position along {name}"},
-        )
+        name: (name, self._axis, {"units": "1", "long_name": f"position along {name}"})
         for name in ("y", "x")
       },
       attrs={"spatial_dims": ["y", "x"]},
@@ -240,13 +235,13 @@ def _simulate(
 
     first = number * recipe.group
     # A last group is filled up, so that no other shape is compiled.
-    samples = np.minimum(
-      np.arange(first, first + recipe.group), num_samples - 1
+    samples = np.minimum(np.arange(first, first + recipe.group), num_samples - 1)
+    initial = np.stack(
+      [
+        navier_stokes.initial_vorticity(int(sample), **recipe.initial)
+        for sample in samples
+      ]
     )
-    initial = np.stack([
-      navier_stokes.initial_vorticity(int(sample), **recipe.initial)
-      for sample in samples
-    ])
     frames = navier_stokes.simulate(
       recipe.flow, initial, **recipe.frames, first=first, progress=progress
     )

@@ -138,9 +138,7 @@ class TfdsStore(base.Store):
     """[T, H, W, C] of the feature with the frames."""
     if self._feature not in info.features:
       raise errors.unknown(
-        f"feature (data.feature) of {self._directory}",
-        self._feature,
-        info.features,
+        f"feature (data.feature) of {self._directory}", self._feature, info.features
       )
     feature = info.features[self._feature]
     shape = tuple(feature.shape or ())
@@ -196,9 +194,7 @@ def _directory(
       else (pathlib.Path(cache_dir) / "tensorflow_datasets")
     )
     return str(
-      pathlib.Path(
-        prepare.prepare(builder, root, options, version).data_dir
-      ).absolute()
+      pathlib.Path(prepare.prepare(builder, root, options, version).data_dir).absolute()
     )
   if options:
     raise errors.DataError(

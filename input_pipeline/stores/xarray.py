@@ -1,4 +1,5 @@
 """Any netCDF file or Zarr store that xarray reads and that has a time axis."""
+
 import glob
 import itertools
 import os
@@ -44,22 +45,23 @@ class XarrayStore(base.Store):
   """
 
   def __init__(
-      self,
-      path: str = "",
-      variables: tuple[str, ...] = (),
-      time_dim: str = "",
-      time_variable: str = "",
-      sample_dim: str = "",
-      sample_variable: str = "",
-      event_variable: str = "",
-      split_variable: str = "",
-      spatial_dims: tuple[str, ...] = (),
-      select: Mapping[str, Sequence[Any]] | None = None,
-      coarsen: int = 1,
+    self,
+    path: str = "",
+    variables: tuple[str, ...] = (),
+    time_dim: str = "",
+    time_variable: str = "",
+    sample_dim: str = "",
+    sample_variable: str = "",
+    event_variable: str = "",
+    split_variable: str = "",
+    spatial_dims: tuple[str, ...] = (),
+    select: Mapping[str, Sequence[Any]] | None = None,
+    coarsen: int = 1,
   ):
     if not isinstance(coarsen, int) or coarsen < 1:
       raise errors.DataError(
-          f"data.coarsen={coarsen!r}; expected a whole number from 1.")
+        f"data.coarsen={coarsen!r}; expected a whole number from 1."
+      )
     self._paths = _find(path)
     self._lock = threading.Lock()
     self._opened = {}
@@ -69,24 +71,31 @@ class XarrayStore(base.Store):
     first = self._dataset(0)
     names = _requested(first, base.as_names(variables))
     self._time_dim = grid.time_dim(first, names, time_dim)
-    for dim, what in ((sample_dim, "data.sample_dim"),
-                      *((dim, "data.select") for dim in self._select)):
+    for dim, what in (
+      (sample_dim, "data.sample_dim"),
+      *((dim, "data.select") for dim in self._select),
+    ):
       if dim and dim not in first.sizes:
         raise errors.unknown(f"dimension ({what})", dim, first.sizes)
     fixed = {self._time_dim, sample_dim} - {""}
     self._spatial_dims = grid.spatial_dims(
-        first, names, fixed, base.as_names(spatial_dims))
+      first, names, fixed, base.as_names(spatial_dims)
+    )
     self._channels, self._variables = _channels(
-        first, base.as_names(variables), fixed | set(self._spatial_dims))
+      first, base.as_names(variables), fixed | set(self._spatial_dims)
+    )
     self._space = self._make_space(first)
-    labels = {"sample": sample_variable, "event": event_variable,
-              "split": split_variable}
+    labels = {
+      "sample": sample_variable,
+      "event": event_variable,
+      "split": split_variable,
+    }
     if not sample_dim and any(labels.values()):
       raise errors.DataError(
-          "data.sample_variable, data.event_variable and data.split_variable "
-          "name the entries of data.sample_dim, which is not set.")
-    self._pieces, self._times, self._labels = self._index(
-        time_variable, labels)
+        "data.sample_variable, data.event_variable and data.split_variable "
+        "name the entries of data.sample_dim, which is not set."
+      )
+    self._pieces, self._times, self._labels = self._index(time_variable, labels)
 
   @property
   def variables(self) -> tuple[base.Variable, ...]:
@@ -154,16 +163,18 @@ class XarrayStore(base.Store):
         path = self._paths[file]
         try:
           # Without the cache: it would keep every frame ever read.
-          dataset = xr.open_dataset(path, engine=_engine(path), chunks=None,
-                                    cache=False, decode_timedelta=False)
+          dataset = xr.open_dataset(
+            path, engine=_engine(path), chunks=None, cache=False, decode_timedelta=False
+          )
         except (OSError, ValueError, KeyError, TypeError) as error:
           reason = (str(error).splitlines() or [""])[0]
           raise errors.DataError(
-              f"xarray cannot open {path} ({type(error).__name__}: {reason}). "
-              "Expected a netCDF file or a Zarr folder; change data.path."
+            f"xarray cannot open {path} ({type(error).__name__}: {reason}). "
+            "Expected a netCDF file or a Zarr folder; change data.path."
           ) from error
         self._opened[file] = grid.select(
-            dataset, self._select, several_files=len(self._paths) > 1)
+          dataset, self._select, several_files=len(self._paths) > 1
+        )
       return self._opened[file]
 
   def _read_piece(self, file, sample, low, high) -> np.ndarray:
@@ -181,7 +192,7 @@ class XarrayStore(base.Store):
       else:
         array = array.transpose(self._time_dim, *self._spatial_dims, *others)
         values = array.values.astype(np.float32)
-        values = values.reshape(*array.shape[:1 + len(self._spatial_dims)], -1)
+        values = values.reshape(*array.shape[: 1 + len(self._spatial_dims)], -1)
       if len(self._spatial_dims) == 1:
         values = values[:, :, None]
       arrays.append(values)
@@ -209,14 +220,15 @@ class XarrayStore(base.Store):
       for name in {name for name, _, _ in self._channels}:
         if name not in dataset:
           raise errors.unknown(
-              f"variable (data.variables) in {path}", name, dataset.data_vars)
+            f"variable (data.variables) in {path}", name, dataset.data_vars
+          )
       other = {dim: dataset.sizes.get(dim) for dim in sizes}
       if other != sizes:
         raise errors.DataError(
-            f"{path} has the grid {other}, but {self._paths[0]} has {sizes}. "
-            "Expected one grid; change data.path.")
-      times = grid.times(dataset, self._time_dim, self._sample_dim,
-                         time_variable)
+          f"{path} has the grid {other}, but {self._paths[0]} has {sizes}. "
+          "Expected one grid; change data.path."
+        )
+      times = grid.times(dataset, self._time_dim, self._sample_dim, time_variable)
       frames = dataset.sizes[self._time_dim]
       if not self._sample_dim:
         found.append(([(file, 0, frames)], times))
@@ -246,7 +258,8 @@ def _find(path: str) -> tuple[str, ...]:
   found = tuple(sorted(glob.glob(pattern, recursive=True)))
   if not found:
     raise errors.DataError(
-        f"No file matches {pattern} (data.path={path!r}). Change data.path.")
+      f"No file matches {pattern} (data.path={path!r}). Change data.path."
+    )
   return found
 
 
@@ -265,12 +278,16 @@ def _engine(path: str) -> str | None:
 
 def _requested(dataset: xr.Dataset, names: tuple[str, ...]) -> list[str]:
   """The variables of the file behind the requested channels."""
-  choices = [str(name) for name, array in dataset.data_vars.items()
-             if array.ndim > 1 and array.dtype.kind in "fiu"]
+  choices = [
+    str(name)
+    for name, array in dataset.data_vars.items()
+    if array.ndim > 1 and array.dtype.kind in "fiu"
+  ]
   if not names:
     raise errors.DataError(
-        "data.variables is empty. Choose from: "
-        f"{', '.join(choices) or 'none, the file has no gridded variable'}.")
+      "data.variables is empty. Choose from: "
+      f"{', '.join(choices) or 'none, the file has no gridded variable'}."
+    )
   found = []
   for name in names:
     plain = name if name in dataset else name.rpartition("@")[0]
@@ -285,22 +302,27 @@ def _requested(dataset: xr.Dataset, names: tuple[str, ...]) -> list[str]:
 def _channels(dataset, requested, grid_dims):
   """Which parts of which variables become channels, and their labels."""
   channels, variables = [], []
-  for name, plain in zip(requested, _requested(dataset, requested),
-                         strict=True):
+  for name, plain in zip(requested, _requested(dataset, requested), strict=True):
     array = dataset[plain]
     others = [dim for dim in array.dims if dim not in grid_dims]
-    attrs = {key: value.item() if isinstance(value, np.generic) else value
-             for key, value in array.attrs.items()
-             if isinstance(value, (str, int, float, np.generic))}
-    levels = [array[dim].values if dim in array.coords
-              else np.arange(array.sizes[dim]) for dim in others]
+    attrs = {
+      key: value.item() if isinstance(value, np.generic) else value
+      for key, value in array.attrs.items()
+      if isinstance(value, (str, int, float, np.generic))
+    }
+    levels = [
+      array[dim].values if dim in array.coords else np.arange(array.sizes[dim])
+      for dim in others
+    ]
     entries = {}
     for position in itertools.product(*(range(len(v)) for v in levels)):
       values = [v[i] for v, i in zip(levels, position, strict=True)]
       several = np.prod([len(v) for v in levels], dtype=int) > 1
       label = "@".join([plain, *map(_text, values)]) if several else plain
-      extra = {dim: v.item() if v.dtype.kind in "iuf" else str(v)
-               for dim, v in zip(others, values, strict=True)}
+      extra = {
+        dim: v.item() if v.dtype.kind in "iuf" else str(v)
+        for dim, v in zip(others, values, strict=True)
+      }
       entries[label] = (position, base.Variable(label, {**attrs, **extra}))
     if name != plain:
       if name not in entries:

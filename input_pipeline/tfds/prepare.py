@@ -20,10 +20,7 @@ FILE_FORMAT = "array_record"
 
 # Name -> (builder class, function from options to a builder config).
 BUILDERS = {
-  "boiling": (
-    boiling_dataset_builder.Builder,
-    boiling_dataset_builder.boiling_config,
-  ),
+  "boiling": (boiling_dataset_builder.Builder, boiling_dataset_builder.boiling_config)
 }
 
 
@@ -63,9 +60,7 @@ def prepare(
     )
 
   def build():
-    return make(
-      data_dir=os.fspath(data_dir), config=config, file_format=FILE_FORMAT
-    )
+    return make(data_dir=os.fspath(data_dir), config=config, file_format=FILE_FORMAT)
 
   tfds.disable_progress_bar()
   result = build()
@@ -114,9 +109,7 @@ def _option(text: str) -> tuple[str, int | float | list]:
   """Reads NAME=NUMBER or NAME=NUMBER,NUMBER,..."""
   name, _, value = text.partition("=")
   try:
-    numbers = [
-      float(part) if "." in part else int(part) for part in value.split(",")
-    ]
+    numbers = [float(part) if "." in part else int(part) for part in value.split(",")]
   except ValueError as error:
     raise errors.DataError(
       f"--option must be NAME=NUMBER or NAME=NUMBER,NUMBER, not {text!r}."

@@ -27,8 +27,8 @@ from stjax.convert import (
   triton,
   unet,
 )
-from stjax.convert.mapping import ConvertError, NameMap
-from stjax.models.errors import unknown_name
+from stjax.convert.mapping import NameMap
+from stjax.errors import ConvertError, unknown_name
 
 __all__ = ["FAMILIES", "ConvertError", "Family", "to_stjax", "to_torch"]
 
@@ -106,8 +106,7 @@ def to_stjax(
   rules, network = _family(family, network_kwargs)
   arguments, fields = models.example_arguments(network, in_shape)
   expected = jax.eval_shape(
-    lambda key: network.init(key, *arguments, train=False, **fields),
-    jax.random.key(0),
+    lambda key: network.init(key, *arguments, train=False, **fields), jax.random.key(0)
   )
   return mapping.to_variables(
     rules.names(network),

@@ -12,37 +12,36 @@ import shutil
 import jax
 from absl import flags, logging
 
-from stjax import build as build_lib
-from stjax import checkpoint as checkpoint_lib
-from stjax import cli, convert, initialise
-from stjax import config as config_lib
+from stjax import convert, errors
 from stjax.convert import files, report
+from stjax.run import build as build_lib
+from stjax.run import cli
+from stjax.run import sources as initialise
+from stjax.training import checkpoint as checkpoint_lib
 
 _USAGE = (
-    "python -m stjax.convert --config=configs/X.py --workdir=DIR, and"
-    " --torch=FILE to bring weights in or --to_torch=FILE to write them"
+  "python -m stjax.convert --config=configs/X.py --workdir=DIR, and"
+  " --torch=FILE to bring weights in or --to_torch=FILE to write them"
 )
 
 _TORCH = flags.DEFINE_string(
-    "torch", "", "The weights: .pth, .pt, .ckpt, .safetensors or .npz."
+  "torch", "", "The weights: .pth, .pt, .ckpt, .safetensors or .npz."
 )
 _TO_TORCH = flags.DEFINE_string(
-    "to_torch", "", "Where to write the work directory's weights."
+  "to_torch", "", "Where to write the work directory's weights."
 )
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ("best", "latest"), "Which weights --to_torch takes."
+  "checkpoint", "best", ("best", "latest"), "Which weights --to_torch takes."
 )
 _ALLOW_UNUSED = flags.DEFINE_string(
-    "allow_unused", "", "Regular expression of torch names that may be unused."
+  "allow_unused", "", "Regular expression of torch names that may be unused."
 )
-_REPORT = flags.DEFINE_bool(
-    "report", False, "Print every array: names, shape, norm."
-)
+_REPORT = flags.DEFINE_bool("report", False, "Print every array: names, shape, norm.")
 _REFERENCE = flags.DEFINE_string(
-    "reference",
-    "",
-    "An .npz of torch's inputs and outputs [B, T, C, H, W]: print the largest"
-    " error of the network with these weights.",
+  "reference",
+  "",
+  "An .npz of torch's inputs and outputs [B, T, C, H, W]: print the largest"
+  " error of the network with these weights.",
 )
 
 
@@ -55,8 +54,7 @@ def main() -> None:
     re.compile(_ALLOW_UNUSED.value)
   except re.error as error:
     cli.fail(
-        f"--allow_unused={_ALLOW_UNUSED.value!r} is no regular expression:"
-        f" {error}"
+      f"--allow_unused={_ALLOW_UNUSED.value!r} is no regular expression: {error}"
     )
   config = cli.read_config()
   if _TO_TORCH.value:
@@ -72,13 +70,11 @@ def _from_torch(config, workdir: pathlib.Path) -> None:
     run = build_lib.build(config, workdir)
     checkpoints = run.checkpoints()
     if checkpoints.latest_step is not None:
-      raise config_lib.ConfigError(
-          f"{workdir} already holds step {checkpoints.latest_step} of a run;"
-          " choose a new --workdir."
+      raise errors.ConfigError(
+        f"{workdir} already holds step {checkpoints.latest_step} of a run;"
+        " choose a new --workdir."
       )
-    variables = initialise.convert_weights(
-        run, state_dict, _ALLOW_UNUSED.value or None
-    )
+    variables = initialise.convert_weights(run, state_dict, _ALLOW_UNUSED.value or None)
     _print_report(run, variables, state_dict)
     state = initialise.with_variables(run.fresh_state(), variables)
     # No scores: until something is, the newest checkpoint is the best.
@@ -90,11 +86,11 @@ def _from_torch(config, workdir: pathlib.Path) -> None:
       shutil.rmtree(workdir, ignore_errors=True)
     raise
   logging.info(
-      "%s holds the weights of %s as step 0; python -m stjax.main"
-      " --workdir=%s goes on from there.",
-      workdir,
-      _TORCH.value,
-      workdir,
+    "%s holds the weights of %s as step 0; python -m stjax.main"
+    " --workdir=%s goes on from there.",
+    workdir,
+    _TORCH.value,
+    workdir,
   )
 
 
@@ -102,15 +98,13 @@ def _to_torch(config, workdir: pathlib.Path) -> None:
   path = pathlib.Path(_TO_TORCH.value)
   files.check_suffix(path)
   if not (workdir / "checkpoints").is_dir():
-    raise config_lib.ConfigError(
-        f"{workdir} is not a work directory with checkpoints."
-    )
+    raise errors.ConfigError(f"{workdir} is not a work directory with checkpoints.")
   run = build_lib.build(config, workdir)
   variables = jax.device_get(
-      initialise.load_variables(run, run.workdir, _CHECKPOINT.value)
+    initialise.load_variables(run, run.workdir, _CHECKPOINT.value)
   )
   state_dict = convert.to_torch(
-      config.model.name, variables, **initialise.network_options(run)
+    config.model.name, variables, **initialise.network_options(run)
   )
   _print_report(run, variables)
   try:
@@ -131,9 +125,8 @@ def _print_report(run, variables, state_dict=None) -> None:
     found = report.errors(name, variables, _REFERENCE.value, **options)
     for output, (absolute, relative) in found.items():
       print(
-          f"{output}: largest error {absolute:.3g}, {relative:.3g} of the"
-          " output's scale",
-          flush=True,
+        f"{output}: largest error {absolute:.3g}, {relative:.3g} of the output's scale",
+        flush=True,
       )
 
 

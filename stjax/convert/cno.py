@@ -11,20 +11,22 @@ from stjax.convert.mapping import Entry, NameMap
 from stjax.models.cno import CNO
 
 # Arguments that the original reads and that change nothing.
-WITHOUT_EFFECT = frozenset((
-  "in_size_h",
-  "in_size_w",
-  "out_size",
-  "out_size_h",
-  "out_size_w",
-  "cutoff_den",
-  "filter_size",
-  "lrelu_upsampling",
-  "half_width_mult",
-  "radial",
-  "expand_input",
-  "activation",
-))
+WITHOUT_EFFECT = frozenset(
+  (
+    "in_size_h",
+    "in_size_w",
+    "out_size",
+    "out_size_h",
+    "out_size_w",
+    "cutoff_den",
+    "filter_size",
+    "lrelu_upsampling",
+    "half_width_mult",
+    "radial",
+    "expand_input",
+    "activation",
+  )
+)
 
 
 def _unread(network: CNO) -> dict[int, int]:
@@ -47,9 +49,7 @@ def name_map(network: CNO) -> NameMap:
       layout=tuple(leaf._replace(collection=COUNTERS) for leaf in entry.layout)
     )
     for i in _unread(network)
-    for entry in unit(
-      f"decoder_inv.{i}.", f"mix_{i}", "convolution", "batch_norm"
-    )
+    for entry in unit(f"decoder_inv.{i}.", f"mix_{i}", "convolution", "batch_norm")
   ]
   for name in ("lift", "project"):
     entries += [
@@ -62,9 +62,7 @@ def name_map(network: CNO) -> NameMap:
     ("decoder_inv", "mix"),
     ("decoder", "up"),
   ):
-    entries += unit(
-      f"{torch}.{{i}}.", f"{path}_{{i}}", "convolution", "batch_norm"
-    )
+    entries += unit(f"{torch}.{{i}}.", f"{path}_{{i}}", "convolution", "batch_norm")
   for number, path in ((1, "first"), (2, "second")):
     entries += unit(
       "res_nets.{i}.",

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stjax.convert.layout import LAYER
-from stjax.convert.mapping import ConvertError, Entry, NameMap
+from stjax.convert.mapping import Entry, NameMap
+from stjax.errors import ConvertError
 from stjax.models.convlstm_states import ConvLSTMStates
 
 
 def name_map(network: ConvLSTMStates) -> NameMap:
   """The names of a network of any depth."""
   del network
-  return NameMap(
-    [Entry("cell_list.{i}.conv", "step/layer_{i}/gates", LAYER)]
-  )
+  return NameMap([Entry("cell_list.{i}.conv", "step/layer_{i}/gates", LAYER)])
 
 
 def original_options(

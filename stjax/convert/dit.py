@@ -7,9 +7,10 @@ import numpy as np
 
 from stjax.convert import simvp
 from stjax.convert.layout import LAYER, NORM, TOKENS, TRANSPOSED, unread
-from stjax.convert.mapping import ConvertError, Entry, NameMap
-from stjax.models import checks
+from stjax.convert.mapping import Entry, NameMap
+from stjax.errors import ConvertError
 from stjax.models.dit import DiT, grid_sinusoids
+from stjax.models.layers import checks
 from stjax.models.simvp import sampling_pattern
 
 CORE = "dit_block."
@@ -36,11 +37,7 @@ ENTRIES = (
   Entry(BLOCK + "mlp.fc2", BLOCK_PATH + "mlp/project", LAYER),
   Entry(BLOCK + "adaLN_modulation.1", BLOCK_PATH + "modulation", LAYER),
   Entry(CORE + "final_layer.linear", CORE_PATH + "final/linear", LAYER),
-  Entry(
-    CORE + "final_layer.adaLN_modulation.1",
-    CORE_PATH + "final/modulation",
-    LAYER,
-  ),
+  Entry(CORE + "final_layer.adaLN_modulation.1", CORE_PATH + "final/modulation", LAYER),
   # A copy of the original holds SimVP's translator as well.
   *(
     Entry(entry.torch, entry.torch.replace(".", "/"), unread(entry.layout))
@@ -55,9 +52,7 @@ def name_map(network: DiT) -> NameMap:
   return NameMap(ENTRIES)
 
 
-def constants(
-  network: DiT, in_shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
+def constants(network: DiT, in_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
   """The table of positions, where it is not learned.
 
   Args:
@@ -69,9 +64,7 @@ def constants(
   factor = 2 ** sum(sampling_pattern(network.spatial_depth))
   h, w = (
     n // factor // patch
-    for n, patch in zip(
-      in_shape[1:3], checks.pair(network, "patch_size"), strict=True
-    )
+    for n, patch in zip(in_shape[1:3], checks.pair(network, "patch_size"), strict=True)
   )
   return {POSITION: grid_sinusoids(h, w, network.features)[None]}
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from stjax.convert.mapping import ConvertError, strip_nesting
+from stjax.convert.mapping import strip_nesting
+from stjax.errors import ConvertError
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
@@ -68,18 +69,14 @@ def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
   """
   path = pathlib.Path(path)
   suffix = check_suffix(path)
-  arrays = {
-    key: np.array(value, order="C") for key, value in state_dict.items()
-  }
+  arrays = {key: np.array(value, order="C") for key, value in state_dict.items()}
   if suffix == ".npz":
     _replace(path, lambda name: np.savez(name, **arrays))
   elif suffix == ".safetensors":
     _replace(path, lambda name: safetensors.numpy.save_file(arrays, name))
   else:
     torch = _torch(path)
-    tensors = {
-      key: torch.from_numpy(value) for key, value in arrays.items()
-    }
+    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
     _replace(path, lambda name: torch.save(tensors, name))
 
 

@@ -39,9 +39,7 @@ def name_map(network: FourCastNet) -> NameMap:
   return NameMap(ENTRIES)
 
 
-def constants(
-  network: FourCastNet, in_shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
+def constants(network: FourCastNet, in_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
   """The original's empty buffer, by which it knows its device."""
   del network, in_shape
   return {"device_buffer": np.zeros(0, np.float32)}

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stjax.convert.layout import LAYER, NORM
-from stjax.convert.mapping import ConvertError, Entry
+from stjax.convert.mapping import Entry
+from stjax.errors import ConvertError
 
 
 def unit(torch: str, path: str, conv: str, norm: str) -> tuple[Entry, Entry]:
@@ -47,8 +48,7 @@ def image_options(
   images = t if in_channels == t * c else 1
   if out_channels % images:
     raise ConvertError(
-      f"the network has {out_channels} output channels; expected a multiple "
-      f"of T = {t}"
+      f"the network has {out_channels} output channels; expected a multiple of T = {t}"
     )
   return {
     "in_shape": (t, h, w, c),

@@ -70,10 +70,7 @@ class Leaf(NamedTuple):
 BIAS = Leaf("bias", "params", "bias")
 
 # Convolutions, depthwise and grouped ones too, and linear layers.
-LAYER = (
-  Leaf("weight", "params", "kernel", kernel_from_torch, kernel_to_torch),
-  BIAS,
-)
+LAYER = (Leaf("weight", "params", "kernel", kernel_from_torch, kernel_to_torch), BIAS)
 # Convolutions of kernel size 1 there that are linear layers here.
 POINTWISE = (
   Leaf(
@@ -86,9 +83,7 @@ POINTWISE = (
   BIAS,
 )
 TRANSPOSED = (
-  Leaf(
-    "weight", "params", "kernel", transposed_from_torch, transposed_to_torch
-  ),
+  Leaf("weight", "params", "kernel", transposed_from_torch, transposed_to_torch),
   BIAS,
 )
 # Transposed convolutions whose taps do not overlap, [I, O, kh, kw] in torch.
@@ -114,9 +109,7 @@ EMBEDDING = (Leaf("weight", "params", "embedding"),)
 # A parameter of its own, of the same shape here and there.
 PARAMETER = (Leaf("", "params", ""),)
 # A parameter [1, L, C] in torch, [L, C] here.
-TOKENS = (
-  Leaf("", "params", "", lambda array: array[0], lambda array: array[None]),
-)
+TOKENS = (Leaf("", "params", "", lambda array: array[0], lambda array: array[None]),)
 # A parameter [1, C, 1, 1] in torch, [C] here.
 CHANNELS = (
   Leaf(
@@ -131,6 +124,4 @@ CHANNELS = (
 
 def unread(layout: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
   """The layout of a module that nothing reads: kept for the way back."""
-  return tuple(
-    Leaf(leaf.torch, COUNTERS, leaf.torch or leaf.name) for leaf in layout
-  )
+  return tuple(Leaf(leaf.torch, COUNTERS, leaf.torch or leaf.name) for leaf in layout)

@@ -8,16 +8,13 @@ import numpy as np
 from flax import traverse_util
 
 from stjax.convert.layout import COUNTERS, Leaf
+from stjax.errors import ConvertError
 
 # What training wrappers, or writers of archives, put in front of the names of
 # a state dict.
 PREFIXES = ("module.", "model.", "_orig_mod.", "param/")
 # What programs call the weights in their checkpoints.
 NESTINGS = ("state_dict", "model_state")
-
-
-class ConvertError(ValueError):
-  """Says which weights do not fit and what was expected."""
 
 
 class Entry(NamedTuple):
@@ -38,8 +35,7 @@ def _pattern(template: str) -> re.Pattern:
   parts = re.split(r"\{(\w)\}", template)
   return re.compile(
     "".join(
-      rf"(?P<{part}>\d+)" if i % 2 else re.escape(part)
-      for i, part in enumerate(parts)
+      rf"(?P<{part}>\d+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)
     )
   )
 
@@ -67,7 +63,7 @@ class NameMap:
         self._from_path.append((_pattern(name), key, leaf))
 
   def path(self, key: str) -> tuple[str, Leaf] | None:
-    """"collection/path" and leaf of a torch name; None if it has none."""
+    """ "collection/path" and leaf of a torch name; None if it has none."""
     return self._look_up(self._from_torch, key)
 
   def key(self, path: str) -> tuple[str, Leaf] | None:
@@ -90,9 +86,7 @@ class NameMap:
     """
     return NameMap(
       Entry(
-        entry.torch.removeprefix(torch),
-        entry.path.removeprefix(path),
-        entry.layout,
+        entry.torch.removeprefix(torch), entry.path.removeprefix(path), entry.layout
       )
       for entry in self.entries
       if entry.torch.startswith(torch) and entry.path.startswith(path)
@@ -225,10 +219,7 @@ def to_state_dict(
       counter = key.removesuffix("running_mean") + "num_batches_tracked"
       result.setdefault(counter, np.zeros((), np.int64))
   if unknown:
-    raise ConvertError(
-      "variables without a torch name: " + ", ".join(sorted(unknown))
-    )
+    raise ConvertError("variables without a torch name: " + ", ".join(sorted(unknown)))
   for key, value in (unread or {}).items():
     result.setdefault(key, np.array(value))
-  return result | {key: np.array(value) for key, value in
-                   (constants or {}).items()}
+  return result | {key: np.array(value) for key, value in (constants or {}).items()}

@@ -7,7 +7,8 @@ import numpy as np
 
 from stjax.convert.layout import LAYER, NORM, SPREAD
 from stjax.convert.layout import unread as unread_layout
-from stjax.convert.mapping import ConvertError, Entry, NameMap
+from stjax.convert.mapping import Entry, NameMap
+from stjax.errors import ConvertError
 from stjax.models.mgno import MgNO
 
 CYCLE = "conv_list.{i}."
@@ -53,9 +54,7 @@ def name_map(network: MgNO) -> NameMap:
   )
 
 
-def unread(
-  network: MgNO, in_shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
+def unread(network: MgNO, in_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
   """The smoothers for the way up on the coarsest grid, all zeros.
 
   Args:

@@ -18,12 +18,12 @@ OUTPUTS = ("outputs", "output/out")
 
 
 def layers(
-    family: str,
-    variables: Mapping[str, Any],
-    *,
-    in_shape: tuple[int, ...],
-    state_dict: Mapping[str, Any] | None = None,
-    **network_kwargs,
+  family: str,
+  variables: Mapping[str, Any],
+  *,
+  in_shape: tuple[int, ...],
+  state_dict: Mapping[str, Any] | None = None,
+  **network_kwargs,
 ) -> str:
   """Lists every array by its two names.
 
@@ -43,9 +43,7 @@ def layers(
   names = rules.names(network)
   constants = rules.constants(network, tuple(in_shape))
   rows, listed = [], set()
-  for path, value in traverse_util.flatten_dict(
-      dict(variables), sep="/"
-  ).items():
+  for path, value in traverse_util.flatten_dict(dict(variables), sep="/").items():
     key, leaf = names.key(path)
     listed.add(key)
     rows.append((key, path, leaf.to_torch(np.asarray(value))))
@@ -54,17 +52,17 @@ def layers(
     key = mapping.strip_prefixes(original, names)
     if key not in listed:
       known = key in constants or names.path(key) is not None
-      rows.append((
-          original, "(not needed)" if known else "(unused)", np.asarray(value)
-      ))
+      rows.append(
+        (original, "(not needed)" if known else "(unused)", np.asarray(value))
+      )
   cells = [("torch", "stjax", "shape", "norm")] + [
-      (key, path, "x".join(map(str, array.shape)) or "-", f"{_norm(array):.6g}")
-      for key, path, array in rows
+    (key, path, "x".join(map(str, array.shape)) or "-", f"{_norm(array):.6g}")
+    for key, path, array in rows
   ]
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
   lines = [
-      "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-      for row in cells
+    "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+    for row in cells
   ]
   lines.insert(1, "  ".join("-" * width for width in widths))
   lines.append(f"{size:,} parameters in {len(listed)} arrays")
@@ -80,10 +78,10 @@ def _norm(array: np.ndarray) -> float:
 
 
 def errors(
-    family: str,
-    variables: Mapping[str, Any],
-    reference: str | os.PathLike,
-    **network_kwargs,
+  family: str,
+  variables: Mapping[str, Any],
+  reference: str | os.PathLike,
+  **network_kwargs,
 ) -> dict[str, tuple[float, float]]:
   """Compares the network with what torch gave, in float32, not training.
 
@@ -108,33 +106,29 @@ def errors(
   network = models.build(family, **network_kwargs | {"dtype": "float32"})
   if getattr(network, "denoises", False):
     raise convert.ConvertError(
-        f"network {family!r} is a denoiser: a file of inputs and outputs does"
-        " not say which step and noise they belong to. Leave out --reference."
+      f"network {family!r} is a denoiser: a file of inputs and outputs does"
+      " not say which step and noise they belong to. Leave out --reference."
     )
   fields = {
-      name: jnp.asarray(arrays[name])
-      for name in getattr(network, "reads", ())
-      if name in arrays
+    name: jnp.asarray(arrays[name])
+    for name in getattr(network, "reads", ())
+    if name in arrays
   }
   try:
     with jax.default_matmul_precision("highest"):
       outputs = jax.jit(
-          lambda v, x, fields: network.apply(v, x, train=False, **fields)
-      )(
-          variables,
-          jnp.asarray(np.moveaxis(inputs, 2, -1), jnp.float32),
-          fields,
-      )
+        lambda v, x, fields: network.apply(v, x, train=False, **fields)
+      )(variables, jnp.asarray(np.moveaxis(inputs, 2, -1), jnp.float32), fields)
   except (ValueError, TypeError) as error:  # Shapes, by flax and jax.
     raise convert.ConvertError(
-        f"the network cannot take the inputs {inputs.shape} of {reference}"
-        f" (axes B, T, C, H, W): {error}"
+      f"the network cannot take the inputs {inputs.shape} of {reference}"
+      f" (axes B, T, C, H, W): {error}"
     ) from error
   actual = np.moveaxis(np.asarray(outputs), -1, 2)
   if actual.shape != expected.shape:
     raise convert.ConvertError(
-        f"{name} in {reference} has shape {expected.shape}; the network"
-        f" returns {actual.shape} (axes B, T, C, H, W)"
+      f"{name} in {reference} has shape {expected.shape}; the network"
+      f" returns {actual.shape} (axes B, T, C, H, W)"
     )
   error = float(np.abs(actual - expected).max())
   scale = float(np.abs(expected).max())
@@ -145,12 +139,11 @@ def _array(arrays, names, path) -> tuple[str, np.ndarray]:
   found = next((name for name in names if name in arrays), None)
   if found is None:
     raise convert.ConvertError(
-        f"{path} has no array {' or '.join(map(repr, names))}; it has"
-        f" {', '.join(arrays) or 'none'}"
+      f"{path} has no array {' or '.join(map(repr, names))}; it has"
+      f" {', '.join(arrays) or 'none'}"
     )
   if arrays[found].ndim != 5:
     raise convert.ConvertError(
-        f"{found} in {path} has shape {arrays[found].shape}; expected"
-        " [B, T, C, H, W]"
+      f"{found} in {path} has shape {arrays[found].shape}; expected [B, T, C, H, W]"
     )
   return found, arrays[found]

@@ -19,13 +19,15 @@ def name_map(network: ResNet) -> NameMap:
     stem = unit("input_layer.", "stem", conv="0", norm="1")
   else:
     block, readout, stem = "model.{i}.", f"model.{sum(network.blocks)}", ()
-  return NameMap((
-    *stem,
-    *unit(f"{block}layer1.", "block_{i}/first", conv="0", norm="1"),
-    *unit(f"{block}layer2.", "block_{i}/second", conv="0", norm="1"),
-    Entry(f"{block}upscale.0", "block_{i}/around", LAYER),
-    Entry(readout, "readout", LAYER),
-  ))
+  return NameMap(
+    (
+      *stem,
+      *unit(f"{block}layer1.", "block_{i}/first", conv="0", norm="1"),
+      *unit(f"{block}layer2.", "block_{i}/second", conv="0", norm="1"),
+      Entry(f"{block}upscale.0", "block_{i}/around", LAYER),
+      Entry(readout, "readout", LAYER),
+    )
+  )
 
 
 def original_options(

@@ -5,19 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from stjax.convert.layout import (
-  CHANNELS,
-  LAYER,
-  NORM,
-  PARAMETER,
-  TRANSPOSED,
-)
-from stjax.convert.mapping import ConvertError, Entry, NameMap
+from stjax.convert.layout import CHANNELS, LAYER, NORM, PARAMETER, TRANSPOSED
+from stjax.convert.mapping import Entry, NameMap
+from stjax.errors import ConvertError
 from stjax.models.simvp import SimVP, sampling_pattern
-from stjax.models.translators.attention import (
-  relative_position_index,
-  window_and_shift,
-)
+from stjax.models.translators.attention import relative_position_index, window_and_shift
 from stjax.models.translators.inception import KERNELS
 
 ENCODER = "enc.enc.{i}."
@@ -35,14 +27,8 @@ FRAME = (
 )
 
 # Names inside a block; a line is (torch, here, layout).
-NORMS = (
-  ("norm1", "norm_1", NORM),
-  ("norm2", "norm_2", NORM),
-)
-MLP = (
-  ("mlp.fc1", "mlp/expand", LAYER),
-  ("mlp.fc2", "mlp/project", LAYER),
-)
+NORMS = (("norm1", "norm_1", NORM), ("norm2", "norm_2", NORM))
+MLP = (("mlp.fc1", "mlp/expand", LAYER), ("mlp.fc2", "mlp/project", LAYER))
 LAYER_SCALES = (
   ("layer_scale_1", "scale_1", PARAMETER),
   ("layer_scale_2", "scale_2", PARAMETER),
@@ -167,9 +153,7 @@ def name_map(network: SimVP) -> NameMap:
     Entry(BLOCK + torch, BLOCK_PATH + path, layout)
     for torch, path, layout in BLOCKS[network.translator]
   )
-  resize = Entry(
-    "hid.enc.{i}.reduction", "translator/block_{i}/resize", LAYER
-  )
+  resize = Entry("hid.enc.{i}.reduction", "translator/block_{i}/resize", LAYER)
   return NameMap((*frame, *blocks, resize))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from stjax.convert.layout import COUNTERS, LAYER, NORM, POINTWISE, Leaf
-from stjax.convert.mapping import ConvertError, Entry, NameMap
+from stjax.convert.mapping import Entry, NameMap
+from stjax.errors import ConvertError
 from stjax.models.fno import FNO
 from stjax.models.kno import KNO
 
@@ -27,9 +28,7 @@ def modes_from_torch(weight: np.ndarray) -> np.ndarray:
 def modes_to_torch(kernel: np.ndarray) -> np.ndarray:
   """The inverse of `modes_from_torch`; always complex."""
   parts = np.moveaxis(kernel, (-2, -1), (1, 2))
-  weight = np.empty(
-    parts.shape[1:], np.result_type(kernel.dtype, np.complex64)
-  )
+  weight = np.empty(parts.shape[1:], np.result_type(kernel.dtype, np.complex64))
   weight.real, weight.imag = parts
   return weight
 
@@ -47,26 +46,30 @@ UNREAD_NORM = tuple(leaf._replace(collection=COUNTERS) for leaf in NORM)
 def fno_names(network: FNO) -> NameMap:
   """The names of an FNO of any depth."""
   del network
-  return NameMap((
-    Entry("fc0", "lift", LAYER),
-    Entry("conv{i}", "layer_{i}/spectral", SPECTRAL),
-    Entry("w{i}", "layer_{i}/pointwise", POINTWISE),
-    Entry("bn{i}", "layer_{i}/unread_norm", UNREAD_NORM),
-    Entry("fc1", "expand", LAYER),
-    Entry("fc2", "readout", LAYER),
-  ))
+  return NameMap(
+    (
+      Entry("fc0", "lift", LAYER),
+      Entry("conv{i}", "layer_{i}/spectral", SPECTRAL),
+      Entry("w{i}", "layer_{i}/pointwise", POINTWISE),
+      Entry("bn{i}", "layer_{i}/unread_norm", UNREAD_NORM),
+      Entry("fc1", "expand", LAYER),
+      Entry("fc2", "readout", LAYER),
+    )
+  )
 
 
 def kno_names(network: KNO) -> NameMap:
   """The names of a KNO."""
   del network
-  return NameMap((
-    Entry("enc.layer", "encode", LAYER),
-    Entry("dec.layer", "decode", LAYER),
-    Entry("koopman_layer", "", (modes("koopman_matrix", "matrices"),)),
-    Entry("w0", "pass", POINTWISE),
-    Entry("norm_layer", "norm", NORM),
-  ))
+  return NameMap(
+    (
+      Entry("enc.layer", "encode", LAYER),
+      Entry("dec.layer", "decode", LAYER),
+      Entry("koopman_layer", "", (modes("koopman_matrix", "matrices"),)),
+      Entry("w0", "pass", POINTWISE),
+      Entry("norm_layer", "norm", NORM),
+    )
+  )
 
 
 def fno_options(

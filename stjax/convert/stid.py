@@ -4,7 +4,8 @@ import numpy as np
 from flax import linen as nn
 
 from stjax.convert.layout import COUNTERS, LAYER, PARAMETER, POINTWISE, Leaf
-from stjax.convert.mapping import ConvertError, Entry, NameMap
+from stjax.convert.mapping import Entry, NameMap
+from stjax.errors import ConvertError
 
 # The tables of the original, in its order, and whose they can be here.
 TABLES = {
@@ -24,9 +25,7 @@ def table_names(calendar_names: tuple[str, ...]) -> dict[str, str]:
     ConvertError: a column that the original has no table for, or columns in
       another order than its features.
   """
-  tables = {
-    column: table for table, columns in TABLES.items() for column in columns
-  }
+  tables = {column: table for table, columns in TABLES.items() for column in columns}
   found = {name: tables.get(name) for name in calendar_names}
   known = [table for table in TABLES if table in found.values()]
   if list(found.values()) != known:
@@ -68,11 +67,7 @@ def denoiser_names(network: nn.Module) -> NameMap:
   ]
   return NameMap(
     [entry._replace(torch=DENOISER + entry.torch) for entry in entries]
-    + [
-      Entry(
-        "embed_layer", "embed_layer", (Leaf("weight", COUNTERS, "weight"),)
-      )
-    ]
+    + [Entry("embed_layer", "embed_layer", (Leaf("weight", COUNTERS, "weight"),))]
   )
 
 

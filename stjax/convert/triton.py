@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stjax.convert.layout import LAYER, NORM, TRANSPOSED
-from stjax.convert.mapping import ConvertError, Entry, NameMap
+from stjax.convert.mapping import Entry, NameMap
 from stjax.convert.simvp import BLOCKS
+from stjax.errors import ConvertError
 from stjax.models.simvp import sampling_pattern
 from stjax.models.triton import Triton
 
@@ -81,9 +82,7 @@ def original_options(
   """
   del in_time_seq_length, out_time_seq_length
   if len(shape_in) not in (3, 4):
-    raise ConvertError(
-      f"shape_in is {shape_in}; expected (T, C, H, W) or (C, H, W)"
-    )
+    raise ConvertError(f"shape_in is {shape_in}; expected (T, C, H, W) or (C, H, W)")
   *frames, c, h, w = shape_in
   return {
     "in_shape": (*(frames or (1,)), h, w, c),

@@ -29,12 +29,14 @@ def pooled_names(network: UNet) -> NameMap:
 def strided_names(network: StridedUNet) -> NameMap:
   """The names of a `StridedUNet` of any depth."""
   del network
-  return NameMap((
-    *unit("conv{i}.", "down_{i}", conv="0", norm="1"),
-    *unit("conv{i}_1.", "again_{i}", conv="0", norm="1"),
-    Entry("deconv{i}.0", "up_{i}", TRANSPOSED),
-    Entry("output_layer", "readout", LAYER),
-  ))
+  return NameMap(
+    (
+      *unit("conv{i}.", "down_{i}", conv="0", norm="1"),
+      *unit("conv{i}_1.", "again_{i}", conv="0", norm="1"),
+      Entry("deconv{i}.0", "up_{i}", TRANSPOSED),
+      Entry("output_layer", "readout", LAYER),
+    )
+  )
 
 
 def pooled_options(

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def guided(
-    predict: Predict, predict_unconditional: Predict, scale: float
-) -> Predict:
+def guided(predict: Predict, predict_unconditional: Predict, scale: float) -> Predict:
   """Returns the prediction u + scale (c - u), in float32.
 
   Valid for every kind of prediction, as all are linear in the noise. A scale

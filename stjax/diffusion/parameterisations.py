@@ -13,17 +13,13 @@ Sources: epsilon, Ho et al. 2020; v, Salimans & Ho 2022, section 4.
 import jax
 import jax.numpy as jnp
 
-from stjax import config as config_lib
+from stjax import errors
 
 KINDS = ("epsilon", "x0", "v")
 
 
 def target(
-    kind: str,
-    x0: jax.Array,
-    noise: jax.Array,
-    signal: jax.Array,
-    sigma: jax.Array,
+  kind: str, x0: jax.Array, noise: jax.Array, signal: jax.Array, sigma: jax.Array
 ) -> jax.Array:
   """Returns what a denoiser of this kind should predict.
 
@@ -46,11 +42,7 @@ def target(
 
 
 def to_x0_and_noise(
-    kind: str,
-    prediction: jax.Array,
-    x: jax.Array,
-    signal: jax.Array,
-    sigma: jax.Array,
+  kind: str, prediction: jax.Array, x: jax.Array, signal: jax.Array, sigma: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Returns x0 and the noise, in float32, that a prediction stands for.
 
@@ -75,4 +67,4 @@ def to_x0_and_noise(
 
 
 def _check(kind: str) -> None:
-  config_lib.pick("method.prediction", kind, dict.fromkeys(KINDS))
+  errors.pick("method.prediction", kind, dict.fromkeys(KINDS))

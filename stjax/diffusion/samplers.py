@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax import config as config_lib
+from stjax import errors
 from stjax.diffusion import parameterisations
 from stjax.diffusion.schedules import NoiseSchedule
 
@@ -43,9 +43,7 @@ class Coefficients:
   noise: np.ndarray
 
 
-def kept_steps(
-    name: str, schedule: NoiseSchedule, num_steps: int = 0
-) -> np.ndarray:
+def kept_steps(name: str, schedule: NoiseSchedule, num_steps: int = 0) -> np.ndarray:
   """Returns n of the steps 0 ... N-1, falling, N-1 the first.
 
   They are evenly spread: over the steps, or, for "dpm++", whose extrapolation
@@ -74,7 +72,7 @@ def _half_log_snr(alpha_bar: np.ndarray) -> np.ndarray:
 
 
 def linear_coefficients(
-    name: str, schedule: NoiseSchedule, num_steps: int = 0, eta: float = 0.0
+  name: str, schedule: NoiseSchedule, num_steps: int = 0, eta: float = 0.0
 ) -> Coefficients:
   """The coefficients of a sampler with one network call a step.
 
@@ -95,16 +93,16 @@ def linear_coefficients(
   noise = eta * np.sqrt(variance)
   x = np.sqrt((1 - after - noise**2) / (1 - alpha_bar))
   return Coefficients(
-      step=step,
-      x=x,
-      x0=np.sqrt(after) - x * np.sqrt(alpha_bar),
-      previous=np.zeros_like(x),
-      noise=noise,
+    step=step,
+    x=x,
+    x0=np.sqrt(after) - x * np.sqrt(alpha_bar),
+    previous=np.zeros_like(x),
+    noise=noise,
   )
 
 
 def _multistep(
-    step: np.ndarray, alpha_bar: np.ndarray, after: np.ndarray
+  step: np.ndarray, alpha_bar: np.ndarray, after: np.ndarray
 ) -> Coefficients:
   """Of DPM-Solver++(2M): Lu et al. 2022, algorithm 2."""
   x = np.sqrt((1 - after) / (1 - alpha_bar))
@@ -116,17 +114,15 @@ def _multistep(
   if len(x) > 2:
     extrapolation[1:-1] = 0.5 * increment[1:] / increment[:-1]
   return Coefficients(
-      step=step,
-      x=x,
-      x0=x0 * (1 + extrapolation),
-      previous=-x0 * extrapolation,
-      noise=np.zeros_like(x),
+    step=step,
+    x=x,
+    x0=x0 * (1 + extrapolation),
+    previous=-x0 * extrapolation,
+    noise=np.zeros_like(x),
   )
 
 
-def _linear(
-    c: Coefficients, clean: Predict, start: jax.Array, draw: Draw
-) -> jax.Array:
+def _linear(c: Coefficients, clean: Predict, start: jax.Array, draw: Draw) -> jax.Array:
   """x' as a sum of x, x0, the x0 before and fresh noise."""
   remembers, draws = c.previous.any(), c.noise.any()
 
@@ -142,11 +138,11 @@ def _linear(
     return (new, x0 if remembers else before), None
 
   scanned = {
-      "i": jnp.arange(len(c.step), dtype=jnp.int32),
-      "step": jnp.asarray(c.step),
+    "i": jnp.arange(len(c.step), dtype=jnp.int32),
+    "step": jnp.asarray(c.step),
   } | {
-      field: jnp.asarray(getattr(c, field), jnp.float32)
-      for field in ("x", "x0", "previous", "noise")
+    field: jnp.asarray(getattr(c, field), jnp.float32)
+    for field in ("x", "x0", "previous", "noise")
   }
   before = jnp.zeros_like(start) if remembers else ()
   (x, _), _ = jax.lax.scan(body, (start, before), scanned)
@@ -154,10 +150,7 @@ def _linear(
 
 
 def _heun(
-    step: np.ndarray,
-    alpha_bar: np.ndarray,
-    clean: Predict,
-    start: jax.Array,
+  step: np.ndarray, alpha_bar: np.ndarray, clean: Predict, start: jax.Array
 ) -> jax.Array:
   """Euler steps of y = x / signal in its noise level, each then corrected.
 
@@ -176,26 +169,22 @@ def _heun(
     x0 = clean(now["signal"] * y, now["step"])
     new_slope = (y - x0) / now["level"]
     base = jnp.where(now["corrects"], base, y)
-    mean_slope = jnp.where(
-        now["corrects"], 0.5 * (slope + new_slope), new_slope
-    )
+    mean_slope = jnp.where(now["corrects"], 0.5 * (slope + new_slope), new_slope)
     return (base + now["width"] * mean_slope, base, new_slope), None
 
   scanned = {
-      "step": jnp.asarray(step[at]),
-      "corrects": jnp.asarray(corrects),
-      "signal": jnp.asarray(signal[at], jnp.float32),
-      "level": jnp.asarray(level[at], jnp.float32),
-      "width": jnp.asarray(np.diff(level)[interval], jnp.float32),
+    "step": jnp.asarray(step[at]),
+    "corrects": jnp.asarray(corrects),
+    "signal": jnp.asarray(signal[at], jnp.float32),
+    "level": jnp.asarray(level[at], jnp.float32),
+    "width": jnp.asarray(np.diff(level)[interval], jnp.float32),
   }
   y = start / jnp.float32(signal[0])
   (y, _, _), _ = jax.lax.scan(body, (y, y, jnp.zeros_like(y)), scanned)
   return y
 
 
-def check(
-    name: str, num_steps: int, schedule_steps: int, eta: float = 0.0
-) -> None:
+def check(name: str, num_steps: int, schedule_steps: int, eta: float = 0.0) -> None:
   """Refuses what `sample` could not do.
 
   Args:
@@ -207,35 +196,35 @@ def check(
   Raises:
     ConfigError: (a ValueError) names the key of forecast.sampler.
   """
-  config_lib.pick("forecast.sampler.name", name, dict.fromkeys(SAMPLERS))
+  errors.pick("forecast.sampler.name", name, dict.fromkeys(SAMPLERS))
   if not 0 <= num_steps <= schedule_steps:
-    raise config_lib.ConfigError(
-        f"forecast.sampler.steps={num_steps} must be from 1 to the"
-        f" {schedule_steps} steps of the noise schedule (method.num_steps),"
-        " or 0 for all of them."
+    raise errors.ConfigError(
+      f"forecast.sampler.steps={num_steps} must be from 1 to the"
+      f" {schedule_steps} steps of the noise schedule (method.num_steps),"
+      " or 0 for all of them."
     )
   if not 0.0 <= eta <= 1.0:
-    raise config_lib.ConfigError(
-        f"forecast.sampler.eta={eta} must be from 0 (no fresh noise) to 1."
+    raise errors.ConfigError(
+      f"forecast.sampler.eta={eta} must be from 0 (no fresh noise) to 1."
     )
   if eta and name != "ddim":
-    raise config_lib.ConfigError(
-        f"forecast.sampler.eta={eta} is an option of 'ddim', but"
-        f" forecast.sampler.name={name!r}: set eta to 0."
+    raise errors.ConfigError(
+      f"forecast.sampler.eta={eta} is an option of 'ddim', but"
+      f" forecast.sampler.name={name!r}: set eta to 0."
     )
 
 
 def sample(
-    name: str,
-    predict: Predict,
-    schedule: NoiseSchedule,
-    start: jax.Array,
-    draw: Draw,
-    *,
-    kind: str = "epsilon",
-    num_steps: int = 0,
-    eta: float = 0.0,
-    clip_x0: Bounds | None = None,
+  name: str,
+  predict: Predict,
+  schedule: NoiseSchedule,
+  start: jax.Array,
+  draw: Draw,
+  *,
+  kind: str = "epsilon",
+  num_steps: int = 0,
+  eta: float = 0.0,
+  clip_x0: Bounds | None = None,
 ) -> jax.Array:
   """Turns noise into a sample.
 
@@ -274,11 +263,7 @@ def sample(
 
   def clean(x, step):
     x0, _ = parameterisations.to_x0_and_noise(
-        kind,
-        predict(x, step),
-        x,
-        schedule.signal(step),
-        schedule.noise(step),
+      kind, predict(x, step), x, schedule.signal(step), schedule.noise(step)
     )
     return x0 if clip_x0 is None else jnp.clip(x0, *clip_x0)
 

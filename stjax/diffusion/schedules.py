@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax import config as config_lib
+from stjax import errors
 
 # Keeps the cosine schedule's first step from adding next to no noise.
 _COSINE_OFFSET = 0.008
@@ -66,15 +66,15 @@ def _cosine(num_steps: int, start: float, end: float) -> np.ndarray:
 
 
 SCHEDULES = {
-    "linear": _linear,
-    "quadratic": _quadratic,
-    "scaled_linear": _quadratic,  # Stable Diffusion's name of the same.
-    "cosine": _cosine,
+  "linear": _linear,
+  "quadratic": _quadratic,
+  "scaled_linear": _quadratic,  # Stable Diffusion's name of the same.
+  "cosine": _cosine,
 }
 
 
 def make(
-    name: str, num_steps: int, beta_start: float, beta_end: float
+  name: str, num_steps: int, beta_start: float, beta_end: float
 ) -> NoiseSchedule:
   """Builds a noise schedule.
 
@@ -91,15 +91,15 @@ def make(
     ConfigError: (a ValueError) unknown name (near ones are listed), or a
       number out of its range; or nothing is left of the data.
   """
-  formula = config_lib.pick("method.schedule", name, SCHEDULES)
+  formula = errors.pick("method.schedule", name, SCHEDULES)
   if num_steps < 1:
-    raise config_lib.ConfigError(
-        f"method.num_steps={num_steps}: a noise schedule needs at least 1."
+    raise errors.ConfigError(
+      f"method.num_steps={num_steps}: a noise schedule needs at least 1."
     )
   for key, value in (("beta_start", beta_start), ("beta_end", beta_end)):
     if formula is not _cosine and not 0.0 < value < 1.0:
-      raise config_lib.ConfigError(
-          f"method.{key}={value} must lie between 0 and 1, both excluded."
+      raise errors.ConfigError(
+        f"method.{key}={value} must lie between 0 and 1, both excluded."
       )
   beta = formula(num_steps, beta_start, beta_end)
   schedule = NoiseSchedule(beta, np.cumprod(1 - beta))
@@ -107,10 +107,10 @@ def make(
   if signal < _SMALLEST_SIGNAL:
     ends = "" if formula is _cosine else f" and method.beta_end={beta_end}"
     lower = "" if formula is _cosine else " or method.beta_end"
-    raise config_lib.ConfigError(
-        f"method.schedule={name!r} with method.num_steps={num_steps}{ends}"
-        f" leaves {signal:.2g} of the data at the last step, from which"
-        " nothing can be sampled in float32; at least"
-        f" {_SMALLEST_SIGNAL:g} is needed. Lower method.num_steps{lower}."
+    raise errors.ConfigError(
+      f"method.schedule={name!r} with method.num_steps={num_steps}{ends}"
+      f" leaves {signal:.2g} of the data at the last step, from which"
+      " nothing can be sampled in float32; at least"
+      f" {_SMALLEST_SIGNAL:g} is needed. Lower method.num_steps{lower}."
     )
   return schedule

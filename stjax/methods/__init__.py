@@ -5,22 +5,22 @@ from typing import Any
 
 import flax.linen as nn
 
-from stjax import config as config_lib
+from stjax import errors
 from stjax.methods import base, regression, residual, residual_diffusion
 
 METHODS: dict[str, type[base.Method]] = {
-    "regression": regression.Regression,
-    "residual_diffusion": residual_diffusion.ResidualDiffusion,
-    "residual_gaussian": residual.ResidualGaussian,
+  "regression": regression.Regression,
+  "residual_diffusion": residual_diffusion.ResidualDiffusion,
+  "residual_gaussian": residual.ResidualGaussian,
 }
 
 
 def build(
-    name: str,
-    network: nn.Module | None,
-    frozen: Mapping[str, nn.Module] | None = None,
-    sampling: Mapping[str, Any] | None = None,
-    **options: Any,
+  name: str,
+  network: nn.Module | None,
+  frozen: Mapping[str, nn.Module] | None = None,
+  sampling: Mapping[str, Any] | None = None,
+  **options: Any,
 ) -> base.Method:
   """Builds a method around its networks.
 
@@ -34,16 +34,16 @@ def build(
   Raises:
     ConfigError: unknown name or option; lists the near ones.
   """
-  method = config_lib.pick("method.name", name, METHODS)
+  method = errors.pick("method.name", name, METHODS)
   fields = base.field_names(method)
   networks = {f"{key}_network": value for key, value in (frozen or {}).items()}
   for key in frozen or {}:
     if f"{key}_network" not in fields:
       known = [f[:-8] for f in fields if f.endswith("_network")]
-      config_lib.check_options("frozen", {key: None}, known)
+      errors.check_options("frozen", {key: None}, known)
   given = {"network": network, "sampling": base.Sampling(**(sampling or {}))}
   given = {key: value for key, value in given.items() if key in fields}
   reserved = {"network", "sampling", *networks}
   known = [f for f in fields if f not in reserved]
-  config_lib.check_options("method", options, known)
+  errors.check_options("method", options, known)
   return method(**given, **networks, **options)

@@ -13,8 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from stjax import config as config_lib
-from stjax import diffusion
+from stjax import diffusion, errors
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -71,17 +70,16 @@ class Sampling:
 
   def __post_init__(self):
     samplers = dict.fromkeys(diffusion.samplers.SAMPLERS)
-    config_lib.pick("forecast.sampler.name", self.name, samplers)
+    errors.pick("forecast.sampler.name", self.name, samplers)
     # Written so that NaN fails too.
     if not 0 < self.temperature < float("inf"):
-      raise config_lib.ConfigError(
-          f"forecast.sampler.temperature={self.temperature} must be above 0;"
-          " 1 draws as was trained."
+      raise errors.ConfigError(
+        f"forecast.sampler.temperature={self.temperature} must be above 0;"
+        " 1 draws as was trained."
       )
     if not abs(self.guidance) < float("inf"):
-      raise config_lib.ConfigError(
-          f"forecast.sampler.guidance={self.guidance} must be a number; 1 is"
-          " no guidance."
+      raise errors.ConfigError(
+        f"forecast.sampler.guidance={self.guidance} must be a number; 1 is no guidance."
       )
 
 
@@ -135,7 +133,7 @@ class Method(abc.ABC):
     return variables
 
   def prepared_shapes(
-      self, example: dict[str, tuple[int, ...]]
+    self, example: dict[str, tuple[int, ...]]
   ) -> dict[str, tuple[int, ...]]:
     """Shapes of what `prepare` returns.
 
@@ -146,9 +144,7 @@ class Method(abc.ABC):
     del example
     return {}
 
-  def prepare(
-      self, frozen: PyTree, material: Material
-  ) -> dict[str, np.ndarray]:
+  def prepare(self, frozen: PyTree, material: Material) -> dict[str, np.ndarray]:
     """Computes constants from the data once, before the first step.
 
     Args:
@@ -162,7 +158,7 @@ class Method(abc.ABC):
     return {}
 
   def phases(
-      self, steps_per_epoch: fractions.Fraction
+    self, steps_per_epoch: fractions.Fraction
   ) -> tuple[tuple[int, "Method"], ...]:
     """What is trained when: (first step, method), from step 0 on.
 
@@ -182,12 +178,12 @@ class Method(abc.ABC):
 
   @abc.abstractmethod
   def loss(
-      self,
-      variables: Variables,
-      frozen: PyTree,
-      batch: Batch,
-      key: jax.Array,
-      train: bool,
+    self,
+    variables: Variables,
+    frozen: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    train: bool,
   ) -> tuple[jax.Array, Outputs]:
     """Returns the scalar loss of a batch and its `Outputs`."""
 
@@ -201,12 +197,12 @@ class Method(abc.ABC):
 
   @abc.abstractmethod
   def forecast(
-      self,
-      variables: Variables,
-      frozen: PyTree,
-      batch: Batch,
-      key: jax.Array,
-      members: Members,
+    self,
+    variables: Variables,
+    frozen: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    members: Members,
   ) -> jax.Array:
     """Returns forecasts [M, B, T_out, H, W, C] in normalised units.
 
@@ -217,7 +213,7 @@ class Method(abc.ABC):
 
 
 def reads(
-    network: nn.Module, batch: Batch, frames: int | None = None
+  network: nn.Module, batch: Batch, frames: int | None = None
 ) -> dict[str, jax.Array]:
   """What a network reads of a batch besides its inputs, by keyword.
 
@@ -234,12 +230,11 @@ def reads(
   for name in names:
     if name not in batch:
       raise ValueError(
-          f"network {type(network).__name__} reads {name!r}, which the data"
-          f" do not give; set data.{name}"
+        f"network {type(network).__name__} reads {name!r}, which the data"
+        f" do not give; set data.{name}"
       )
   return {
-      name: batch[name][:, :frames] if name in KNOWN else batch[name]
-      for name in names
+    name: batch[name][:, :frames] if name in KNOWN else batch[name] for name in names
   }
 
 
@@ -248,16 +243,14 @@ def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
   return jax.vmap(functools.partial(jax.random.fold_in, key))(index)
 
 
-def member_keys(
-    key: jax.Array, member: jax.Array, index: jax.Array
-) -> jax.Array:
+def member_keys(key: jax.Array, member: jax.Array, index: jax.Array) -> jax.Array:
   """Keys [B] for one member of each example; see `Method.forecast`."""
   key = jax.random.fold_in(key, member)
   return example_keys(key, index)
 
 
 def draw_normal(
-    keys: jax.Array, number: jax.Array | int, shape: tuple[int, ...]
+  keys: jax.Array, number: jax.Array | int, shape: tuple[int, ...]
 ) -> jax.Array:
   """Standard normal [B, *shape], example by example from its own key.
 
@@ -279,11 +272,11 @@ def numbers(members: Members) -> jax.Array:
 
 
 def map_members(
-    one: Callable[..., PyTree],
-    members: Members,
-    chunk: int,
-    points: int,
-    *of_members: jax.Array,
+  one: Callable[..., PyTree],
+  members: Members,
+  chunk: int,
+  points: int,
+  *of_members: jax.Array,
 ) -> PyTree:
   """Makes arrays of members [M, ...], a chunk of them at a time.
 
@@ -301,9 +294,9 @@ def map_members(
   sizes = range(1, chunk + 1)
   equal = [size for size in sizes if len(members) % size == 0][-1]
   return jax.lax.map(
-      lambda given: one(*given),
-      (members, *of_members),
-      batch_size=equal if 2 * equal >= chunk else chunk,
+    lambda given: one(*given),
+    (members, *of_members),
+    batch_size=equal if 2 * equal >= chunk else chunk,
   )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stjax import config as config_lib
+from stjax import errors
 
 _NODES = 4096  # Transformed at a time: bounds the memory.
 # Deviations this far below a node's own size are rounding, not fluctuation.
@@ -37,22 +37,22 @@ def signal_scale(series: np.ndarray, threshold: float = 0.1) -> np.ndarray:
   program, which takes the deviation where its figure writes the variance.
   """
   if not 0 <= threshold <= 1:
-    raise config_lib.ConfigError(
-        f"The fluctuation scale's threshold={threshold!r}; expected a share of"
-        " the largest line, 0 to 1. Change method.scale_threshold."
+    raise errors.ConfigError(
+      f"The fluctuation scale's threshold={threshold!r}; expected a share of"
+      " the largest line, 0 to 1. Change method.scale_threshold."
     )
   series = np.asarray(series)
   if not series.ndim or not len(series):
-    raise config_lib.ConfigError(
-        f"The fluctuation scale of a series of shape {series.shape}; expected"
-        " [time, ...] with at least one frame. Change data.split."
+    raise errors.ConfigError(
+      f"The fluctuation scale of a series of shape {series.shape}; expected"
+      " [time, ...] with at least one frame. Change data.split."
     )
   nodes = series.reshape(len(series), -1)
   if np.isinf(nodes).any():
-    raise config_lib.ConfigError(
-        "The fluctuation scale of a series with infinite values; expected"
-        " numbers, or NaN where missing. Change data.missing or"
-        " data.transform."
+    raise errors.ConfigError(
+      "The fluctuation scale of a series with infinite values; expected"
+      " numbers, or NaN where missing. Change data.missing or"
+      " data.transform."
     )
   scale = np.empty(nodes.shape[1], np.float32)
   for first in range(0, nodes.shape[1], _NODES):

@@ -10,10 +10,10 @@ SMALLEST_NORM = 1e-5
 
 
 def relative_l2(
-    forecast: jax.Array,
-    observation: jax.Array,
-    weight: jax.Array | None = None,
-    axes: Sequence[int] = (-3, -2),
+  forecast: jax.Array,
+  observation: jax.Array,
+  weight: jax.Array | None = None,
+  axes: Sequence[int] = (-3, -2),
 ) -> jax.Array:
   """The size of each field's error over that of the field itself.
 
@@ -37,7 +37,7 @@ def relative_l2(
     # Not a product alone: what is missing may be NaN.
     root = jnp.sqrt(weight)
     error, observation = (
-        jnp.where(root > 0, root * field, 0) for field in (error, observation)
+      jnp.where(root > 0, root * field, 0) for field in (error, observation)
     )
   size = jnp.sum(jnp.square(observation), tuple(axes))
   ratio = jnp.sum(jnp.square(error), tuple(axes)) / jnp.where(size, size, 1)

@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax import config as config_lib
-from stjax import grid
-from stjax.methods import base, feedback, losses, representation
+from stjax import errors
+from stjax.methods import base, losses, representation
+from stjax.methods import rollout as feedback
+from stjax.metrics import grid
 
 PyTree = Any
 
 _LOSSES = {
-    "mse": jnp.square,
-    "mae": jnp.abs,
-    "mse_mae": lambda error: jnp.square(error) + jnp.abs(error),
+  "mse": jnp.square,
+  "mae": jnp.abs,
+  "mse_mae": lambda error: jnp.square(error) + jnp.abs(error),
 }
 _RELATIVE = "relative_l2"
 _AREA = "areas"  # In `frozen`.
@@ -30,7 +31,7 @@ _NOISE = 2**31 - 1
 
 
 def divergence_regulariser(
-    forecast: jax.Array, observation: jax.Array, temperature: float = 0.1
+  forecast: jax.Array, observation: jax.Array, temperature: float = 0.1
 ) -> jax.Array:
   """Divergence between the forecast's and the observed changes in time.
 
@@ -72,9 +73,9 @@ def check_kind(key: str, network: nn.Module | None, denoises: bool) -> None:
   if network is None or getattr(network, "denoises", False) == denoises:
     return
   kinds = ("a network of forecasts", "a denoiser")
-  raise config_lib.ConfigError(
-      f"{key}.name: {type(network).__name__} is {kinds[not denoises]}, but"
-      f" {kinds[denoises]} is needed here."
+  raise errors.ConfigError(
+    f"{key}.name: {type(network).__name__} is {kinds[not denoises]}, but"
+    f" {kinds[denoises]} is needed here."
   )
 
 
@@ -141,27 +142,27 @@ class Regression(base.Method):
 
   def __post_init__(self):
     if self.network is None:
-      raise config_lib.ConfigError(
-          "model.name='none', but method 'regression' needs a network."
+      raise errors.ConfigError(
+        "model.name='none', but method 'regression' needs a network."
       )
     check_kind("model", self.network, False)
     known = _LOSSES | {_RELATIVE: None}
-    config_lib.pick("method.loss_name", self.loss_name, known)
-    config_lib.pick("method.area_weights", self.area_weights, grid.AREA_WEIGHTS)
+    errors.pick("method.loss_name", self.loss_name, known)
+    errors.pick("method.area_weights", self.area_weights, grid.AREA_WEIGHTS)
     if self.push_forward < 0:
-      raise config_lib.ConfigError(
-          f"method.push_forward={self.push_forward} must be 0 or more blocks."
+      raise errors.ConfigError(
+        f"method.push_forward={self.push_forward} must be 0 or more blocks."
       )
     if not 0 <= self.input_noise < float("inf"):
-      raise config_lib.ConfigError(
-          f"method.input_noise={self.input_noise} must be 0 or more."
+      raise errors.ConfigError(
+        f"method.input_noise={self.input_noise} must be 0 or more."
       )
     _check_weights("lead_weights", self.lead_weights)
     _check_weights("variable_weights", self.variable_weights)
     if self.lead_weights and len(self.lead_weights) < self.horizon:
-      raise config_lib.ConfigError(
-          f"method.lead_weights has {len(self.lead_weights)} numbers for"
-          f" data.horizon={self.horizon} frames; give one a frame."
+      raise errors.ConfigError(
+        f"method.lead_weights has {len(self.lead_weights)} numbers for"
+        f" data.horizon={self.horizon} frames; give one a frame."
       )
     _check_curriculum(self.curriculum, self.horizon)
     self._represent()  # Checks its own options.
@@ -169,42 +170,38 @@ class Regression(base.Method):
   def _represent(self) -> representation.Representation:
     names = base.field_names(representation.Representation)
     return representation.Representation(
-        **{name: getattr(self, name) for name in names}
+      **{name: getattr(self, name) for name in names}
     )
 
   def phases(
-      self, steps_per_epoch: fractions.Fraction
+    self, steps_per_epoch: fractions.Fraction
   ) -> tuple[tuple[int, base.Method], ...]:
     if not self.curriculum:
       return ((0, self),)
     return tuple(
-        (
-            math.ceil(fractions.Fraction(epoch) * steps_per_epoch),
-            dataclasses.replace(self, horizon=frames, curriculum=()),
-        )
-        for epoch, frames in self.curriculum
+      (
+        math.ceil(fractions.Fraction(epoch) * steps_per_epoch),
+        dataclasses.replace(self, horizon=frames, curriculum=()),
+      )
+      for epoch, frames in self.curriculum
     )
 
   def shown_channels(self, variables: int, forcings: int) -> int:
     return variables * (1 + self.read_mask) + forcings
 
   def prepared_shapes(
-      self, example: dict[str, tuple[int, ...]]
+    self, example: dict[str, tuple[int, ...]]
   ) -> dict[str, tuple[int, ...]]:
     shapes = {}
     if self.area_weights != "none":
       shapes[_AREA] = example["targets"][1:3]
     return shapes | self._represent().prepared_shapes(example)
 
-  def prepare(
-      self, frozen: PyTree, material: base.Material
-  ) -> dict[str, np.ndarray]:
+  def prepare(self, frozen: PyTree, material: base.Material) -> dict[str, np.ndarray]:
     del frozen
     made = {}
     if self.area_weights != "none":
-      made[_AREA] = material.areas(
-          "method.area_weights", self.area_weights
-      )
+      made[_AREA] = material.areas("method.area_weights", self.area_weights)
     return made | self._represent().prepare(material)
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
@@ -217,25 +214,23 @@ class Regression(base.Method):
     example = {"targets": history.shape[1:]}
     if "calendar" in batch:
       example["calendar"] = (1,) * batch["calendar"].shape[-1]
-    _, variables = represent.through(
-        network, history, known, represent.blank(example)
-    )
+    _, variables = represent.through(network, history, known, represent.blank(example))
     return dict(variables)
 
   def _known(self, batch: base.Batch) -> dict[str, jax.Array]:
     """What is read along time, from the first history frame on."""
     frames = batch["inputs"].shape[1] + self.horizon
-    return base.reads(
-        self.network, batch, frames
-    ) | self._represent().known(batch, self.horizon)
+    return base.reads(self.network, batch, frames) | self._represent().known(
+      batch, self.horizon
+    )
 
   def apply(
-      self,
-      variables: base.Variables,
-      batch: base.Batch,
-      train: bool,
-      key: jax.Array,
-      frozen: PyTree = None,
+    self,
+    variables: base.Variables,
+    batch: base.Batch,
+    train: bool,
+    key: jax.Array,
+    frozen: PyTree = None,
   ) -> tuple[jax.Array, dict[str, PyTree]]:
     """Returns the forecast [B, T_out, H, W, C] and the new collections."""
     return self._rollout(variables, frozen or {}, batch, train, key)[:2]
@@ -256,11 +251,11 @@ class Regression(base.Method):
           forecast = self.network.apply(*arguments, train=False, **known)
           return forecast, collections
         forecast, updated = self.network.apply(
-            *arguments,
-            train=True,
-            rngs={"dropout": jax.random.fold_in(key, number)},
-            mutable=list(collections),
-            **known,
+          *arguments,
+          train=True,
+          rngs={"dropout": jax.random.fold_in(key, number)},
+          mutable=list(collections),
+          **known,
         )
         return forecast, dict(updated)
 
@@ -271,22 +266,22 @@ class Regression(base.Method):
     skipped = self._skipped(step, history, collections, known) if train else 0
     if not skipped:
       forecast, collections = feedback.feed_back(
-          step, history, collections, self.horizon, known
+        step, history, collections, self.horizon, known
       )
       return forecast, collections, 0
     first, collections = jax.lax.stop_gradient(
-        feedback.feed_back(step, history, collections, skipped, known)
+      feedback.feed_back(step, history, collections, skipped, known)
     )
     # Other random numbers than those of the blocks before.
     further = lambda history, collections, number, **known: step(
-        history, collections, skipped + number, **known
+      history, collections, skipped + number, **known
     )
     forecast, collections = feedback.feed_back(
-        further,
-        feedback.newest(history, first),
-        collections,
-        self.horizon - skipped,
-        feedback.later(known, skipped),
+      further,
+      feedback.newest(history, first),
+      collections,
+      self.horizon - skipped,
+      feedback.later(known, skipped),
     )
     return jnp.concatenate([first, forecast], 1), collections, skipped
 
@@ -294,9 +289,7 @@ class Regression(base.Method):
     """Frames of the blocks that `push_forward` leaves without gradient."""
     if not self.push_forward:
       return 0
-    shape, _ = jax.eval_shape(
-        functools.partial(step, **known), history, collections, 0
-    )
+    shape, _ = jax.eval_shape(functools.partial(step, **known), history, collections, 0)
     block = shape.shape[1]
     return block * min(self.push_forward, (self.horizon - 1) // block)
 
@@ -317,9 +310,9 @@ class Regression(base.Method):
       fields = fields * lead[:, None]
     if self.variable_weights:
       if len(self.variable_weights) != channels:
-        raise config_lib.ConfigError(
-            f"method.variable_weights has {len(self.variable_weights)} numbers"
-            f" for {channels} variables (data.variables); give one a variable."
+        raise errors.ConfigError(
+          f"method.variable_weights has {len(self.variable_weights)} numbers"
+          f" for {channels} variables (data.variables); give one a variable."
         )
       fields = fields * jnp.asarray(self.variable_weights, jnp.float32)
     areas = 1.0
@@ -328,22 +321,20 @@ class Regression(base.Method):
     return fields, areas
 
   def loss(
-      self,
-      variables: base.Variables,
-      frozen: PyTree,
-      batch: base.Batch,
-      key: jax.Array,
-      train: bool,
+    self,
+    variables: base.Variables,
+    frozen: PyTree,
+    batch: base.Batch,
+    key: jax.Array,
+    train: bool,
   ) -> tuple[jax.Array, base.Outputs]:
     targets = batch["targets"][:, : self.horizon].astype(jnp.float32)
-    forecast, collections, skipped = self._rollout(
-        variables, frozen, batch, train, key
-    )
+    forecast, collections, skipped = self._rollout(variables, frozen, batch, train, key)
     if forecast.shape != targets.shape:
       raise ValueError(
-          f"the network forecasts {forecast.shape} where the targets are"
-          f" {targets.shape} (B, T, H, W, C); change model.out_channels or"
-          " data.variables"
+        f"the network forecasts {forecast.shape} where the targets are"
+        f" {targets.shape} (B, T, H, W, C); change model.out_channels or"
+        " data.variables"
       )
     if self.equal_gradients:
       forecast = losses.equalise_gradients(forecast)
@@ -374,18 +365,17 @@ class Regression(base.Method):
     return ~batch["mask"][:, : batch["inputs"].shape[1]].any(axis=1)
 
   def forecast(
-      self,
-      variables: base.Variables,
-      frozen: PyTree,
-      batch: base.Batch,
-      key: jax.Array,
-      members: base.Members = 1,
+    self,
+    variables: base.Variables,
+    frozen: PyTree,
+    batch: base.Batch,
+    key: jax.Array,
+    members: base.Members = 1,
   ) -> jax.Array:
     """Returns [M, B, T_out, H, W, C]; all members of a regression agree."""
     forecast, _ = self.apply(variables, batch, False, key, frozen)
     return jnp.broadcast_to(
-        forecast.astype(jnp.float32),
-        (len(base.numbers(members)), *forecast.shape),
+      forecast.astype(jnp.float32), (len(base.numbers(members)), *forecast.shape)
     )
 
 
@@ -406,26 +396,24 @@ def _check_weights(name: str, weights: Sequence[float]) -> None:
   # Written so that NaN fails too.
   fine = all(0 <= w < float("inf") for w in weights)
   if weights and not (fine and max(weights) > 0):
-    raise config_lib.ConfigError(
-        f"method.{name}={tuple(weights)} must be 0 or more, one above 0."
+    raise errors.ConfigError(
+      f"method.{name}={tuple(weights)} must be 0 or more, one above 0."
     )
 
 
-def _check_curriculum(
-    curriculum: Sequence[tuple[float, int]], horizon: int
-) -> None:
+def _check_curriculum(curriculum: Sequence[tuple[float, int]], horizon: int) -> None:
   if not curriculum:
     return
   pairs = [p for p in curriculum if isinstance(p, tuple | list) and len(p) == 2]
   epochs = [epoch for epoch, _ in pairs]
   if (
-      len(pairs) < len(curriculum)
-      or epochs[0] != 0
-      or any(a >= b for a, b in zip(epochs, epochs[1:], strict=False))
-      or not all(1 <= f <= horizon and f == int(f) for _, f in pairs)
+    len(pairs) < len(curriculum)
+    or epochs[0] != 0
+    or any(a >= b for a, b in zip(epochs, epochs[1:], strict=False))
+    or not all(1 <= f <= horizon and f == int(f) for _, f in pairs)
   ):
-    raise config_lib.ConfigError(
-        f"method.curriculum={tuple(curriculum)}; expected pairs (epoch,"
-        " frames): epochs from 0 on that increase, and 1 to"
-        f" data.horizon={horizon} frames, such as ((0, 1), (10, {horizon}))."
+    raise errors.ConfigError(
+      f"method.curriculum={tuple(curriculum)}; expected pairs (epoch,"
+      " frames): epochs from 0 on that increase, and 1 to"
+      f" data.horizon={horizon} frames, such as ((0, 1), (10, {horizon}))."
     )

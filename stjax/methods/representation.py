@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax import config as config_lib
+from stjax import errors
 from stjax.methods import base
 
 PyTree = Any
@@ -43,12 +43,12 @@ class Representation:
 
   def __post_init__(self):
     if self.pad_to < 1:
-      raise config_lib.ConfigError(
-          f"method.pad_to={self.pad_to} must be 1 (as it is) or more."
+      raise errors.ConfigError(
+        f"method.pad_to={self.pad_to} must be 1 (as it is) or more."
       )
 
   def prepared_shapes(
-      self, example: dict[str, tuple[int, ...]]
+    self, example: dict[str, tuple[int, ...]]
   ) -> dict[str, tuple[int, ...]]:
     """Shapes of what `prepare` gives; as `base.Method.prepared_shapes`."""
     shapes, grid = {}, example["targets"][1:]
@@ -84,21 +84,18 @@ class Representation:
       both = observed[:, 1:] & observed[:, :-1]
       axes = (0, 1, 2, 3)
       return [
-          jnp.stack([jnp.sum(w, axes), jnp.sum(w * jnp.square(x), axes)])
-          for x, w in (
-              (fields, observed.astype(jnp.float32)),
-              (jnp.diff(fields, axis=1), both.astype(jnp.float32)),
-          )
+        jnp.stack([jnp.sum(w, axes), jnp.sum(w * jnp.square(x), axes)])
+        for x, w in (
+          (fields, observed.astype(jnp.float32)),
+          (jnp.diff(fields, axis=1), both.astype(jnp.float32)),
+        )
       ]
 
     table = None if climatology is None else jnp.asarray(climatology)
     totals = 0.0
     for batch in material.batches("train"):
       totals = totals + np.stack(
-          [
-              material.fetch(x).astype(np.float64)
-              for x in moments(batch, table)
-          ]
+        [material.fetch(x).astype(np.float64) for x in moments(batch, table)]
       )
     count, squares = np.moveaxis(totals, 1, 0)
     sizes = np.sqrt(squares / np.maximum(count, 1))
@@ -111,8 +108,7 @@ class Representation:
   def blank(self, example: dict[str, tuple[int, ...]]) -> PyTree:
     """What `prepare` gives, without its values, for shapes."""
     return {
-        name: jnp.ones(shape)
-        for name, shape in self.prepared_shapes(example).items()
+      name: jnp.ones(shape) for name, shape in self.prepared_shapes(example).items()
     }
 
   def known(self, batch: base.Batch, horizon: int) -> dict[str, jax.Array]:
@@ -130,13 +126,13 @@ class Representation:
       later = jnp.repeat(ever, horizon, axis=1)
       known[_OBSERVED] = jnp.concatenate([observed, later], axis=1)
     elif self.hold_missing or self.read_mask:
-      raise config_lib.ConfigError(
-          "method.hold_missing and method.read_mask need data.missing='mask'."
+      raise errors.ConfigError(
+        "method.hold_missing and method.read_mask need data.missing='mask'."
       )
     if self.anomalies:
       if "calendar" not in batch:
-        raise config_lib.ConfigError(
-            "method.anomalies needs data.calendar, such as ('month',)."
+        raise errors.ConfigError(
+          "method.anomalies needs data.calendar, such as ('month',)."
         )
       known[_CELLS] = batch["calendar"][:, : history + horizon]
     if "forcings" in batch:
@@ -144,11 +140,11 @@ class Representation:
     return known
 
   def through(
-      self,
-      network: Callable[..., tuple[jax.Array, PyTree]],
-      history: jax.Array,
-      known: dict[str, jax.Array],
-      frozen: PyTree,
+    self,
+    network: Callable[..., tuple[jax.Array, PyTree]],
+    history: jax.Array,
+    known: dict[str, jax.Array],
+    frozen: PyTree,
   ) -> tuple[jax.Array, PyTree]:
     """Asks a network for a forecast.
 
@@ -198,9 +194,9 @@ class Representation:
     forecast, other = network(self._padded(shown), **known)
     made, wanted = forecast.shape[-1], history.shape[-1]
     if made != wanted:
-      raise config_lib.ConfigError(
-          f"The network forecasts {made} channels, but the data have {wanted}"
-          f" variables (data.variables). Set model.out_channels={wanted}."
+      raise errors.ConfigError(
+        f"The network forecasts {made} channels, but the data have {wanted}"
+        f" variables (data.variables). Set model.out_channels={wanted}."
       )
     forecast = forecast[:, :, :height, :width] * of_forecast
     if self.increments:
@@ -222,10 +218,10 @@ class Representation:
     block = jax.eval_shape(of_all, shown, known).shape[1]
     frames = shown[0].shape[1]
     if block > frames:
-      raise config_lib.ConfigError(
-          f"The network forecasts {block} frames at a time, but is shown"
-          f" forcings (data.forcings) with {frames} frames of history only."
-          f" Set data.history to {block} or more, or have it forecast fewer."
+      raise errors.ConfigError(
+        f"The network forecasts {block} frames at a time, but is shown"
+        f" forcings (data.forcings) with {frames} frames of history only."
+        f" Set data.history to {block} or more, or have it forecast fewer."
       )
     return block
 
@@ -239,9 +235,7 @@ def _at(climatology: jax.Array, cells: jax.Array) -> jax.Array:
   return climatology[tuple(jnp.moveaxis(cells, -1, 0))]
 
 
-def _newest_observed(
-    history: jax.Array, observed: jax.Array | None
-) -> jax.Array:
+def _newest_observed(history: jax.Array, observed: jax.Array | None) -> jax.Array:
   """The last value [B, 1, H, W, C] that each place has."""
   if observed is None:
     return history[:, -1:]

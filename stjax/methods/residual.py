@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax import config as config_lib
+from stjax import errors
 from stjax.methods import base, fluctuation, regression
 
 PyTree = Any
@@ -49,7 +49,7 @@ class Residual(base.Method):
     return {MEAN: regression.Regression(self.mean_network, self.horizon)}
 
   def mean_forecast(
-      self, frozen: PyTree, batch: base.Batch, key: jax.Array
+    self, frozen: PyTree, batch: base.Batch, key: jax.Array
   ) -> jax.Array:
     """Returns the mean [B, T_out, H, W, C], without gradients."""
     if not self.has_mean:
@@ -72,14 +72,14 @@ class Residual(base.Method):
       forecast, _ = mean.apply(frozen[MEAN], batch, False, key)
     if forecast.shape[2:] != batch["inputs"].shape[2:]:
       raise ValueError(
-          f"the mean's network forecasts frames of shape {forecast.shape[2:]}"
-          f" where the data have {batch['inputs'].shape[2:]} (H, W, C); change"
-          " frozen.mean.model.out_channels or data.variables"
+        f"the mean's network forecasts frames of shape {forecast.shape[2:]}"
+        f" where the data have {batch['inputs'].shape[2:]} (H, W, C); change"
+        " frozen.mean.model.out_channels or data.variables"
       )
     return jax.lax.stop_gradient(forecast.astype(jnp.float32))
 
   def residual_spread(
-      self, frozen: PyTree, material: base.Material, split: str
+    self, frozen: PyTree, material: base.Material, split: str
   ) -> np.ndarray:
     """Standard deviation [T_out, H, W, C] of the residual over a split.
 
@@ -91,7 +91,7 @@ class Residual(base.Method):
       targets = batch["targets"].astype(jnp.float32)
       residual = targets - self.mean_forecast(frozen, batch, jax.random.key(0))
       weight = jnp.broadcast_to(
-          regression.example_weights(batch, targets), targets.shape
+        regression.example_weights(batch, targets), targets.shape
       )
       residual = jnp.where(weight > 0, residual, 0.0)
       return weight.sum(0), residual.sum(0), (residual**2).sum(0)
@@ -99,9 +99,7 @@ class Residual(base.Method):
     totals = 0.0
     for batch in material.batches(split):
       new = moments(batch, frozen)
-      totals = totals + np.stack(
-          [material.fetch(x).astype(np.float64) for x in new]
-      )
+      totals = totals + np.stack([material.fetch(x).astype(np.float64) for x in new])
     count, first, second = totals
     count = np.maximum(count, 1.0)
     variance = second / count - (first / count) ** 2
@@ -123,21 +121,15 @@ def signal_spread(material: base.Material, threshold: float) -> np.ndarray:
   return np.sqrt(variance / np.maximum(count, 1)).astype(np.float32)
 
 
-def error_loss(
-    forecast: jax.Array, batch: base.Batch
-) -> tuple[jax.Array, jax.Array]:
+def error_loss(forecast: jax.Array, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   """Mean squared error over what was observed, and the number of points."""
   targets = batch["targets"].astype(jnp.float32)
   return weighted_mean(jnp.square(forecast - targets), batch)
 
 
-def weighted_mean(
-    values: jax.Array, batch: base.Batch
-) -> tuple[jax.Array, jax.Array]:
+def weighted_mean(values: jax.Array, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   """Mean of [B, T_out, H, W, C] over what was observed, and its count."""
-  weight = jnp.broadcast_to(
-      regression.example_weights(batch, values), values.shape
-  )
+  weight = jnp.broadcast_to(regression.example_weights(batch, values), values.shape)
   count = jnp.sum(weight)
   return jnp.sum(weight * values) / jnp.maximum(count, 1.0), count
 
@@ -160,7 +152,7 @@ class ResidualGaussian(Residual):
   def __post_init__(self):
     super().__post_init__()
     splits = dict.fromkeys(("train", "validation"))
-    config_lib.pick("method.split", self.split, splits)
+    errors.pick("method.split", self.split, splits)
 
   @property
   def trainable(self) -> bool:
@@ -190,6 +182,4 @@ class ResidualGaussian(Residual):
       noise = base.draw_normal(keys, 0, mean.shape[1:])
       return mean + self.sampling.temperature * frozen["spread"] * noise
 
-    return base.map_members(
-        one, members, self.sampling.member_chunk, mean.size
-    )
+    return base.map_members(one, members, self.sampling.member_chunk, mean.size)

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax import config as config_lib
-from stjax import diffusion
+from stjax import diffusion, errors
 from stjax.methods import base, regression, residual
 
 PyTree = Any
@@ -65,50 +64,44 @@ class ResidualDiffusion(residual.Residual):
 
   def __post_init__(self):
     super().__post_init__()
-    pick = config_lib.pick
+    pick = errors.pick
     pick("method.mean", self.mean, dict.fromkeys(MEANS))
     pick("method.scale", self.scale, dict.fromkeys(SCALES))
     pick("method.prediction", self.prediction, dict.fromkeys(diffusion.KINDS))
     if not 0.0 <= self.condition_dropout < 1.0:
-      raise config_lib.ConfigError(
-          f"method.condition_dropout={self.condition_dropout} must be in"
-          " [0, 1)."
+      raise errors.ConfigError(
+        f"method.condition_dropout={self.condition_dropout} must be in [0, 1)."
       )
     if self.mean != "none" and self.mean_network is None:
-      raise config_lib.ConfigError(
-          f"method.mean={self.mean!r} needs the mean's network in"
-          " frozen.mean.model and its weights in frozen.mean.init_from; or"
-          " set method.mean='none'."
+      raise errors.ConfigError(
+        f"method.mean={self.mean!r} needs the mean's network in"
+        " frozen.mean.model and its weights in frozen.mean.init_from; or"
+        " set method.mean='none'."
       )
     if self.mean != "only" and self.network is None:
-      raise config_lib.ConfigError(
-          "model.name='none', but method 'residual_diffusion' needs a"
-          " denoiser, such as 'stid_denoiser' or 'unet_denoiser'."
+      raise errors.ConfigError(
+        "model.name='none', but method 'residual_diffusion' needs a"
+        " denoiser, such as 'stid_denoiser' or 'unet_denoiser'."
       )
     if self.trainable:
       self._check_denoiser()
 
   def _check_denoiser(self):
     regression.check_kind("model", self.network, True)
-    if self._schedule.num_steps > getattr(
-        self.network, "num_steps", self.num_steps
-    ):
-      raise config_lib.ConfigError(
-          f"method.num_steps={self.num_steps} is more than the"
-          f" model.num_steps={self.network.num_steps} that the denoiser has"
-          " embeddings for: make them equal."
+    if self._schedule.num_steps > getattr(self.network, "num_steps", self.num_steps):
+      raise errors.ConfigError(
+        f"method.num_steps={self.num_steps} is more than the"
+        f" model.num_steps={self.network.num_steps} that the denoiser has"
+        " embeddings for: make them equal."
       )
     if self.sampling.guidance != 1.0 and not self.condition_dropout:
-      raise config_lib.ConfigError(
-          f"forecast.sampler.guidance={self.sampling.guidance} needs a denoiser"
-          " that was also trained without history: method.condition_dropout,"
-          " here 0, must be above 0."
+      raise errors.ConfigError(
+        f"forecast.sampler.guidance={self.sampling.guidance} needs a denoiser"
+        " that was also trained without history: method.condition_dropout,"
+        " here 0, must be above 0."
       )
     diffusion.samplers.check(
-        self.sampling.name,
-        self.sampling.steps,
-        self.num_steps,
-        self.sampling.eta,
+      self.sampling.name, self.sampling.steps, self.num_steps, self.sampling.eta
     )
 
   @property
@@ -125,9 +118,7 @@ class ResidualDiffusion(residual.Residual):
 
   @functools.cached_property
   def _schedule(self) -> diffusion.NoiseSchedule:
-    return diffusion.make(
-        self.schedule, self.num_steps, self.beta_start, self.beta_end
-    )
+    return diffusion.make(self.schedule, self.num_steps, self.beta_start, self.beta_end)
 
   def prepared_shapes(self, example):
     return {"scale": example["targets"]} if self._scaled else {}
@@ -148,9 +139,9 @@ class ResidualDiffusion(residual.Residual):
     noisy = jnp.zeros((len(inputs), self.horizon, *inputs.shape[2:]))
     step = jnp.zeros(len(inputs), jnp.int32)
     return dict(
-        self.network.init(
-            key, noisy, step, inputs, noisy, train=False, **self._reads(batch)
-        )
+      self.network.init(
+        key, noisy, step, inputs, noisy, train=False, **self._reads(batch)
+      )
     )
 
   def _reads(self, batch):
@@ -178,32 +169,32 @@ class ResidualDiffusion(residual.Residual):
       return step, noise, sign, keep
 
     # By example, so that a score is the same for any batch size.
-    step, noise, sign, keep = jax.vmap(
-        functools.partial(draws, shape=mean.shape[1:])
-    )(base.example_keys(jax.random.fold_in(key, 2), batch["index"]))
+    step, noise, sign, keep = jax.vmap(functools.partial(draws, shape=mean.shape[1:]))(
+      base.example_keys(jax.random.fold_in(key, 2), batch["index"])
+    )
     history = batch["inputs"]
     if train and self.condition_dropout:
       history = history * keep[:, None, None, None, None]
     return self.denoising_loss(
-        variables,
-        batch | {"inputs": history},
-        batch["targets"].astype(jnp.float32) - mean,
-        step=step,
-        noise=noise,
-        prior=self.prior(frozen, sign),
-        dropout_key=jax.random.fold_in(key, 1) if train else None,
+      variables,
+      batch | {"inputs": history},
+      batch["targets"].astype(jnp.float32) - mean,
+      step=step,
+      noise=noise,
+      prior=self.prior(frozen, sign),
+      dropout_key=jax.random.fold_in(key, 1) if train else None,
     )
 
   def denoising_loss(
-      self,
-      variables: base.Variables,
-      batch: base.Batch,
-      target: jax.Array,
-      *,
-      step: jax.Array,
-      noise: jax.Array,
-      prior: jax.Array,
-      dropout_key: jax.Array | None = None,
+    self,
+    variables: base.Variables,
+    batch: base.Batch,
+    target: jax.Array,
+    *,
+    step: jax.Array,
+    noise: jax.Array,
+    prior: jax.Array,
+    dropout_key: jax.Array | None = None,
   ) -> tuple[jax.Array, base.Outputs]:
     """The denoiser's mean squared error for given draws.
 
@@ -228,28 +219,28 @@ class ResidualDiffusion(residual.Residual):
     if train:
       options = {"rngs": {"dropout": dropout_key}, "mutable": collections}
     predicted = self.network.apply(
-        variables,
-        signal * clean + sigma * noise + prior,
-        step,
-        batch["inputs"],
-        prior,
-        train=train,
-        **self._reads(batch),
-        **options,
+      variables,
+      signal * clean + sigma * noise + prior,
+      step,
+      batch["inputs"],
+      prior,
+      train=train,
+      **self._reads(batch),
+      **options,
     )
     updated = {name: variables[name] for name in collections}
     if train:
       predicted, updated = predicted
     wanted = diffusion.target(self.prediction, clean, noise, signal, sigma)
     loss, count = residual.weighted_mean(
-        jnp.square(predicted.astype(jnp.float32) - wanted), batch
+      jnp.square(predicted.astype(jnp.float32) - wanted), batch
     )
     return loss, base.Outputs({}, dict(updated), count)
 
   def forecast(self, variables, frozen, batch, key, members=1):
     # One number past the members': the mean's dropout, where it is left on.
     mean = self.mean_forecast(
-        frozen, batch, jax.random.fold_in(key, np.uint32(2**32 - 1))
+      frozen, batch, jax.random.fold_in(key, np.uint32(2**32 - 1))
     )
     if self.mean == "only":
       return jnp.broadcast_to(mean, (len(base.numbers(members)), *mean.shape))
@@ -263,27 +254,23 @@ class ResidualDiffusion(residual.Residual):
         return self.sampling.temperature * noise
 
       sign = jax.vmap(
-          lambda k: jax.random.rademacher(
-              jax.random.fold_in(k, self.num_steps + 1), shape, jnp.float32
-          )
+        lambda k: jax.random.rademacher(
+          jax.random.fold_in(k, self.num_steps + 1), shape, jnp.float32
+        )
       )(keys)
       prior = self.prior(frozen, sign)
-      residuals = self.sample(
-          variables, batch, prior, draw(self.num_steps), draw
-      )
+      residuals = self.sample(variables, batch, prior, draw(self.num_steps), draw)
       return mean + residuals
 
-    return base.map_members(
-        one, members, self.sampling.member_chunk, mean.size
-    )
+    return base.map_members(one, members, self.sampling.member_chunk, mean.size)
 
   def sample(
-      self,
-      variables: base.Variables,
-      batch: base.Batch,
-      prior: jax.Array,
-      start: jax.Array,
-      draw: Any,
+    self,
+    variables: base.Variables,
+    batch: base.Batch,
+    prior: jax.Array,
+    start: jax.Array,
+    draw: Any,
   ) -> jax.Array:
     """Draws residuals [B, T_out, H, W, C] for given random numbers.
 
@@ -299,23 +286,23 @@ class ResidualDiffusion(residual.Residual):
     def predict(history, x, step):
       rows = jnp.broadcast_to(step, (len(x),))
       return self.network.apply(
-          variables, x + prior, rows, history, prior, train=False, **reads
+        variables, x + prior, rows, history, prior, train=False, **reads
       )
 
     history = batch["inputs"]
     predictor = diffusion.guided(
-        functools.partial(predict, history),
-        functools.partial(predict, jnp.zeros_like(history)),
-        sampling.guidance,
+      functools.partial(predict, history),
+      functools.partial(predict, jnp.zeros_like(history)),
+      sampling.guidance,
     )
     x = diffusion.sample(
-        sampling.name,
-        predictor,
-        self._schedule,
-        start,
-        draw,
-        kind=self.prediction,
-        num_steps=sampling.steps,
-        eta=sampling.eta,
+      sampling.name,
+      predictor,
+      self._schedule,
+      start,
+      draw,
+      kind=self.prediction,
+      num_steps=sampling.steps,
+      eta=sampling.eta,
     )
     return x + prior

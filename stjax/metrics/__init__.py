@@ -1,23 +1,23 @@
 """Metrics: named conventions of scores, as totals that add.
 
-    metrics = stjax.metrics.build(("openstl", "physical"), data_range=1.0)
-    update = jax.jit(functools.partial(stjax.metrics.evaluate, metrics))
-    scores = stjax.metrics.Accumulator(metrics)
-    for forecast, observation, weight in batches:  # Physical units.
-      scores.add(update(forecast, observation, weight))
-    scores.compute()["openstl"]["mse"].overall
+metrics = stjax.metrics.build(("openstl", "physical"), data_range=1.0)
+update = jax.jit(functools.partial(stjax.metrics.evaluate, metrics))
+scores = stjax.metrics.Accumulator(metrics)
+for forecast, observation, weight in batches:  # Physical units.
+  scores.add(update(forecast, observation, weight))
+scores.compute()["openstl"]["mse"].overall
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from stjax import config
+from stjax import errors
+from stjax.errors import MetricError
 from stjax.metrics.base import (
   Accumulator,
   Diagrams,
   Metric,
-  MetricError,
   Score,
   evaluate,
   merge,
@@ -31,34 +31,34 @@ from stjax.metrics.spectral import Spectral
 from stjax.metrics.weather import Weather
 
 METRICS: dict[str, type] = {
-    "physical": Physical,
-    "openstl": OpenSTL,
-    "ensemble": Ensemble,
-    "cost": Cost,
-    "weather": Weather,
-    "spectral": Spectral,
-    "heatwave": Heatwave,
+  "physical": Physical,
+  "openstl": OpenSTL,
+  "ensemble": Ensemble,
+  "cost": Cost,
+  "weather": Weather,
+  "spectral": Spectral,
+  "heatwave": Heatwave,
 }
 
 __all__ = (
-    "METRICS",
-    "Accumulator",
-    "Cost",
-    "Diagrams",
-    "Ensemble",
-    "Heatwave",
-    "Metric",
-    "MetricError",
-    "OpenSTL",
-    "Physical",
-    "Score",
-    "Spectral",
-    "Weather",
-    "build",
-    "evaluate",
-    "merge",
-    "point_weights",
-    "scalars",
+  "METRICS",
+  "Accumulator",
+  "Cost",
+  "Diagrams",
+  "Ensemble",
+  "Heatwave",
+  "Metric",
+  "MetricError",
+  "OpenSTL",
+  "Physical",
+  "Score",
+  "Spectral",
+  "Weather",
+  "build",
+  "evaluate",
+  "merge",
+  "point_weights",
+  "scalars",
 )
 
 
@@ -83,16 +83,15 @@ def build(conventions: Sequence[str], **options: Any) -> dict[str, Metric]:
   if isinstance(conventions, str):
     conventions = (conventions,)
   fields = {
-      name: [f.name for f in dataclasses.fields(kind)]
-      for name, kind in METRICS.items()
+    name: [f.name for f in dataclasses.fields(kind)] for name, kind in METRICS.items()
   }
-  config.check_options(
-      "metrics", options, {f for names in fields.values() for f in names}
+  errors.check_options(
+    "metrics", options, {f for names in fields.values() for f in names}
   )
   metrics = {}
   for name in conventions:
-    kind = config.pick(where, name, METRICS)
+    kind = errors.pick(where, name, METRICS)
     metrics[name] = kind(
-        **{key: options[key] for key in fields[name] if key in options}
+      **{key: options[key] for key in fields[name] if key in options}
     )
   return metrics

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stjax.errors import MetricError
+
 # A flat dict of arrays that add. Axes [T, C], with bins on a third one where a
 # score counts; or [T] where a score mixes the variables before anything is
 # averaged.
@@ -23,10 +25,6 @@ Totals = dict[str, Any]
 # columns of a table; [] is a number about it; "<name>_by_lead" [T, length] and
 # "<name>_by_variable" [C, length] are the same apart.
 Diagrams = dict[str, dict[str, np.ndarray]]
-
-
-class MetricError(ValueError):
-  """A metric that cannot be built or applied; the message says why."""
 
 
 class Score(NamedTuple):
@@ -60,7 +58,7 @@ class Metric(Protocol):
   """
 
   def update(
-      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+    self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
     """Returns the totals of one batch; runs under jit.
 
@@ -78,11 +76,11 @@ class Metric(Protocol):
 
 
 def evaluate(
-    metrics: Mapping[str, Metric],
-    forecast: jax.Array,
-    observation: jax.Array,
-    weight: jax.Array,
-    **known: jax.Array,
+  metrics: Mapping[str, Metric],
+  forecast: jax.Array,
+  observation: jax.Array,
+  weight: jax.Array,
+  **known: jax.Array,
 ) -> dict[str, Totals]:
   """Returns the totals of every metric for one batch; runs under jit.
 
@@ -100,18 +98,18 @@ def evaluate(
   """
   if forecast.ndim != 6 or observation.ndim != 5:
     raise MetricError(
-        "A forecast must be [M, B, T, H, W, C] and an observation "
-        f"[B, T, H, W, C]; got {forecast.shape} and {observation.shape}."
+      "A forecast must be [M, B, T, H, W, C] and an observation "
+      f"[B, T, H, W, C]; got {forecast.shape} and {observation.shape}."
     )
   if forecast.shape[1:] != observation.shape:
     raise MetricError(
-        f"The forecast {forecast.shape[1:]} (without its member axis) and the "
-        f"observation {observation.shape} differ in shape."
+      f"The forecast {forecast.shape[1:]} (without its member axis) and the "
+      f"observation {observation.shape} differ in shape."
     )
   if weight.shape != observation.shape:
     raise MetricError(
-        f"The weight {weight.shape} and the observation {observation.shape} "
-        "differ in shape."
+      f"The weight {weight.shape} and the observation {observation.shape} "
+      "differ in shape."
     )
   totals = {}
   for name, metric in metrics.items():
@@ -119,9 +117,9 @@ def evaluate(
     for field in reads:
       if field not in known:
         raise MetricError(
-            f"The convention {name!r} reads {field!r}, which was not given; "
-            f"got {sorted(known)}. Set config.data.calendar, or leave "
-            f"{name!r} out of config.evaluation.conventions."
+          f"The convention {name!r} reads {field!r}, which was not given; "
+          f"got {sorted(known)}. Set config.data.calendar, or leave "
+          f"{name!r} out of config.evaluation.conventions."
         )
     fields = {field: known[field] for field in reads}
     totals[name] = metric.update(forecast, observation, weight, **fields)
@@ -134,10 +132,10 @@ def merge(first: Any, second: Any) -> Any:
 
 
 def point_weights(
-    observation: jax.Array,
-    *,
-    mask: jax.Array | None = None,
-    valid: jax.Array | None = None,
+  observation: jax.Array,
+  *,
+  mask: jax.Array | None = None,
+  valid: jax.Array | None = None,
 ) -> jax.Array:
   """Returns weights [B, T, H, W, C] in float32: 1 where a point counts.
 
@@ -154,9 +152,7 @@ def point_weights(
   return weight
 
 
-def grid_weights(
-    weights: Sequence | np.ndarray, observation: jax.Array
-) -> jax.Array:
+def grid_weights(weights: Sequence | np.ndarray, observation: jax.Array) -> jax.Array:
   """Returns the weights of a grid's cells, [H, 1, 1] or [H, W, 1].
 
   Args:
@@ -170,13 +166,13 @@ def grid_weights(
   height, width = observation.shape[2:4]
   if area.shape not in ((height,), (height, width)):
     raise MetricError(
-        f"area_weights have shape {area.shape}; the grid needs ({height},) "
-        f"or ({height}, {width}). Change config.evaluation.area_weights."
+      f"area_weights have shape {area.shape}; the grid needs ({height},) "
+      f"or ({height}, {width}). Change config.evaluation.area_weights."
     )
   if not np.isfinite(area).all() or (area < 0).any() or not area.any():
     raise MetricError(
-        "area_weights must be finite, not negative and not all 0. Change "
-        "config.evaluation.area_weights."
+      "area_weights must be finite, not negative and not all 0. Change "
+      "config.evaluation.area_weights."
     )
   return jnp.asarray(area.reshape(height, -1, 1))
 
@@ -197,9 +193,7 @@ class Accumulator:
   def add(self, totals: Mapping[str, Totals]) -> None:
     """Adds what `evaluate` returned for one batch."""
     self._add(
-        jax.tree.map(
-            lambda x: np.asarray(x, np.float64), jax.device_get(dict(totals))
-        )
+      jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(dict(totals)))
     )
 
   def merge(self, other: "Accumulator") -> None:
@@ -208,9 +202,7 @@ class Accumulator:
       self._add(other._totals)
 
   def _add(self, totals: dict[str, Totals]) -> None:
-    self._totals = totals if self._totals is None else merge(
-        self._totals, totals
-    )
+    self._totals = totals if self._totals is None else merge(self._totals, totals)
 
   def compute(self) -> dict[str, dict[str, Score]]:
     """Returns the scores, by metric and score name.
@@ -220,8 +212,7 @@ class Accumulator:
     """
     totals = self._added()
     return {
-        name: metric.compute(totals[name])
-        for name, metric in self._metrics.items()
+      name: metric.compute(totals[name]) for name, metric in self._metrics.items()
     }
 
   def diagrams(self) -> dict[str, Diagrams]:
@@ -232,34 +223,32 @@ class Accumulator:
     """
     totals = self._added()
     return {
-        name: metric.diagrams(totals[name])
-        for name, metric in self._metrics.items()
-        if hasattr(metric, "diagrams")
+      name: metric.diagrams(totals[name])
+      for name, metric in self._metrics.items()
+      if hasattr(metric, "diagrams")
     }
 
   def _added(self) -> dict[str, Totals]:
     if self._totals is None:
       raise MetricError(
-          "No batch was scored: the split is empty. Check config.data and "
-          "config.evaluation.split."
+        "No batch was scored: the split is empty. Check config.data and "
+        "config.evaluation.split."
       )
     return self._totals
 
 
 def scalars(
-    results: Mapping[str, Mapping[str, Score]], prefix: str = ""
+  results: Mapping[str, Mapping[str, Score]], prefix: str = ""
 ) -> dict[str, float]:
   """Flattens results to {"<prefix><metric>/<score>": overall value}."""
   return {
-      f"{prefix}{metric}/{name}": float(score.overall)
-      for metric, scores in results.items()
-      for name, score in scores.items()
+    f"{prefix}{metric}/{name}": float(score.overall)
+    for metric, scores in results.items()
+    for name, score in scores.items()
   }
 
 
-def pooled(
-    finish: Callable[..., np.ndarray], *totals: np.ndarray
-) -> Score:
+def pooled(finish: Callable[..., np.ndarray], *totals: np.ndarray) -> Score:
   """Pools totals over lead times and variables, then applies `finish`.
 
   Pooling comes first: the rmse over all lead times is the root of the pooled
@@ -272,12 +261,11 @@ def pooled(
   with np.errstate(divide="ignore", invalid="ignore"):
     if totals[0].ndim == 1:
       return Score(
-          overall=np.asarray(finish(*(t.sum() for t in totals))),
-          by_lead=finish(*totals),
+        overall=np.asarray(finish(*(t.sum() for t in totals))), by_lead=finish(*totals)
       )
     return Score(
-        overall=np.asarray(finish(*(t.sum() for t in totals))),
-        by_lead=finish(*(t.sum(1) for t in totals)),
-        by_variable=finish(*(t.sum(0) for t in totals)),
-        by_lead_and_variable=finish(*totals),
+      overall=np.asarray(finish(*(t.sum() for t in totals))),
+      by_lead=finish(*(t.sum(1) for t in totals)),
+      by_variable=finish(*(t.sum(0) for t in totals)),
+      by_lead_and_variable=finish(*totals),
     )

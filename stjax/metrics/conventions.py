@@ -11,14 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stjax.errors import MetricError
 from stjax.metrics import deterministic, image
-from stjax.metrics.base import (
-  MetricError,
-  Score,
-  Totals,
-  grid_weights,
-  pooled,
-)
+from stjax.metrics.base import Score, Totals, grid_weights, pooled
 
 
 def _frames_fit(observation: jax.Array) -> bool:
@@ -54,7 +49,7 @@ class Physical:
   area_weights: Sequence | np.ndarray | None = None
 
   def update(
-      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+    self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
     forecast = deterministic.deterministic(forecast)
     observation = observation.astype(jnp.float32)
@@ -63,18 +58,12 @@ class Physical:
     if self.area_weights is not None:
       weight = weight * grid_weights(self.area_weights, observation)
     totals = deterministic.error_totals(forecast, observation, weight)
-    span = image.resolve_range(
-        self.data_range, forecast, observation, counted
-    )
-    relative = deterministic.where_counted(
-        weight, (forecast - observation) / span
-    )
-    totals["relative_squared"] = deterministic.sum_points(
-        weight * relative**2
-    )
+    span = image.resolve_range(self.data_range, forecast, observation, counted)
+    relative = deterministic.where_counted(weight, (forecast - observation) / span)
+    totals["relative_squared"] = deterministic.sum_points(weight * relative**2)
     if _frames_fit(observation):
       scores, counts = image.ssim(
-          forecast, observation, counted, data_range=self.data_range
+        forecast, observation, counted, data_range=self.data_range
       )
       totals |= {"ssim": scores.sum(0), "ssim_frames": counts.sum(0)}
     return totals
@@ -82,14 +71,12 @@ class Physical:
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
     scores = deterministic.error_scores(totals)
     scores["psnr"] = pooled(
-        lambda square, weight: -10.0 * np.log10(square / weight),
-        totals["relative_squared"],
-        totals["weight"],
+      lambda square, weight: -10.0 * np.log10(square / weight),
+      totals["relative_squared"],
+      totals["weight"],
     )
     if "ssim" in totals:
-      scores["ssim"] = pooled(
-          np.divide, totals["ssim"], totals["ssim_frames"]
-      )
+      scores["ssim"] = pooled(np.divide, totals["ssim"], totals["ssim_frames"])
     return scores
 
 
@@ -137,13 +124,13 @@ class OpenSTL:
     groups = tuple(self.channel_names or (None,))
     if channels % len(groups):
       raise MetricError(
-          f"{channels} variables cannot be cut into {len(groups)} equal groups "
-          f"{list(groups)}. Change channel_names or config.data.variables."
+        f"{channels} variables cannot be cut into {len(groups)} equal groups "
+        f"{list(groups)}. Change channel_names or config.data.variables."
       )
     return groups
 
   def update(
-      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+    self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
     samples, _, height, width, channels = observation.shape
     self._groups(channels)
@@ -159,16 +146,16 @@ class OpenSTL:
     clipped = jnp.clip(forecast, 0.0, 1.0)
     error, signal, count = image.frame_errors(clipped, observation, weight)
     totals |= {
-        "psnr": image.frame_psnr(error, count).sum(0),
-        "snr": image.frame_snr(error, signal, count).sum(0),
-        "frames": count.sum(0),
+      "psnr": image.frame_psnr(error, count).sum(0),
+      "snr": image.frame_snr(error, signal, count).sum(0),
+      "frames": count.sum(0),
     }
     if _frames_fit(observation):
       stats = image.windows(clipped, observation, weight)
       for name, span in (
-          ("ssim", image.frame_range(clipped, observation, weight)),
-          ("ssim_range2", jnp.float32(2.0)),
-          ("ssim_range1", jnp.float32(1.0)),
+        ("ssim", image.frame_range(clipped, observation, weight)),
+        ("ssim_range2", jnp.float32(2.0)),
+        ("ssim_range1", jnp.float32(1.0)),
       ):
         scores, counts = image.similarity(stats, span)
         totals[name] = scores.sum(0)
@@ -176,8 +163,7 @@ class OpenSTL:
     return totals
 
   def _error_scores(
-      self, totals: Mapping[str, np.ndarray], name: str, *, root: bool,
-      norm: bool,
+    self, totals: Mapping[str, np.ndarray], name: str, *, root: bool, norm: bool
   ) -> dict[str | None, Score]:
     """Returns the scores of every group, and their mean under None."""
 
@@ -199,19 +185,17 @@ class OpenSTL:
     reduce = np.mean if norm else np.sum
     scores = {}
     for i, group in enumerate(groups):
-      part = slice(
-          i * channels // len(groups), (i + 1) * channels // len(groups)
-      )
+      part = slice(i * channels // len(groups), (i + 1) * channels // len(groups))
       scores[group] = Score(
-          overall=np.asarray(finish(reduce(variable[part]))),
-          by_lead=finish(reduce(lead_variable[:, part], axis=1)),
+        overall=np.asarray(finish(reduce(variable[part]))),
+        by_lead=finish(reduce(lead_variable[:, part], axis=1)),
       )
     parts = list(scores.values())
     scores[None] = Score(
-        overall=np.mean([s.overall for s in parts]),
-        by_lead=np.mean([s.by_lead for s in parts], axis=0),
-        by_variable=finish(variable),
-        by_lead_and_variable=finish(lead_variable),
+      overall=np.mean([s.overall for s in parts]),
+      by_lead=np.mean([s.by_lead for s in parts], axis=0),
+      by_variable=finish(variable),
+      by_lead_and_variable=finish(lead_variable),
     )
     return scores
 
@@ -222,24 +206,22 @@ class OpenSTL:
       variants.append(("_spatialnorm", True))
     for suffix, norm in variants:
       for score, name, root in (
-          ("mse", "squared", False),
-          ("mae", "absolute", False),
-          ("rmse", "squared", True),
+        ("mse", "squared", False),
+        ("mae", "absolute", False),
+        ("rmse", "squared", True),
       ):
         by_group = self._error_scores(totals, name, root=root, norm=norm)
         for group, value in by_group.items():
           stem = score if group is None else f"{score}_{group}"
           results[stem + suffix] = value
     results["psnr_255"] = pooled(
-        lambda square, weight: 10.0 * np.log10(255.0**2 * weight / square),
-        totals["squared"],
-        totals["weight"],
+      lambda square, weight: 10.0 * np.log10(255.0**2 * weight / square),
+      totals["squared"],
+      totals["weight"],
     )
     for name in ("ssim", "ssim_range2", "ssim_range1"):
       if name in totals:
-        results[name] = pooled(
-            np.divide, totals[name], totals["ssim_frames"]
-        )
+        results[name] = pooled(np.divide, totals[name], totals["ssim_frames"])
     for name in ("psnr", "snr"):
       results[name] = pooled(np.divide, totals[name], totals["frames"])
     return results

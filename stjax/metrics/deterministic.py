@@ -18,14 +18,14 @@ def sum_points(values: jax.Array) -> jax.Array:
 
 
 def where_counted(
-    weight: jax.Array, values: jax.Array, other: float = 0.0
+  weight: jax.Array, values: jax.Array, other: float = 0.0
 ) -> jax.Array:
   """Replaces what has no weight, NaN included, by `other`; in float32."""
   return jnp.where(weight > 0, values, other).astype(jnp.float32)
 
 
 def error_totals(
-    forecast: jax.Array, observation: jax.Array, weight: jax.Array
+  forecast: jax.Array, observation: jax.Array, weight: jax.Array
 ) -> Totals:
   """Returns weighted sums [T, C] of the errors over samples and space.
 
@@ -41,13 +41,13 @@ def error_totals(
   weight = weight.astype(jnp.float32)
   # float32 before the difference: in bfloat16 it would be rounding alone.
   error = where_counted(
-      weight, forecast.astype(jnp.float32) - observation.astype(jnp.float32)
+    weight, forecast.astype(jnp.float32) - observation.astype(jnp.float32)
   )
   return {
-      "weight": sum_points(weight),
-      "squared": sum_points(weight * error**2),
-      "absolute": sum_points(weight * jnp.abs(error)),
-      "signed": sum_points(weight * error),
+    "weight": sum_points(weight),
+    "squared": sum_points(weight * error**2),
+    "absolute": sum_points(weight * jnp.abs(error)),
+    "signed": sum_points(weight * error),
   }
 
 
@@ -60,10 +60,8 @@ def error_scores(totals: dict[str, np.ndarray]) -> dict[str, Score]:
   """
   weight = totals["weight"]
   return {
-      "mse": pooled(np.divide, totals["squared"], weight),
-      "mae": pooled(np.divide, totals["absolute"], weight),
-      "rmse": pooled(
-          lambda s, w: np.sqrt(s / w), totals["squared"], weight
-      ),
-      "bias": pooled(np.divide, totals["signed"], weight),
+    "mse": pooled(np.divide, totals["squared"], weight),
+    "mae": pooled(np.divide, totals["absolute"], weight),
+    "rmse": pooled(lambda s, w: np.sqrt(s / w), totals["squared"], weight),
+    "bias": pooled(np.divide, totals["signed"], weight),
   }

@@ -32,9 +32,7 @@ class Ensemble(NamedTuple):
   weight: jax.Array
 
 
-def prepare(
-    forecast: jax.Array, observation: jax.Array, weight: jax.Array
-) -> Ensemble:
+def prepare(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> Ensemble:
   """Sorts the members, and empties the points that do not count.
 
   Args:
@@ -47,9 +45,7 @@ def prepare(
   observation = where_counted(weight, observation)
   ordered = jnp.sort(members, axis=0)  # NaN comes last.
   broken = jnp.isnan(ordered[-1]) | jnp.isnan(observation)
-  return Ensemble(
-      members, ordered, observation, jnp.where(broken, jnp.nan, weight)
-  )
+  return Ensemble(members, ordered, observation, jnp.where(broken, jnp.nan, weight))
 
 
 def quantile(ordered: jax.Array, level: float) -> jax.Array:
@@ -75,9 +71,7 @@ def quantile(ordered: jax.Array, level: float) -> jax.Array:
   return upper - (1 - share) * (upper - lower)
 
 
-def central_interval(
-    ordered: jax.Array, percent: float
-) -> tuple[jax.Array, jax.Array]:
+def central_interval(ordered: jax.Array, percent: float) -> tuple[jax.Array, jax.Array]:
   """Returns the quantiles [...] that cut off equal shares at both ends.
 
   Args:
@@ -88,29 +82,25 @@ def central_interval(
   return quantile(ordered, tail), quantile(ordered, 1 - tail)
 
 
-def inside(
-    lower: jax.Array, upper: jax.Array, observation: jax.Array
-) -> jax.Array:
+def inside(lower: jax.Array, upper: jax.Array, observation: jax.Array) -> jax.Array:
   """Returns 1 where lower <= observation <= upper, else 0; both inclusive."""
   return ((lower <= observation) & (observation <= upper)).astype(jnp.float32)
 
 
 def interval_score(
-    lower: jax.Array, upper: jax.Array, observation: jax.Array, percent: float
+  lower: jax.Array, upper: jax.Array, observation: jax.Array, percent: float
 ) -> jax.Array:
   """Interval score [...] of Gneiting and Raftery (2007), equation 43.
 
   (u - l) + 2/a (l - y)+ + 2/a (y - u)+ with a = 1 - percent / 100, in the
   units of the observation; doi:10.1198/016214506000001437.
   """
-  miss = jnp.maximum(lower - observation, 0) + jnp.maximum(
-      observation - upper, 0
-  )
+  miss = jnp.maximum(lower - observation, 0) + jnp.maximum(observation - upper, 0)
   return upper - lower + 2 / (1 - percent / 100) * miss
 
 
 def crps_terms(
-    ordered: jax.Array, observation: jax.Array
+  ordered: jax.Array, observation: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the two terms [...] of the CRPS of an ensemble.
 
@@ -137,17 +127,13 @@ def variance(members: jax.Array) -> jax.Array:
   return (deviation**2).sum(0) / max(len(members) - 1, 1)
 
 
-def ranks(
-    members: jax.Array, observation: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def ranks(members: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns the lowest and highest rank [...] int32 of the observation.
 
   The number of members below it, and that of those not above it: equal ranks
   unless members equal the observation.
   """
-  return _count(
-      members, lambda x: x < observation, lambda x: x <= observation
-  )
+  return _count(members, lambda x: x < observation, lambda x: x <= observation)
 
 
 def exceedances(members: jax.Array, threshold: float) -> jax.Array:
@@ -156,7 +142,7 @@ def exceedances(members: jax.Array, threshold: float) -> jax.Array:
 
 
 def _count(
-    members: jax.Array, *tests: Callable[[jax.Array], jax.Array]
+  members: jax.Array, *tests: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, ...]:
   """Numbers [...] of the members [M, ...] that pass each test.
 
@@ -172,7 +158,7 @@ def _count(
 
 
 def histogram(
-    low: jax.Array, high: jax.Array, weight: jax.Array, bins: int
+  low: jax.Array, high: jax.Array, weight: jax.Array, bins: int
 ) -> jax.Array:
   """Counts points [B, T, H, W, C] by bin; returns [T, C, bins].
 
@@ -196,7 +182,7 @@ def histogram(
 
 
 def energy_terms(
-    members: jax.Array, observation: jax.Array, weight: jax.Array
+  members: jax.Array, observation: jax.Array, weight: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the two terms [B, T] of the energy score of every frame.
 
@@ -213,7 +199,7 @@ def energy_terms(
   count = len(members)
   axes = (2, 3, 4)
   to_observation = jnp.sqrt(
-      (weight * (members - observation) ** 2).sum((3, 4, 5))
+    (weight * (members - observation) ** 2).sum((3, 4, 5))
   ).mean(0)
   # Members along the fastest axis: the sums over points run side by side
   # (twelve times faster on CPU than with the members in front).
@@ -225,7 +211,5 @@ def energy_terms(
     squares = (weight * (errors - one) ** 2).sum(axes)
     return total + jnp.sqrt(squares).sum(-1), None
 
-  pairs, _ = lax.scan(
-      add, jnp.zeros_like(to_observation), jnp.arange(count)
-  )
+  pairs, _ = lax.scan(add, jnp.zeros_like(to_observation), jnp.arange(count))
   return to_observation, pairs / 2

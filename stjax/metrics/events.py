@@ -20,8 +20,7 @@ def name(threshold: float) -> str:
   return f"gt_{threshold:g}"
 
 
-def totals(fields: ensemble.Ensemble, weight: jax.Array, threshold: float
-           ) -> Totals:
+def totals(fields: ensemble.Ensemble, weight: jax.Array, threshold: float) -> Totals:
   """Counts points and events by the number of members above a threshold.
 
   Args:
@@ -36,12 +35,8 @@ def totals(fields: ensemble.Ensemble, weight: jax.Array, threshold: float
   event = fields.observation > threshold
   bins = len(fields.members) + 1
   return {
-      f"points_{name(threshold)}": ensemble.histogram(
-          above, above, weight, bins
-      ),
-      f"events_{name(threshold)}": ensemble.histogram(
-          above, above, weight * event, bins
-      ),
+    f"points_{name(threshold)}": ensemble.histogram(above, above, weight, bins),
+    f"events_{name(threshold)}": ensemble.histogram(above, above, weight * event, bins),
   }
 
 
@@ -83,11 +78,9 @@ def reliability(points: np.ndarray, events: np.ndarray) -> dict:
     mean = (points * share) @ member / count
     frequency = events @ member / count
   return {
-      "forecast_probability": np.where(
-          count > 0, mean, share @ member / member.sum(0)
-      ),
-      "observed_frequency": frequency,
-      "count": count,
+    "forecast_probability": np.where(count > 0, mean, share @ member / member.sum(0)),
+    "observed_frequency": frequency,
+    "count": count,
   }
 
 
@@ -111,10 +104,10 @@ def roc(points: np.ndarray, events: np.ndarray) -> dict:
     hits, alarms = (_share_from_the_top(x) for x in (events, points - events))
   steps = np.diff(alarms) * (hits[..., 1:] + hits[..., :-1]) / 2
   return {
-      "probability": np.arange(number, -1, -1) / max(number - 1, 1),
-      "false_alarm_rate": alarms,
-      "hit_rate": hits,
-      "area": steps.sum(-1),
+    "probability": np.arange(number, -1, -1) / max(number - 1, 1),
+    "false_alarm_rate": alarms,
+    "hit_rate": hits,
+    "area": steps.sum(-1),
   }
 
 

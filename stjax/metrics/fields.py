@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax.metrics.base import MetricError
+from stjax.errors import MetricError
 
 
 def latitude_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -44,8 +44,8 @@ def cell_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
   steps = np.diff(latitudes)
   if not len(steps) or not ((steps > 0).all() or (steps < 0).all()):
     raise MetricError(
-        f"latitudes {latitudes.tolist()} do not go one way, row by row, so "
-        "their cells have no bounds. Change config.evaluation.area_weights."
+      f"latitudes {latitudes.tolist()} do not go one way, row by row, so "
+      "their cells have no bounds. Change config.evaluation.area_weights."
     )
   ends = [latitudes[0] - steps[0] / 2, latitudes[-1] + steps[-1] / 2]
   for i, step in ((0, steps[0]), (-1, steps[-1])):
@@ -62,8 +62,8 @@ def _checked(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
   latitudes = np.asarray(latitudes, np.float64)
   if latitudes.ndim != 1 or not (np.abs(latitudes) <= 90).all():
     raise MetricError(
-        f"latitudes are {latitudes.shape}, {latitudes.min():.4g} to "
-        f"{latitudes.max():.4g}; expected one a row, -90 to 90 degrees."
+      f"latitudes are {latitudes.shape}, {latitudes.min():.4g} to "
+      f"{latitudes.max():.4g}; expected one a row, -90 to 90 degrees."
     )
   return latitudes
 
@@ -74,11 +74,11 @@ def _rows(weights: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def field_rmse(
-    forecast: jax.Array,
-    observation: jax.Array,
-    weights: jax.Array,
-    mask: jax.Array | None = None,
-    share_by_area: bool = True,
+  forecast: jax.Array,
+  observation: jax.Array,
+  weights: jax.Array,
+  mask: jax.Array | None = None,
+  share_by_area: bool = True,
 ) -> jax.Array:
   """Root of the weighted mean square error over each field's points.
 
@@ -102,10 +102,10 @@ def field_rmse(
 
 
 def field_acc(
-    forecast: jax.Array,
-    observation: jax.Array,
-    weights: jax.Array,
-    mask: jax.Array | None = None,
+  forecast: jax.Array,
+  observation: jax.Array,
+  weights: jax.Array,
+  mask: jax.Array | None = None,
 ) -> jax.Array:
   """Anomaly correlation coefficient of each field, not centred.
 
@@ -123,9 +123,7 @@ def field_acc(
   Source: Wilks 2011, "Statistical Methods in the Atmospheric Sciences", 8.6.4.
   """
   area = _rows(weights, mask)
-  forecast, observation = (
-      jnp.where(area != 0, x, 0) for x in (forecast, observation)
-  )
+  forecast, observation = (jnp.where(area != 0, x, 0) for x in (forecast, observation))
 
   def product(a, b):
     return (area * a * b).sum((-3, -2))

@@ -8,13 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax.metrics.base import (
-  MetricError,
-  Score,
-  Totals,
-  grid_weights,
-  pooled,
-)
+from stjax.errors import MetricError
+from stjax.metrics.base import Score, Totals, grid_weights, pooled
 
 
 def spells(above: jax.Array, least: int) -> jax.Array:
@@ -35,9 +30,7 @@ def spells(above: jax.Array, least: int) -> jax.Array:
     pad = [(0, 0)] * x.ndim
     pad[axis] = (max(-by, 0), max(by, 0))
     start = max(by, 0)
-    return jax.lax.slice_in_dim(
-        jnp.pad(x, pad), start, start + length, axis=axis
-    )
+    return jax.lax.slice_in_dim(jnp.pad(x, pad), start, start + length, axis=axis)
 
   begins = above  # Of `least` frames in a row.
   for i in range(1, least):
@@ -87,30 +80,30 @@ class Heatwave:
   def __post_init__(self):
     if not 0 < self.quantile < 1:
       raise MetricError(
-          f"quantile={self.quantile} must lie between 0 and 1. Change "
-          "config.evaluation.heatwave.quantile."
+        f"quantile={self.quantile} must lie between 0 and 1. Change "
+        "config.evaluation.heatwave.quantile."
       )
     if not isinstance(self.min_duration, int) or self.min_duration < 1:
       raise MetricError(
-          f"min_duration={self.min_duration!r} must be a whole number from 1. "
-          "Change config.evaluation.heatwave.min_duration."
+        f"min_duration={self.min_duration!r} must be a whole number from 1. "
+        "Change config.evaluation.heatwave.min_duration."
       )
 
   def update(
-      self,
-      forecast: jax.Array,
-      observation: jax.Array,
-      weight: jax.Array,
-      threshold: jax.Array,
-      history: jax.Array,
+    self,
+    forecast: jax.Array,
+    observation: jax.Array,
+    weight: jax.Array,
+    threshold: jax.Array,
+    history: jax.Array,
   ) -> Totals:
     frames = threshold.shape[1]
     if self.min_duration > frames:
       raise MetricError(
-          f"A heatwave of min_duration={self.min_duration} frames does not fit "
-          f"the {frames} frames of history and forecast. Change "
-          "config.evaluation.heatwave.min_duration, or raise "
-          "config.evaluation.history."
+        f"A heatwave of min_duration={self.min_duration} frames does not fit "
+        f"the {frames} frames of history and forecast. Change "
+        "config.evaluation.heatwave.min_duration, or raise "
+        "config.evaluation.history."
       )
     first = history.shape[1]
     now = threshold[:, first:]
@@ -136,28 +129,25 @@ class Heatwave:
       return (weight * share).sum((0, 2, 3))
 
     return {
-        "hits": total(warned * event),
-        "false_alarms": total(warned * (1 - event)),
-        "misses": total((1 - warned) * event),
-        "rejections": total((1 - warned) * (1 - event)),
+      "hits": total(warned * event),
+      "false_alarms": total(warned * (1 - event)),
+      "misses": total((1 - warned) * event),
+      "rejections": total((1 - warned) * (1 - event)),
     }
 
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
     counts = tuple(
-        totals[name]
-        for name in ("hits", "false_alarms", "misses", "rejections")
+      totals[name] for name in ("hits", "false_alarms", "misses", "rejections")
     )
     formulas = {
-        "pod": lambda a, b, c, d: a / (a + c),
-        "far": lambda a, b, c, d: b / (a + b),
-        "csi": lambda a, b, c, d: a / (a + b + c),
-        "frequency_bias": lambda a, b, c, d: (a + b) / (a + c),
-        "sedi": _sedi,
-        "base_rate": lambda a, b, c, d: (a + c) / (a + b + c + d),
+      "pod": lambda a, b, c, d: a / (a + c),
+      "far": lambda a, b, c, d: b / (a + b),
+      "csi": lambda a, b, c, d: a / (a + b + c),
+      "frequency_bias": lambda a, b, c, d: (a + b) / (a + c),
+      "sedi": _sedi,
+      "base_rate": lambda a, b, c, d: (a + c) / (a + b + c + d),
     }
-    return {
-        name: pooled(formula, *counts) for name, formula in formulas.items()
-    }
+    return {name: pooled(formula, *counts) for name, formula in formulas.items()}
 
 
 def _sedi(a, b, c, d):

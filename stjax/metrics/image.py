@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from stjax.metrics.base import MetricError
+from stjax.errors import MetricError
 from stjax.metrics.deterministic import where_counted
 
 WINDOW = 7  # Pixels; scikit-image's default.
@@ -27,13 +27,13 @@ def _box_sum(x: jax.Array, size: int = WINDOW) -> jax.Array:
     window = [1] * x.ndim
     window[axis] = size
     x = lax.reduce_window(
-        x, jnp.zeros((), x.dtype), lax.add, window, (1,) * x.ndim, "VALID"
+      x, jnp.zeros((), x.dtype), lax.add, window, (1,) * x.ndim, "VALID"
     )
   return x
 
 
 def frame_range(
-    forecast: jax.Array, observation: jax.Array, weight: jax.Array
+  forecast: jax.Array, observation: jax.Array, weight: jax.Array
 ) -> jax.Array:
   """Returns the range [..., 1, 1, C] of every observed frame.
 
@@ -53,18 +53,13 @@ def frame_range(
     return jnp.maximum(high - low, 0.0)  # -inf where nothing counts.
 
   own = span(observation, observation)
-  joint = span(
-      jnp.minimum(forecast, observation), jnp.maximum(forecast, observation)
-  )
+  joint = span(jnp.minimum(forecast, observation), jnp.maximum(forecast, observation))
   joint = jnp.where(joint > 0, joint, 1.0)
   return jnp.where(own > 0, own, joint)
 
 
 def resolve_range(
-    data_range: DataRange,
-    forecast: jax.Array,
-    observation: jax.Array,
-    weight: jax.Array,
+  data_range: DataRange, forecast: jax.Array, observation: jax.Array, weight: jax.Array
 ) -> jax.Array:
   """Returns the data range, to be broadcast with [..., H, W, C].
 
@@ -82,8 +77,8 @@ def resolve_range(
   if isinstance(data_range, str):
     if data_range != FRAME:
       raise MetricError(
-          f"data_range={data_range!r} must be a positive number, one number a "
-          f"variable, or {FRAME!r}. Change config.evaluation.data_range."
+        f"data_range={data_range!r} must be a positive number, one number a "
+        f"variable, or {FRAME!r}. Change config.evaluation.data_range."
       )
     return frame_range(forecast, observation, weight)
   values = np.atleast_1d(np.asarray(data_range, np.float32))
@@ -91,9 +86,9 @@ def resolve_range(
   # "not (values > 0)" also refuses NaN.
   if values.shape not in ((1,), (channels,)) or not (values > 0).all():
     raise MetricError(
-        f"data_range={data_range!r} must be one positive number, or one for "
-        f"each of the {channels} variables. Change "
-        "config.evaluation.data_range."
+      f"data_range={data_range!r} must be one positive number, or one for "
+      f"each of the {channels} variables. Change "
+      "config.evaluation.data_range."
     )
   return jnp.asarray(values)
 
@@ -113,9 +108,7 @@ class Windows(NamedTuple):
   whole: jax.Array
 
 
-def windows(
-    forecast: jax.Array, observation: jax.Array, weight: jax.Array
-) -> Windows:
+def windows(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> Windows:
   """Returns the statistics of every window of [..., H, W, C].
 
   Raises:
@@ -123,8 +116,8 @@ def windows(
   """
   if min(observation.shape[-3:-1]) < WINDOW:
     raise MetricError(
-        f"SSIM needs frames of at least {WINDOW}x{WINDOW} points; got "
-        f"{observation.shape[-3]}x{observation.shape[-2]}."
+      f"SSIM needs frames of at least {WINDOW}x{WINDOW} points; got "
+      f"{observation.shape[-3]}x{observation.shape[-2]}."
     )
   x = where_counted(weight, forecast)
   y = where_counted(weight, observation)
@@ -141,18 +134,16 @@ def windows(
   mean_x, mean_y, xx, yy, xy, missing = _box_sum(stacked) / points
   sample = points / (points - 1)
   return Windows(
-      mean_x=mean_x + level_x,
-      mean_y=mean_y + level_y,
-      var_x=sample * (xx - mean_x**2),
-      var_y=sample * (yy - mean_y**2),
-      cov=sample * (xy - mean_x * mean_y),
-      whole=(missing * points < 0.5).astype(jnp.float32),
+    mean_x=mean_x + level_x,
+    mean_y=mean_y + level_y,
+    var_x=sample * (xx - mean_x**2),
+    var_y=sample * (yy - mean_y**2),
+    cov=sample * (xy - mean_x * mean_y),
+    whole=(missing * points < 0.5).astype(jnp.float32),
   )
 
 
-def similarity(
-    stats: Windows, span: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def similarity(stats: Windows, span: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns the SSIM [..., C] of every frame, and its count, as `ssim` does.
 
   Args:
@@ -161,12 +152,9 @@ def similarity(
   """
   c1, c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
   scores = (
-      (2 * stats.mean_x * stats.mean_y + c1)
-      * (2 * stats.cov + c2)
-      / (
-          (stats.mean_x**2 + stats.mean_y**2 + c1)
-          * (stats.var_x + stats.var_y + c2)
-      )
+    (2 * stats.mean_x * stats.mean_y + c1)
+    * (2 * stats.cov + c2)
+    / ((stats.mean_x**2 + stats.mean_y**2 + c1) * (stats.var_x + stats.var_y + c2))
   )
   number = stats.whole.sum((-3, -2))
   mean = (stats.whole * scores).sum((-3, -2)) / jnp.maximum(number, 1.0)
@@ -174,11 +162,11 @@ def similarity(
 
 
 def ssim(
-    forecast: jax.Array,
-    observation: jax.Array,
-    weight: jax.Array,
-    *,
-    data_range: DataRange = 1.0,
+  forecast: jax.Array,
+  observation: jax.Array,
+  weight: jax.Array,
+  *,
+  data_range: DataRange = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
   """Structural similarity of every frame and variable.
 
@@ -206,9 +194,7 @@ def ssim(
 
 
 def frame_errors(
-    forecast: jax.Array,
-    observation: jax.Array,
-    weight: jax.Array,
+  forecast: jax.Array, observation: jax.Array, weight: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Mean square error and signal of every frame, over space and variables.
 
@@ -228,9 +214,9 @@ def frame_errors(
   total = weight.sum(axes)
   safe = jnp.where(total > 0, total, 1.0)
   return (
-      (weight * error**2).sum(axes) / safe,
-      (weight * y**2).sum(axes) / safe,
-      (total > 0).astype(jnp.float32),
+    (weight * error**2).sum(axes) / safe,
+    (weight * y**2).sum(axes) / safe,
+    (total > 0).astype(jnp.float32),
   )
 
 
@@ -240,7 +226,7 @@ def decibel(ratio: jax.Array) -> jax.Array:
 
 
 def frame_psnr(
-    mean_square: jax.Array, count: jax.Array, data_range: float = 1.0
+  mean_square: jax.Array, count: jax.Array, data_range: float = 1.0
 ) -> jax.Array:
   """Peak signal-to-noise ratio of every frame in dB; inf where error-free.
 
@@ -249,9 +235,7 @@ def frame_psnr(
   return jnp.where(count > 0, decibel(data_range**2 / mean_square), 0.0)
 
 
-def frame_snr(
-    mean_square: jax.Array, signal: jax.Array, count: jax.Array
-) -> jax.Array:
+def frame_snr(mean_square: jax.Array, signal: jax.Array, count: jax.Array) -> jax.Array:
   """Signal-to-noise ratio of every frame in dB: 10 log10(signal / error).
 
   inf where error-free, -inf where the observation is 0 everywhere, 0 where

@@ -11,14 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stjax.errors import MetricError
 from stjax.metrics import deterministic, ensemble, events
-from stjax.metrics.base import (
-  MetricError,
-  Score,
-  Totals,
-  grid_weights,
-  pooled,
-)
+from stjax.metrics.base import Score, Totals, grid_weights, pooled
 
 # Intervals of the convention "ensemble", in percent.
 _SCORED = 90
@@ -26,7 +21,7 @@ _COVERED = (90, 95)
 
 
 def _pooled_bins(
-    finish: Callable[..., np.ndarray], bins: Sequence[np.ndarray], *totals
+  finish: Callable[..., np.ndarray], bins: Sequence[np.ndarray], *totals
 ) -> Score:
   """`pooled` for totals with bins on a last axis.
 
@@ -45,9 +40,7 @@ def _pooled_bins(
       start += size
     return finish(*parts, *flat[start:])
 
-  return pooled(
-      gather, *(x[..., k] for x in bins for k in range(x.shape[-1])), *totals
-  )
+  return pooled(gather, *(x[..., k] for x in bins for k in range(x.shape[-1])), *totals)
 
 
 def _root_ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -68,10 +61,10 @@ def _histogram(label: str, first: int, counts: np.ndarray) -> dict:
   """A histogram as a diagram, from counts [T, C, K]."""
   total = counts.sum((0, 1))
   diagram = {
-      label: np.arange(first, first + len(total)),
-      "count": total,
-      "frequency": _shares(total),
-      "frequency_by_lead": _shares(counts.sum(1)),
+    label: np.arange(first, first + len(total)),
+    "count": total,
+    "frequency": _shares(total),
+    "frequency_by_lead": _shares(counts.sum(1)),
   }
   by_variable = _by_variable(counts)
   if by_variable is not None:
@@ -120,12 +113,12 @@ class Ensemble:
     names = [events.name(t) for t in self.thresholds]
     if len(set(names)) < len(names) or not np.isfinite(self.thresholds).all():
       raise MetricError(
-          f"thresholds={tuple(self.thresholds)} must be finite numbers that "
-          "differ in six digits. Change config.evaluation.thresholds."
+        f"thresholds={tuple(self.thresholds)} must be finite numbers that "
+        "differ in six digits. Change config.evaluation.thresholds."
       )
 
   def update(
-      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+    self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
     fields = ensemble.prepare(forecast, observation, weight)
     members, ordered, observation, weight = fields
@@ -142,10 +135,10 @@ class Ensemble:
     median = ensemble.quantile(ordered, 0.5)
     absolute, pairs = ensemble.crps_terms(ordered, observation)
     totals |= {
-        "absolute_median": total(jnp.abs(median - observation)),
-        "members_absolute": total(absolute),
-        "pairs": total(pairs),
-        "variance": total(ensemble.variance(members)),
+      "absolute_median": total(jnp.abs(median - observation)),
+      "members_absolute": total(absolute),
+      "pairs": total(pairs),
+      "variance": total(ensemble.variance(members)),
     }
     for percent in _COVERED:
       ends = ensemble.central_interval(ordered, percent)
@@ -153,18 +146,16 @@ class Ensemble:
       if percent == _SCORED:
         loss = ensemble.interval_score(*ends, observation, percent)
         totals |= {
-            "interval_score": total(loss),
-            "interval_width": total(ends[1] - ends[0]),
+          "interval_score": total(loss),
+          "interval_width": total(ends[1] - ends[0]),
         }
     low, high = ensemble.ranks(members, observation)
-    totals["ranks"] = ensemble.histogram(
-        low, high, weight, len(members) + 1
-    )
+    totals["ranks"] = ensemble.histogram(low, high, weight, len(members) + 1)
     absolute, pairs = ensemble.energy_terms(members, observation, weight)
     totals |= {
-        "energy_absolute": absolute.sum(0),
-        "energy_pairs": pairs.sum(0),
-        "frames": (weight != 0).any((2, 3, 4)).sum(0).astype(jnp.float32),
+      "energy_absolute": absolute.sum(0),
+      "energy_pairs": pairs.sum(0),
+      "frames": (weight != 0).any((2, 3, 4)).sum(0).astype(jnp.float32),
     }
     for threshold in self.thresholds:
       totals |= events.totals(fields, weight, threshold)
@@ -188,29 +179,25 @@ class Ensemble:
 
     def distances(name, absolute, pairs, number):
       return {
-          f"{name}{suffix}": pooled(
-              without_pairs(of), totals[absolute], totals[pairs], number
-          )
-          for suffix, of in (("", count**2), ("_fair", count * (count - 1)))
+        f"{name}{suffix}": pooled(
+          without_pairs(of), totals[absolute], totals[pairs], number
+        )
+        for suffix, of in (("", count**2), ("_fair", count * (count - 1)))
       }
 
     scores = distances("crps", "members_absolute", "pairs", weight)
     scores["spread"] = pooled(_root_ratio, totals["variance"], weight)
-    scores["spread_skill"] = pooled(
-        ratio, totals["variance"], totals["squared"]
-    )
+    scores["spread_skill"] = pooled(ratio, totals["variance"], totals["squared"])
     scores["rmse"] = pooled(_root_ratio, totals["squared"], weight)
     for name, total in (
-        ("mae", "absolute"),
-        ("mae_median", "absolute_median"),
-        (f"interval_score_{_SCORED}", "interval_score"),
-        (f"interval_width_{_SCORED}", "interval_width"),
-        *((f"picp_{p}", f"inside_{p}") for p in _COVERED),
+      ("mae", "absolute"),
+      ("mae_median", "absolute_median"),
+      (f"interval_score_{_SCORED}", "interval_score"),
+      (f"interval_width_{_SCORED}", "interval_width"),
+      *((f"picp_{p}", f"inside_{p}") for p in _COVERED),
     ):
       scores[name] = pooled(np.divide, totals[total], weight)
-    scores |= distances(
-        "energy", "energy_absolute", "energy_pairs", totals["frames"]
-    )
+    scores |= distances("energy", "energy_absolute", "energy_pairs", totals["frames"])
     for threshold in self.thresholds:
       name = events.name(threshold)
       counts = totals[f"points_{name}"], totals[f"events_{name}"]
@@ -219,7 +206,7 @@ class Ensemble:
     return scores
 
   def diagrams(
-      self, totals: Mapping[str, np.ndarray]
+    self, totals: Mapping[str, np.ndarray]
   ) -> dict[str, dict[str, np.ndarray]]:
     """Returns the curves and histograms; see `Metric` for their form."""
     diagrams = {"rank_histogram": _histogram("rank", 0, totals["ranks"])}
@@ -229,15 +216,15 @@ class Ensemble:
       whole = [x.sum((0, 1)) for x in counts]
       split = [_by_variable(x) for x in counts]
       for kind, function, shared in (
-          ("reliability", events.reliability, ()),
-          ("roc", events.roc, ("probability",)),
+        ("reliability", events.reliability, ()),
+        ("roc", events.roc, ("probability",)),
       ):
         diagram = function(*whole)
         if split[0] is not None:
           diagram |= {
-              f"{key}_by_variable": value
-              for key, value in function(*split).items()
-              if key not in shared
+            f"{key}_by_variable": value
+            for key, value in function(*split).items()
+            if key not in shared
           }
         diagrams[f"{kind}_{name}"] = diagram
     return diagrams
@@ -281,26 +268,23 @@ class Cost:
 
   def __post_init__(self):
     if self.qice_bins < 1:
-      raise MetricError(
-          f"The option qice_bins={self.qice_bins} must be at least 1."
-      )
+      raise MetricError(f"The option qice_bins={self.qice_bins} must be at least 1.")
     for name in ("interval_percent", "coverage_percent"):
       if not 0 < getattr(self, name) < 100:
         raise MetricError(
-            f"The option {name}={getattr(self, name)} must lie between 0 and "
-            "100."
+          f"The option {name}={getattr(self, name)} must lie between 0 and 100."
         )
 
   def update(
-      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+    self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
     members, ordered, observation, weight = ensemble.prepare(
-        forecast, observation, weight
+      forecast, observation, weight
     )
 
     def total(values):
       return deterministic.sum_points(
-          weight * deterministic.where_counted(weight, values)
+        weight * deterministic.where_counted(weight, values)
       )
 
     mean = members.mean(0)
@@ -310,43 +294,38 @@ class Cost:
     del totals["signed"]
     squares = (weight * errors**2).sum((1, 3, 4))
     totals |= {
-        "members_absolute": total(jnp.abs(errors).mean(0)),
-        "members_squared": jnp.moveaxis(squares, 0, -1),
-        "relative": total(2 * jnp.abs(mean - observation) / magnitude),
-        "quantile_loss": total(_quantile_loss(ordered, observation)),
-        "magnitude": total(jnp.abs(observation)),
+      "members_absolute": total(jnp.abs(errors).mean(0)),
+      "members_squared": jnp.moveaxis(squares, 0, -1),
+      "relative": total(2 * jnp.abs(mean - observation) / magnitude),
+      "quantile_loss": total(_quantile_loss(ordered, observation)),
+      "magnitude": total(jnp.abs(observation)),
     }
     totals["interval_score"] = total(
-        ensemble.interval_score(
-            *ensemble.central_interval(ordered, self.interval_percent),
-            observation,
-            self.interval_percent,
-        )
+      ensemble.interval_score(
+        *ensemble.central_interval(ordered, self.interval_percent),
+        observation,
+        self.interval_percent,
+      )
     )
     totals["inside"] = total(
-        ensemble.inside(
-            *ensemble.central_interval(ordered, self.coverage_percent),
-            observation,
-        )
+      ensemble.inside(
+        *ensemble.central_interval(ordered, self.coverage_percent), observation
+      )
     )
     edges = sum(
-        (observation > ensemble.quantile(ordered, i / self.qice_bins)).astype(
-            jnp.int32
-        )
-        for i in range(self.qice_bins + 1)
+      (observation > ensemble.quantile(ordered, i / self.qice_bins)).astype(jnp.int32)
+      for i in range(self.qice_bins + 1)
     )
     position = jnp.clip(edges, 1, self.qice_bins) - 1
-    totals["bins"] = ensemble.histogram(
-        position, position, weight, self.qice_bins
-    )
+    totals["bins"] = ensemble.histogram(position, position, weight, self.qice_bins)
     # Sums over space, as fields of one point.
     axes = (-3, -2)
     members = (weight * members).sum(axes, keepdims=True)
     observation = (weight * observation).sum(axes, keepdims=True)
     loss = _quantile_loss(jnp.sort(members, axis=0), observation)
     totals |= {
-        "sum_quantile_loss": deterministic.sum_points(loss),
-        "sum_magnitude": deterministic.sum_points(jnp.abs(observation)),
+      "sum_quantile_loss": deterministic.sum_points(loss),
+      "sum_magnitude": deterministic.sum_points(jnp.abs(observation)),
     }
     return totals
 
@@ -363,22 +342,22 @@ class Cost:
       return np.abs(_shares(counts) - 1 / self.qice_bins).mean(-1)
 
     return {
-        "mae": mean("absolute"),
-        "rmse": pooled(_root_ratio, totals["squared"], weight),
-        "mae_single_sample": mean("members_absolute"),
-        "rmse_single_sample": _pooled_bins(
-            mean_root, [totals["members_squared"]], weight
-        ),
-        "crps": mean("quantile_loss", totals["magnitude"]),
-        "crps_sum": mean("sum_quantile_loss", totals["sum_magnitude"]),
-        "qice": _pooled_bins(uneven, [totals["bins"]]),
-        "interval_score": mean("interval_score"),
-        "picp": mean("inside"),
-        "smape": mean("relative"),
+      "mae": mean("absolute"),
+      "rmse": pooled(_root_ratio, totals["squared"], weight),
+      "mae_single_sample": mean("members_absolute"),
+      "rmse_single_sample": _pooled_bins(
+        mean_root, [totals["members_squared"]], weight
+      ),
+      "crps": mean("quantile_loss", totals["magnitude"]),
+      "crps_sum": mean("sum_quantile_loss", totals["sum_magnitude"]),
+      "qice": _pooled_bins(uneven, [totals["bins"]]),
+      "interval_score": mean("interval_score"),
+      "picp": mean("inside"),
+      "smape": mean("relative"),
     }
 
   def diagrams(
-      self, totals: Mapping[str, np.ndarray]
+    self, totals: Mapping[str, np.ndarray]
   ) -> dict[str, dict[str, np.ndarray]]:
     """Returns the shares by quantile bin; see `Metric` for their form."""
     return {"quantile_bins": _histogram("bin", 1, totals["bins"])}
@@ -390,7 +369,5 @@ def _quantile_loss(ordered: jax.Array, observation: jax.Array) -> jax.Array:
   total = jnp.zeros_like(observation)
   for level in levels:
     forecast = ensemble.quantile(ordered, level)
-    total += jnp.abs(
-        (forecast - observation) * ((observation <= forecast) - level)
-    )
+    total += jnp.abs((forecast - observation) * ((observation <= forecast) - level))
   return 2 * total / len(levels)

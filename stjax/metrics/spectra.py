@@ -101,7 +101,7 @@ def enstrophy_shares(vorticity: jax.Array) -> jax.Array:
 
 
 def error_spectrum(
-    forecast: jax.Array, observation: jax.Array, bins: int = 49
+  forecast: jax.Array, observation: jax.Array, bins: int = 49
 ) -> jax.Array:
   """Amplitudes of the absolute error's Fourier transform by frequency.
 

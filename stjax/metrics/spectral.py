@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stjax.errors import MetricError
 from stjax.metrics import spectra
-from stjax.metrics.base import Diagrams, MetricError, Score, Totals
+from stjax.metrics.base import Diagrams, Score, Totals
 
 BANDS = ("low", "mid", "high")
 _LEAST = 2 * len(BANDS)  # Points a side, so that every band has a shell.
@@ -22,9 +23,7 @@ def bands(shells: int) -> dict[str, slice]:
     shells: their number, the mean (wavenumber 0) included.
   """
   ends = [1 + i * (shells - 1) // len(BANDS) for i in range(len(BANDS) + 1)]
-  return {
-      name: slice(*ends[i : i + 2]) for i, name in enumerate(BANDS)
-  }
+  return {name: slice(*ends[i : i + 2]) for i, name in enumerate(BANDS)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,14 +58,14 @@ class Spectral:
   variables: Sequence[str] = ()
 
   def update(
-      self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
+    self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
     height, width = observation.shape[2:4]
     if min(height, width) < _LEAST:
       raise MetricError(
-          f"Spectra need frames of at least {_LEAST}x{_LEAST} points; got "
-          f"{height}x{width}. Leave 'spectral' out of "
-          "config.evaluation.conventions."
+        f"Spectra need frames of at least {_LEAST}x{_LEAST} points; got "
+        f"{height}x{width}. Leave 'spectral' out of "
+        "config.evaluation.conventions."
       )
     counted = weight > 0
     axes = (-3, -2)
@@ -81,10 +80,10 @@ class Spectral:
     size = jnp.abs(f) - jnp.abs(o)
     totals = {}
     for name, squares in (
-        ("forecast", jnp.square(jnp.abs(f)).mean(0)),
-        ("observation", jnp.square(jnp.abs(o))),
-        ("error", jnp.square(jnp.abs(f - o)).mean(0)),
-        ("amplitude", jnp.square(size).mean(0)),
+      ("forecast", jnp.square(jnp.abs(f)).mean(0)),
+      ("observation", jnp.square(jnp.abs(o))),
+      ("error", jnp.square(jnp.abs(f - o)).mean(0)),
+      ("amplitude", jnp.square(size).mean(0)),
     ):
       # Samples before waves: fewer to sort into shells.
       shells = spectra.shell_sums(squares.sum(0) / 2)
@@ -96,19 +95,17 @@ class Spectral:
     scores = {}
     for name, band in bands(totals["forecast"].shape[-1]).items():
       forecast, observation, amplitude = (
-          totals[key][..., band].sum(-1)
-          for key in ("forecast", "observation", "amplitude")
+        totals[key][..., band].sum(-1)
+        for key in ("forecast", "observation", "amplitude")
       )
       scores[f"log_ratio_{name}"] = _by_variable(
-          lambda f, o: np.log10(f / o), forecast, observation
+        lambda f, o: np.log10(f / o), forecast, observation
       )
       scores[f"amplitude_error_{name}"] = _by_variable(
-          lambda a, o: np.sqrt(a / o), amplitude, observation
+        lambda a, o: np.sqrt(a / o), amplitude, observation
       )
       if name == BANDS[-1]:
-        scores[f"energy_ratio_{name}"] = _by_variable(
-            np.divide, forecast, observation
-        )
+        scores[f"energy_ratio_{name}"] = _by_variable(np.divide, forecast, observation)
     return scores
 
   def diagrams(self, totals: Mapping[str, np.ndarray]) -> Diagrams:
@@ -128,16 +125,14 @@ class Spectral:
     return result
 
 
-def _by_variable(
-    finish: Callable[..., np.ndarray], *totals: np.ndarray
-) -> Score:
+def _by_variable(finish: Callable[..., np.ndarray], *totals: np.ndarray) -> Score:
   """Pools totals [T, C] over lead times; variables by the mean of theirs."""
   with np.errstate(divide="ignore", invalid="ignore"):
     by_variable = finish(*(t.sum(0) for t in totals))
     both = finish(*totals)
     return Score(
-        overall=np.asarray(by_variable.mean()),
-        by_lead=both.mean(1),
-        by_variable=by_variable,
-        by_lead_and_variable=both,
+      overall=np.asarray(by_variable.mean()),
+      by_lead=both.mean(1),
+      by_variable=by_variable,
+      by_lead_and_variable=both,
     )

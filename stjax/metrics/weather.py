@@ -50,11 +50,11 @@ class Weather:
   cell_weights: Sequence | np.ndarray | None = None
 
   def update(
-      self,
-      forecast: jax.Array,
-      observation: jax.Array,
-      weight: jax.Array,
-      climatology: jax.Array,
+    self,
+    forecast: jax.Array,
+    observation: jax.Array,
+    weight: jax.Array,
+    climatology: jax.Array,
   ) -> Totals:
     weight = weight.astype(jnp.float32)
     if self.cell_weights is not None:
@@ -77,18 +77,18 @@ class Weather:
     f, o = forecast - climatology, observation - climatology
     size = jnp.sqrt(mean(f**2)) * jnp.sqrt(mean(o**2))
     means = {
-        "squared": mean(error**2),
-        "absolute": mean(jnp.abs(error)),
-        "signed": mean(error),
-        "correlation": mean(f * o) / size,
-        "variance": mean((f - mean(f)) ** 2),
-        "variance_observation": mean((o - mean(o)) ** 2),
-        "squared_climatology": mean(o**2),
-        "fields": jnp.ones_like(area),
+      "squared": mean(error**2),
+      "absolute": mean(jnp.abs(error)),
+      "signed": mean(error),
+      "correlation": mean(f * o) / size,
+      "variance": mean((f - mean(f)) ** 2),
+      "variance_observation": mean((o - mean(o)) ** 2),
+      "squared_climatology": mean(o**2),
+      "fields": jnp.ones_like(area),
     }
     return {
-        name: jnp.where(area > 0, values, 0).sum((0, 2, 3))
-        for name, values in means.items()
+      name: jnp.where(area > 0, values, 0).sum((0, 2, 3))
+      for name, values in means.items()
     }
 
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
@@ -98,17 +98,15 @@ class Weather:
       return np.sqrt(total / count)
 
     return {
-        "rmse": pooled(root, totals["squared"], fields),
-        "mae": pooled(np.divide, totals["absolute"], fields),
-        "bias": pooled(np.divide, totals["signed"], fields),
-        "acc": pooled(np.divide, totals["correlation"], fields),
-        "activity": pooled(root, totals["variance"], fields),
-        "activity_observation": pooled(
-            root, totals["variance_observation"], fields
-        ),
-        "mse_skill": pooled(
-            lambda square, reference: 1 - square / reference,
-            totals["squared"],
-            totals["squared_climatology"],
-        ),
+      "rmse": pooled(root, totals["squared"], fields),
+      "mae": pooled(np.divide, totals["absolute"], fields),
+      "bias": pooled(np.divide, totals["signed"], fields),
+      "acc": pooled(np.divide, totals["correlation"], fields),
+      "activity": pooled(root, totals["variance"], fields),
+      "activity_observation": pooled(root, totals["variance_observation"], fields),
+      "mse_skill": pooled(
+        lambda square, reference: 1 - square / reference,
+        totals["squared"],
+        totals["squared_climatology"],
+      ),
     }

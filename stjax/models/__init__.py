@@ -29,10 +29,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stjax.errors import NetworkError, unknown_name
 from stjax.models.cno import CNO
 from stjax.models.convlstm_states import ConvLSTMStates
+from stjax.models.denoisers.unet import UNetDenoiser
 from stjax.models.dit import DiT
-from stjax.models.errors import NetworkError, unknown_name
 from stjax.models.fno import FNO
 from stjax.models.fourcastnet import FourCastNet
 from stjax.models.kno import KNO
@@ -44,7 +45,6 @@ from stjax.models.simvp import SimVP
 from stjax.models.stid import STID, STIDDenoiser
 from stjax.models.threshold import ThresholdRule
 from stjax.models.triton import Triton
-from stjax.models.unet import UNetDenoiser
 from stjax.models.unet_forecast import StridedUNet, UNet
 
 __all__ = ["MODELS", "NetworkError", "build", "example_arguments"]

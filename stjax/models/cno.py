@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks, images
-from stjax.models.conv_unit import ConvUnit, unit_class
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv
+from stjax.errors import NetworkError
+from stjax.models.layers import checks, images
+from stjax.models.layers.basic import Conv
+from stjax.models.layers.conv_unit import ConvUnit, unit_class
 
 
 class Residual(nn.Module):
@@ -87,9 +87,7 @@ class CNO(nn.Module):
     checks.at_least(self, out_channels=1, depth=1, lift_features=1)
     checks.at_least(self, blocks=0, neck_blocks=0)
     if self.features < 2 or self.features % 2:
-      raise NetworkError(
-        f"model.features is {self.features}; expected an even number"
-      )
+      raise NetworkError(f"model.features is {self.features}; expected an even number")
     checks.odd(self, "kernel_size")
     checks.one_of(self, "frames", images.FRAMES)
     checks.one_of(self, "padding_mode", checks.PADDING_MODES)
@@ -123,9 +121,7 @@ class CNO(nn.Module):
     residual = unit_class(self.remat, Residual)
 
     def unit(x, width, name, batch_norm=self.batch_norm):
-      return ConvUnit(width, batch_norm=batch_norm, **shared, name=name)(
-        x, train
-      )
+      return ConvUnit(width, batch_norm=batch_norm, **shared, name=name)(x, train)
 
     def through(x, name, width):
       x = unit(x, self.lift_features, f"{name}_unit", batch_norm=False)
@@ -133,9 +129,9 @@ class CNO(nn.Module):
 
     def refine(x, numbers):
       for i in numbers:
-        x = residual(
-          batch_norm=self.batch_norm, **shared, name=f"residual_{i}"
-        )(x, train)
+        x = residual(batch_norm=self.batch_norm, **shared, name=f"residual_{i}")(
+          x, train
+        )
       return x
 
     out_features = images.image_channels(x, self.frames, self.out_channels)
@@ -157,6 +153,4 @@ class CNO(nn.Module):
       x = unit(x, self.width(level), f"up_{i}")
       skip = unit(skips[level], self.width(level), f"bridge_{level}")
       x = jnp.concatenate([x, skip], axis=-1)
-    return images.from_images(
-      through(x, "project", out_features), self.frames, history
-    )
+    return images.from_images(through(x, "project", out_features), self.frames, history)

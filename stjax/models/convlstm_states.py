@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks
-from stjax.models.errors import NetworkError
+from stjax.errors import NetworkError
+from stjax.models.layers import checks
 from stjax.models.recurrent import Cell, States, lstm
 
 

@@ -13,17 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from stjax.models import checks, simvp
-from stjax.models.errors import NetworkError
-from stjax.models.layers import BatchNorm, Conv
+from stjax.errors import NetworkError
+from stjax.models import simvp
+from stjax.models.layers import checks
+from stjax.models.layers.basic import BatchNorm, Conv
 from stjax.models.translators.attention import SelfAttention
-from stjax.models.translators.metaformer import (
-  TORCH,
-  Mlp,
-  fold_time,
-  gelu,
-  unfold_time,
-)
+from stjax.models.translators.metaformer import TORCH, Mlp, fold_time, gelu, unfold_time
 
 POSITIONS = ("sinusoids", "learned")
 _LONGEST = 10_000.0  # Longest wave length over 2 pi, as Vaswani et al. 2017.
@@ -34,11 +29,7 @@ _zeros = nn.initializers.zeros
 linear = functools.partial(nn.Dense, kernel_init=_xavier)
 # Norms have no parameters of their own: the step makes them.
 Norm = functools.partial(
-  nn.LayerNorm,
-  epsilon=1e-6,
-  use_bias=False,
-  use_scale=False,
-  use_fast_variance=False,
+  nn.LayerNorm, epsilon=1e-6, use_bias=False, use_scale=False, use_fast_variance=False
 )
 
 
@@ -108,10 +99,7 @@ class StepEmbedding(nn.Module):
 def modulations(condition: jax.Array, number: int, dtype: jnp.dtype):
   """`number` arrays [B, 1, D] of a condition [B, D]; zeros at first."""
   layer = nn.Dense(
-    number * condition.shape[-1],
-    kernel_init=_zeros,
-    dtype=dtype,
-    name="modulation",
+    number * condition.shape[-1], kernel_init=_zeros, dtype=dtype, name="modulation"
   )
   return jnp.split(layer(nn.silu(condition))[:, None], number, axis=-1)
 
@@ -143,10 +131,7 @@ class DiTBlock(nn.Module):
     x = x + gate_1 * attention(y, False)
     y = norm(x).astype(x.dtype) * (1 + scale_2) + shift_2
     mlp = Mlp(
-      int(self.mlp_ratio * x.shape[-1]),
-      layer=linear,
-      dtype=self.dtype,
-      name="mlp",
+      int(self.mlp_ratio * x.shape[-1]), layer=linear, dtype=self.dtype, name="mlp"
     )
     return x + gate_2 * mlp(y, False)
 
@@ -202,14 +187,12 @@ class Transformer(nn.Module):
       position = self.param("position", lambda key: jnp.asarray(position))
     x = x.reshape(x.shape[0], h * w, self.features)
     x = x + jnp.asarray(position, x.dtype)
-    condition = StepEmbedding(self.features, dtype=self.dtype, name="step")(
-      step
-    )
+    condition = StepEmbedding(self.features, dtype=self.dtype, name="step")(step)
     block_class = nn.remat(DiTBlock) if self.remat else DiTBlock
     for i in range(self.depth):
-      x = block_class(
-        self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}"
-      )(x, condition)
+      x = block_class(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(
+        x, condition
+      )
     return FinalLayer((h, w, p, q), out_channels, self.dtype, name="final")(
       x, condition
     )
@@ -237,9 +220,7 @@ class FinalLayer(nn.Module):
     x = nn.Dense(
       p * q * self.features, kernel_init=_zeros, dtype=self.dtype, name="linear"
     )(x)
-    return einops.rearrange(
-      x, "b (h w) (p q c) -> b (h p) (w q) c", h=h, w=w, p=p, q=q
-    )
+    return einops.rearrange(x, "b (h w) (p q c) -> b (h p) (w q) c", h=h, w=w, p=p, q=q)
 
 
 class DiT(nn.Module):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks
-from stjax.models.denoisers import dense
-from stjax.models.spectral import SpectralConv, check_modes
+from stjax.models.denoisers.common import dense
+from stjax.models.layers import checks
+from stjax.models.layers.spectral import SpectralConv, check_modes
 from stjax.models.stid import fold_frames, unfold_frames
 
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -108,7 +108,5 @@ class FNO(nn.Module):
       x = layer(modes, activate, dtype, name=f"layer_{i}")(x)
     x = dense(self.readout_features, self.features, dtype, name="expand")(x)
     out_features = horizon * (self.out_channels or channels)
-    y = dense(
-      out_features, self.readout_features, dtype, name="readout"
-    )(gelu(x))
+    y = dense(out_features, self.readout_features, dtype, name="readout")(gelu(x))
     return unfold_frames(y, horizon).astype(jnp.float32)

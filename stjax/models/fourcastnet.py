@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks, images
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv, LayerNorm, truncated_normal
+from stjax.errors import NetworkError
+from stjax.models.layers import checks, images
+from stjax.models.layers.basic import Conv, LayerNorm, truncated_normal
 from stjax.models.translators.metaformer import TwoBranchBlock, linear
 
 # Of the norms, and of the initial values.
@@ -124,17 +124,13 @@ class FourierFilter(nn.Module):
       layers.append(
         (
           self.param(f"kernel_{i + 1}", normal, shape, jnp.float32),
-          self.param(
-            f"bias_{i + 1}", normal, (*shape[:2], shape[3]), jnp.float32
-          ),
+          self.param(f"bias_{i + 1}", normal, (*shape[:2], shape[3]), jnp.float32),
         )
       )
     roll, rows, columns = kept_modes(h, w, self.modes, self.legacy_modes)
     spectrum = jnp.fft.rfft2(x.astype(jnp.float32), axes=(1, 2), norm="ortho")
     spectrum = jnp.roll(spectrum, roll, axis=1)[:, rows, :columns]
-    spectrum = einops.rearrange(
-      spectrum, "b h w (n c) -> b h w n c", n=self.blocks
-    )
+    spectrum = einops.rearrange(spectrum, "b h w (n c) -> b h w n c", n=self.blocks)
     parts = complex_linear(spectrum.real, spectrum.imag, *layers[0])
     parts = complex_linear(*map(nn.relu, parts), *layers[1])
     shrink = functools.partial(soft_shrink, threshold=self.threshold)
@@ -239,11 +235,7 @@ class FourCastNet(nn.Module):
       x = block_class(
         norm=functools.partial(LayerNorm, EPS),
         mixer=functools.partial(
-          FourierFilter,
-          self.blocks,
-          self.threshold,
-          self.modes,
-          self.legacy_modes,
+          FourierFilter, self.blocks, self.threshold, self.modes, self.legacy_modes
         ),
         first_skip=self.double_skip,
         mlp_ratio=self.mlp_ratio,
@@ -253,12 +245,7 @@ class FourCastNet(nn.Module):
         name=f"block_{i}",
       )(x, train)
     x = linear(
-      patch[0] * patch[1] * out_features,
-      use_bias=False,
-      dtype=dtype,
-      name="head",
+      patch[0] * patch[1] * out_features, use_bias=False, dtype=dtype, name="head"
     )(x)
-    x = einops.rearrange(
-      x, "b h w (p q c) -> b (h p) (w q) c", p=patch[0], q=patch[1]
-    )
+    x = einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=patch[0], q=patch[1])
     return images.from_images(x, self.frames, history)

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks
-from stjax.models.denoisers import dense
-from stjax.models.layers import BatchNorm
-from stjax.models.spectral import check_modes, map_modes, uniform_from_zero
+from stjax.models.denoisers.common import dense
+from stjax.models.layers import checks
+from stjax.models.layers.basic import BatchNorm
+from stjax.models.layers.spectral import check_modes, map_modes, uniform_from_zero
 
 # Of the evolved observables in the forecast, as the original's.
 SHARE = 0.1

@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks, images
-from stjax.models.conv_unit import ConvUnit
-from stjax.models.denoisers import dense
-from stjax.models.errors import NetworkError
+from stjax.errors import NetworkError
+from stjax.models.denoisers.common import dense
 from stjax.models.fno import coordinates
-from stjax.models.layers import Conv
+from stjax.models.layers import checks, images
+from stjax.models.layers.basic import Conv
+from stjax.models.layers.conv_unit import ConvUnit
+from stjax.models.layers.upsampling import Spread, interpolate_double
 from stjax.models.translators.metaformer import gelu
 from stjax.models.unet_forecast import pad_to
-from stjax.models.upsampling import Spread, interpolate_double
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -82,10 +82,7 @@ class SpectralBlock(nn.Module):
     q = self._by_head(Conv(width, 1, dtype=self.dtype, name="write")(x))
     p, r = self.patch_size
     return x + einops.rearrange(
-      attend(q, tokens, tokens),
-      "b h w n (p r) d -> b (h p) (w r) (n d)",
-      p=p,
-      r=r,
+      attend(q, tokens, tokens), "b h w n (p r) d -> b (h p) (w r) (n d)", p=p, r=r
     )
 
   def _by_head(self, x: jax.Array) -> jax.Array:
@@ -128,9 +125,9 @@ class DoubleConv(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H, W, features]."""
     for name, width in (("first", self.hidden), ("second", self.features)):
-      x = ConvUnit(
-        width, use_bias=False, slope=0.0, dtype=self.dtype, name=name
-      )(x, train)
+      x = ConvUnit(width, use_bias=False, slope=0.0, dtype=self.dtype, name=name)(
+        x, train
+      )
     return x
 
 
@@ -235,12 +232,7 @@ class LSM(nn.Module):
 
     def process(x, level):
       return SpectralBlock(
-        self.tokens,
-        self.basis,
-        patch,
-        self.heads,
-        dtype,
-        name=f"spectral_{level}",
+        self.tokens, self.basis, patch, self.heads, dtype, name=f"spectral_{level}"
       )(x)
 
     skips = []

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks, images
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv, GroupNorm
+from stjax.errors import NetworkError
+from stjax.models.layers import checks, images
+from stjax.models.layers.basic import Conv, GroupNorm
+from stjax.models.layers.upsampling import Spread
 from stjax.models.translators.metaformer import gelu
-from stjax.models.upsampling import Spread
 
 
 class Smoother(nn.Module):
@@ -74,11 +74,7 @@ class Cycle(nn.Module):
   def __call__(self, f: jax.Array) -> jax.Array:
     """Maps [N, H, W, features] to the same shape."""
     conv = functools.partial(
-      Conv,
-      self.features,
-      3,
-      padding_mode=self.padding_mode,
-      dtype=self.dtype,
+      Conv, self.features, 3, padding_mode=self.padding_mode, dtype=self.dtype
     )
     u, levels = None, []
     for level, (before, _) in enumerate(self.iterations):
@@ -92,15 +88,10 @@ class Cycle(nn.Module):
       fine, f = levels[level]
       # Two taps double an axis; with one, the last zero falls off.
       taps = tuple(
-        n - 2 * (m - 1)
-        for n, m in zip(fine.shape[1:3], u.shape[1:3], strict=True)
+        n - 2 * (m - 1) for n, m in zip(fine.shape[1:3], u.shape[1:3], strict=True)
       )
       coarse = Spread(
-        self.features,
-        taps,
-        use_bias=False,
-        dtype=self.dtype,
-        name=f"prolong_{level}",
+        self.features, taps, use_bias=False, dtype=self.dtype, name=f"prolong_{level}"
       )(u)
       u = GroupNorm(1, name=f"norm_{level}")(fine + coarse)
       for i in range(self.iterations[level][1]):
@@ -143,8 +134,8 @@ class MgNO(nn.Module):
     checks.one_of(self, "frames", images.FRAMES)
     checks.one_of(self, "padding_mode", checks.PADDING_MODES)
     counts = [tuple(counts) for counts in self.iterations]
-    if not counts or any(len(n) != 2 or min(n) < 0 for n in counts) or (
-      counts[0][0] < 1
+    if (
+      not counts or any(len(n) != 2 or min(n) < 0 for n in counts) or (counts[0][0] < 1)
     ):
       raise NetworkError(
         f"model.iterations is {self.iterations!r}; expected (before, after) "
@@ -186,11 +177,7 @@ class MgNO(nn.Module):
     cycle_class = nn.remat(Cycle) if self.remat else Cycle
     for i in range(self.depth):
       cycle = cycle_class(
-        features,
-        self.iterations,
-        self.padding_mode,
-        dtype,
-        name=f"cycle_{i}",
+        features, self.iterations, self.padding_mode, dtype, name=f"cycle_{i}"
       )
       x = gelu(cycle(x))
     y = Conv(out_features, 1, dtype=dtype, name="readout")(x)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv
+from stjax.errors import NetworkError
+from stjax.models.layers.basic import Conv
 
 States = tuple[jax.Array, ...]
 
@@ -143,9 +143,7 @@ class SpatioTemporalCell(Cell):
     m = forget * m + nn.sigmoid(i_xm + i_m) * nn.tanh(g_xm + g_m)
     both = jnp.concatenate([c, m], axis=-1)
     (o_both,) = self.gates(both, 1, "output")
-    mixed = Conv(
-      self.features, 1, use_bias=False, dtype=self.dtype, name="mix"
-    )(both)
+    mixed = Conv(self.features, 1, use_bias=False, dtype=self.dtype, name="mix")(both)
     h = nn.sigmoid(o_x + o_h + o_both) * nn.tanh(mixed)
     return (h, c), (m,)
 
@@ -182,11 +180,7 @@ class Step(nn.Module):
       new_states.append(own)
       x = own[0]
     forecast = Conv(
-      self.out_channels,
-      1,
-      use_bias=False,
-      dtype=self.options["dtype"],
-      name="readout",
+      self.out_channels, 1, use_bias=False, dtype=self.options["dtype"], name="readout"
     )(x)
     return (tuple(new_states), shared, forecast), forecast
 
@@ -248,9 +242,7 @@ class Recurrent(nn.Module):
     """
     del train
     if x.ndim != 5:
-      raise NetworkError(
-        f"the input has shape {x.shape}; expected [B, T, H, W, C]"
-      )
+      raise NetworkError(f"the input has shape {x.shape}; expected [B, T, H, W, C]")
     if x.shape[2] % self.patch_size or x.shape[3] % self.patch_size:
       raise NetworkError(
         f"the grid is {x.shape[2]} x {x.shape[3]}; expected multiples of "
@@ -269,9 +261,7 @@ class Recurrent(nn.Module):
       jnp.zeros(shape, dtype),
     )
     step = nn.remat(Step, prevent_cse=False) if self.remat else Step
-    scanned = nn.scan(
-      step, variable_broadcast="params", split_rngs={"params": False}
-    )(
+    scanned = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(
       self.CELL,
       self.depth,
       shape[-1],

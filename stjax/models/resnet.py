@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks, images
-from stjax.models.conv_unit import ConvUnit, leaky_relu, unit_class
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv
+from stjax.errors import NetworkError
+from stjax.models.layers import checks, images
+from stjax.models.layers.basic import Conv
+from stjax.models.layers.conv_unit import ConvUnit, leaky_relu, unit_class
 
 
 class Block(nn.Module):
@@ -136,8 +136,6 @@ class ResNet(nn.Module):
       for _ in range(count)
     ]
     for i, width in enumerate(widths):
-      x = block(
-        width, self.project, **shared, **rates, name=f"block_{i}"
-      )(x, train)
+      x = block(width, self.project, **shared, **rates, name=f"block_{i}")(x, train)
     y = Conv(out_features, **shared, name="readout")(x)
     return images.from_images(y, self.frames, history)

@@ -12,20 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models.errors import NetworkError, unknown_name
-from stjax.models.layers import (
-  Conv,
-  GroupNorm,
-  TransposedConv,
-  pixel_shuffle,
-)
+from stjax.errors import NetworkError, unknown_name
+from stjax.models.layers.basic import Conv, GroupNorm, TransposedConv, pixel_shuffle
 from stjax.models.translators import TRANSLATORS, inception
-from stjax.models.translators.metaformer import (
-  NORMAL,
-  TORCH,
-  Constructor,
-  Init,
-)
+from stjax.models.translators.metaformer import NORMAL, TORCH, Constructor, Init
 
 PADDING_MODES = ("zeros", "circular")
 
@@ -193,9 +183,7 @@ def check_options(network: nn.Module) -> None:
       f"model.temporal_depth is {network.temporal_depth}; expected at least 2"
     )
   if network.mlp_ratio <= 1:
-    raise NetworkError(
-      f"model.mlp_ratio is {network.mlp_ratio}; expected more than 1"
-    )
+    raise NetworkError(f"model.mlp_ratio is {network.mlp_ratio}; expected more than 1")
   if network.spatial_features < 2 or network.spatial_features % 2:
     raise NetworkError(
       f"model.spatial_features is {network.spatial_features}; expected a "
@@ -204,9 +192,7 @@ def check_options(network: nn.Module) -> None:
   for option in ("dropout", "drop_path"):
     rate = getattr(network, option, 0.0)
     if not 0 <= rate < 1:
-      raise NetworkError(
-        f"model.{option} is {rate}; expected 0 <= {option} < 1"
-      )
+      raise NetworkError(f"model.{option} is {rate}; expected 0 <= {option} < 1")
   if network.padding_mode not in PADDING_MODES:
     raise unknown_name(
       "padding (model.padding_mode)", network.padding_mode, PADDING_MODES
@@ -221,9 +207,7 @@ def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
     spatial_depth: layers of the encoder.
   """
   if len(shape) != 5:
-    raise NetworkError(
-      f"the input has shape {shape}; expected [B, T, H, W, C]"
-    )
+    raise NetworkError(f"the input has shape {shape}; expected [B, T, H, W, C]")
   h, w = shape[2:4]
   factor = 2 ** sum(sampling_pattern(spatial_depth))
   if h % factor or w % factor:
@@ -307,9 +291,7 @@ class SimVP(nn.Module):
 
   def __post_init__(self):
     if self.translator not in TRANSLATORS:
-      raise unknown_name(
-        "translator (model.translator)", self.translator, TRANSLATORS
-      )
+      raise unknown_name("translator (model.translator)", self.translator, TRANSLATORS)
     if self.first_version:
       self._check_first_version()
     elif self.spatial_depth < 2 or self.spatial_depth % 2:

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import denoisers
-from stjax.models.denoisers import dense
-from stjax.models.errors import NetworkError
+from stjax.errors import NetworkError
+from stjax.models.denoisers import common as denoisers
+from stjax.models.denoisers.common import dense
 
 
 def fold_frames(x: jax.Array) -> jax.Array:
@@ -104,13 +104,9 @@ class NodeNetwork(nn.Module):
           f"each of model.calendar_names = {names}"
         )
       if option != "calendar_names" and min(values, default=1) < 1:
-        raise NetworkError(
-          f"model.{option} is {values}; expected numbers from 1 on"
-        )
+        raise NetworkError(f"model.{option} is {values}; expected numbers from 1 on")
     if len(set(names)) != len(names):
-      raise NetworkError(
-        f"model.calendar_names is {names}; expected different names"
-      )
+      raise NetworkError(f"model.calendar_names is {names}; expected different names")
     for option in ("horizon", "embed_dim"):
       if getattr(self, option) < 1:
         raise NetworkError(
@@ -122,9 +118,7 @@ class NodeNetwork(nn.Module):
           f"model.{option} is {getattr(self, option)}; expected at least 0"
         )
     if not 0 <= self.dropout < 1:
-      raise NetworkError(
-        f"model.dropout is {self.dropout}; expected 0 <= dropout < 1"
-      )
+      raise NetworkError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1")
     super().__post_init__()
 
   @property
@@ -161,9 +155,7 @@ class NodeNetwork(nn.Module):
     x = dense(self.embed_dim, features, dtype, name="window")(window)
     if sinusoids is not None:
       step = denoisers.StepEmbedding(dtype, name="step")(sinusoids)
-      step = dense(
-        self.embed_dim, step.shape[-1], dtype, name="step_readout"
-      )(step)
+      step = dense(self.embed_dim, step.shape[-1], dtype, name="step_readout")(step)
       x = x + step[:, None, None]
     known = [x]
     xavier = nn.initializers.xavier_uniform()
@@ -177,8 +169,10 @@ class NodeNetwork(nn.Module):
       index = calendar[:, i]
       if self.calendar_divisors:
         index = index // self.calendar_divisors[i]
-      row = jnp.asarray(table).at[index].get(
-        mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+      row = (
+        jnp.asarray(table)
+        .at[index]
+        .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
       )
       known.append(row[:, None, None])
     x = jnp.concatenate(
@@ -194,9 +188,7 @@ class NodeNetwork(nn.Module):
     y = dense(out_features, x.shape[-1], dtype, name="readout")(x)
     return y.astype(jnp.float32)
 
-  def calendar_at(
-    self, calendar: jax.Array | None, frame: int
-  ) -> jax.Array | None:
+  def calendar_at(self, calendar: jax.Array | None, frame: int) -> jax.Array | None:
     """The calendar [B, K] of one frame.
 
     Args:
@@ -242,11 +234,7 @@ class STID(NodeNetwork):
   out_channels: int | None = None
 
   def __call__(
-    self,
-    x: jax.Array,
-    train: bool = False,
-    *,
-    calendar: jax.Array | None = None,
+    self, x: jax.Array, train: bool = False, *, calendar: jax.Array | None = None
   ) -> jax.Array:
     """Forecasts the frames that follow.
 
@@ -262,9 +250,7 @@ class STID(NodeNetwork):
       NetworkError: a shape that the network cannot take.
     """
     if x.ndim != 5:
-      raise NetworkError(
-        f"the input has shape {x.shape}; expected [B, T, H, W, C]"
-      )
+      raise NetworkError(f"the input has shape {x.shape}; expected [B, T, H, W, C]")
     now = self.calendar_at(calendar, x.shape[1] - 1)
     features = self.horizon * (self.out_channels or x.shape[-1])
     y = self.rows(fold_frames(x), features, train, calendar=now)
@@ -300,19 +286,17 @@ class STIDDenoiser(NodeNetwork):
 
   def __post_init__(self):
     if self.num_steps < 1:
-      raise NetworkError(
-        f"model.num_steps is {self.num_steps}; expected at least 1"
-      )
+      raise NetworkError(f"model.num_steps is {self.num_steps}; expected at least 1")
     denoisers.step_table(1, self.step_dim, self.step_table)
     super().__post_init__()
 
   def sinusoids(self, step: jax.Array) -> jax.Array:
     """Rows [B, step_dim] of the table; NaN for steps that it has not."""
-    table = denoisers.step_table(
-      self.num_steps, self.step_dim, self.step_table
-    )
-    return jnp.asarray(table).at[step].get(
-      mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+    table = denoisers.step_table(self.num_steps, self.step_dim, self.step_table)
+    return (
+      jnp.asarray(table)
+      .at[step]
+      .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     )
 
   def window(
@@ -389,7 +373,5 @@ class STIDDenoiser(NodeNetwork):
     x = jnp.concatenate(
       [fold_frames(part) for part in (history, shift, noisy)], axis=-1
     )
-    y = self.window(
-      x, step, self.horizon * channels, train, calendar=calendar
-    )
+    y = self.window(x, step, self.horizon * channels, train, calendar=calendar)
     return unfold_frames(y, self.horizon)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv, torch_conv_default
+from stjax.errors import NetworkError
+from stjax.models.layers.basic import Conv, torch_conv_default
 
 
 class ThresholdRule(nn.Module):
@@ -45,34 +45,32 @@ class ThresholdRule(nn.Module):
     del train
     if self.kernel_size % 2 == 0:
       raise NetworkError(
-          f"model.kernel_size={self.kernel_size} must be odd, so that a cell"
-          " has a neighbourhood around it."
+        f"model.kernel_size={self.kernel_size} must be odd, so that a cell"
+        " has a neighbourhood around it."
       )
     newest = x[:, -1].astype(self.dtype)
     options = dict(
-        dtype=self.dtype, kernel_init=torch_conv_default, padding_mode="zeros"
+      dtype=self.dtype, kernel_init=torch_conv_default, padding_mode="zeros"
     )
     field = Conv(
-        self.features,
-        self.kernel_size,
-        name="neighbourhood",
-        **options | {"padding_mode": self.padding_mode},
+      self.features,
+      self.kernel_size,
+      name="neighbourhood",
+      **options | {"padding_mode": self.padding_mode},
     )(newest)
     level = Conv(
-        self.gates,
-        1,
-        name="level",
-        bias_init=nn.initializers.normal(1.0),  # Thresholds spread out.
-        **options,
+      self.gates,
+      1,
+      name="level",
+      bias_init=nn.initializers.normal(1.0),  # Thresholds spread out.
+      **options,
     )(field)
-    steepness = self.param(
-        "steepness", nn.initializers.zeros, (self.gates,)
-    )
+    steepness = self.param("steepness", nn.initializers.zeros, (self.gates,))
     gate = nn.sigmoid(jnp.exp(steepness).astype(self.dtype) * level)
     if self.hard:
       step = (level > 0).astype(self.dtype)
       gate = gate + jax.lax.stop_gradient(step - gate)
-    forecast = Conv(
-        self.out_channels or x.shape[-1], 1, name="combine", **options
-    )(jnp.concatenate([field, gate], axis=-1))
+    forecast = Conv(self.out_channels or x.shape[-1], 1, name="combine", **options)(
+      jnp.concatenate([field, gate], axis=-1)
+    )
     return forecast[:, None]

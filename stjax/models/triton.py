@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stjax.errors import NetworkError, unknown_name
 from stjax.models import simvp
-from stjax.models.errors import NetworkError, unknown_name
 from stjax.models.translators.attention import uniformer
 from stjax.models.translators.metaformer import MetaFormer
 
@@ -60,9 +60,7 @@ class Triton(nn.Module):
 
   def __post_init__(self):
     if self.core_first not in CORES:
-      raise unknown_name(
-        "first block (model.core_first)", self.core_first, CORES
-      )
+      raise unknown_name("first block (model.core_first)", self.core_first, CORES)
     if self.spatial_depth < 1:
       raise NetworkError(
         f"model.spatial_depth is {self.spatial_depth}; expected at least 1"

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models import checks, images
-from stjax.models.conv_unit import ConvUnit, leaky_relu, unit_class
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv, TransposedConv
+from stjax.errors import NetworkError
+from stjax.models.layers import checks, images
+from stjax.models.layers.basic import Conv, TransposedConv
+from stjax.models.layers.conv_unit import ConvUnit, leaky_relu, unit_class
 
 # Of `StridedUNet`'s activations.
 SLOPE = 0.1
@@ -110,9 +110,7 @@ class UNet(nn.Module):
         f"the grid is {x.shape[2]} x {x.shape[3]}; expected at least {factor} "
         f"= 2 ** model.depth both ways: lower model.depth (now {self.depth})"
       )
-    options = dict(
-      padding_mode=self.padding_mode, dtype=jnp.dtype(self.dtype)
-    )
+    options = dict(padding_mode=self.padding_mode, dtype=jnp.dtype(self.dtype))
     double = unit_class(self.remat, DoubleConv)
     out_features = images.image_channels(x, self.frames, self.out_channels)
     x = images.to_images(x, self.frames).astype(options["dtype"])
@@ -164,9 +162,7 @@ class StridedUNet(nn.Module):
   def __post_init__(self):
     checks.at_least(self, out_channels=1, depth=1)
     if self.features < 4 or self.features % 4:
-      raise NetworkError(
-        f"model.features is {self.features}; expected a multiple of 4"
-      )
+      raise NetworkError(f"model.features is {self.features}; expected a multiple of 4")
     checks.odd(self, "kernel_size")
     checks.rate(self, "dropout")
     checks.one_of(self, "frames", images.FRAMES)
@@ -192,9 +188,7 @@ class StridedUNet(nn.Module):
     checks.history(x.shape)
     checks.multiple(x.shape, 2**self.depth, "depth")
     history = x.shape[1]
-    options = dict(
-      padding_mode=self.padding_mode, dtype=jnp.dtype(self.dtype)
-    )
+    options = dict(padding_mode=self.padding_mode, dtype=jnp.dtype(self.dtype))
     unit_of = unit_class(self.remat)
 
     def unit(x, width, stride, name):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from stjax import writers
+from input_pipeline import files
 from stjax.plots import style
 
 # Colours that colour-blind readers can tell apart (Okabe and Ito).
@@ -24,13 +24,13 @@ class _Line(NamedTuple):
 
 
 def _panels(
-    panels: Mapping[str, Sequence[_Line]],
-    path: str | os.PathLike,
-    *,
-    xlabel: str,
-    title: str,
-    ticks: tuple[Sequence[float], Sequence[str]] | None = None,
-    markers: bool = False,
+  panels: Mapping[str, Sequence[_Line]],
+  path: str | os.PathLike,
+  *,
+  xlabel: str,
+  title: str,
+  ticks: tuple[Sequence[float], Sequence[str]] | None = None,
+  markers: bool = False,
 ) -> None:
   """Draws one panel of lines for every name, with one legend."""
   if not panels:
@@ -40,22 +40,19 @@ def _panels(
   names = list(dict.fromkeys(n.name for p in panels.values() for n in p))
   dense = max(len(n.x) for p in panels.values() for n in p) > 60
   looks = {
-      name: dict(
-          color=_COLOURS[i % len(_COLOURS)],
-          linewidth=1.9 if i == 0 and not dense else 1.4,
-          linestyle="-" if i == 0 else ("--", "-.", ":")[(i - 1) % 3],
-          marker="o" if markers else None,
-          markersize=3.2,
-          zorder=3 if i == 0 else 2,
-      )
-      for i, name in enumerate(names)
+    name: dict(
+      color=_COLOURS[i % len(_COLOURS)],
+      linewidth=1.9 if i == 0 and not dense else 1.4,
+      linestyle="-" if i == 0 else ("--", "-.", ":")[(i - 1) % 3],
+      marker="o" if markers else None,
+      markersize=3.2,
+      zorder=3 if i == 0 else 2,
+    )
+    for i, name in enumerate(names)
   }
   open_frame = {"axes.spines.top": False, "axes.spines.right": False}
   with matplotlib.rc_context(style.RC | open_frame):
-    fig = Figure(
-        figsize=(3.5 * columns + 0.3, 2.5 * rows + 0.75),
-        layout="constrained",
-    )
+    fig = Figure(figsize=(3.5 * columns + 0.3, 2.5 * rows + 0.75), layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(rows, columns, squeeze=False).ravel()
     handles = {}
@@ -82,11 +79,11 @@ def _panels(
       ax.set_visible(False)
     if len(names) > 1 or names[0]:
       fig.legend(
-          [handles[n] for n in names],
-          names,
-          loc="outside lower center",
-          ncols=min(len(names), 6),
-          frameon=False,
+        [handles[n] for n in names],
+        names,
+        loc="outside lower center",
+        ncols=min(len(names), 6),
+        frameon=False,
       )
     if title:
       fig.suptitle(title, fontsize=11.5, x=0.01, ha="left")
@@ -94,11 +91,11 @@ def _panels(
 
 
 def lead_time_curves(
-    scores: Mapping[str, Mapping[str, np.ndarray]],
-    path: str | os.PathLike,
-    *,
-    lead_labels: Sequence[str] | None = None,
-    title: str = "",
+  scores: Mapping[str, Mapping[str, np.ndarray]],
+  path: str | os.PathLike,
+  *,
+  lead_labels: Sequence[str] | None = None,
+  title: str = "",
 ) -> None:
   """Draws scores by lead time, a panel a score and a line a source.
 
@@ -118,27 +115,27 @@ def lead_time_curves(
     for name, values in by_name.items():
       length = max(length, len(values))
       panels.setdefault(name, []).append(
-          _Line(source, 1 + np.arange(len(values)), np.asarray(values))
+        _Line(source, 1 + np.arange(len(values)), np.asarray(values))
       )
   labels = style.frame_labels(lead_labels, 1, length)
   room = 5 if max(map(len, labels), default=0) > 4 else 10
   shown = np.arange(0, length, max(1, -(-length // room)))
   _panels(
-      panels,
-      path,
-      xlabel="lead time",
-      title=title,
-      ticks=(shown + 1, [labels[i] for i in shown]),
-      markers=length <= 30,
+    panels,
+    path,
+    xlabel="lead time",
+    title=title,
+    ticks=(shown + 1, [labels[i] for i in shown]),
+    markers=length <= 30,
   )
 
 
 def learning_curves(
-    log: str | os.PathLike,
-    path: str | os.PathLike,
-    *,
-    title: str = "",
-    max_panels: int = 12,
+  log: str | os.PathLike,
+  path: str | os.PathLike,
+  *,
+  title: str = "",
+  max_panels: int = 12,
 ) -> None:
   """Draws the scalars of a run from the JSON lines of `JsonLinesWriter`.
 
@@ -155,7 +152,7 @@ def learning_curves(
     ValueError: the log holds nothing to draw.
   """
   panels: dict[str, dict[str, list[tuple[int, Any]]]] = {}
-  for line in writers.read_lines(log):
+  for line in files.read_json_lines(log):
     for name, value in line.items():
       group, _, panel = name.partition("/")
       if panel and group != "progress" and value is not None:
@@ -163,14 +160,14 @@ def learning_curves(
         points.append((line["step"], value))
   order = sorted(panels, key=lambda p: (p != "loss", -len(panels[p])))
   _panels(
-      {
-          panel: [
-              _Line(group, *np.asarray(sorted(points), float).T)
-              for group, points in panels[panel].items()
-          ]
-          for panel in order[:max_panels]
-      },
-      path,
-      xlabel="step",
-      title=title,
+    {
+      panel: [
+        _Line(group, *np.asarray(sorted(points), float).T)
+        for group, points in panels[panel].items()
+      ]
+      for panel in order[:max_panels]
+    },
+    path,
+    xlabel="step",
+    title=title,
   )

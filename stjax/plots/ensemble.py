@@ -23,7 +23,7 @@ _CONVENTION = "ensemble"
 
 @contextlib.contextmanager
 def _figure(
-    path: str | os.PathLike, width: float, height: float, title: str
+  path: str | os.PathLike, width: float, height: float, title: str
 ) -> Iterator[Figure]:
   """A figure in the common look; written at the end."""
   open_frame = {"axes.spines.top": False, "axes.spines.right": False}
@@ -47,7 +47,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def rank_histogram(
-    frequency: np.ndarray, path: str | os.PathLike, *, title: str = ""
+  frequency: np.ndarray, path: str | os.PathLike, *, title: str = ""
 ) -> None:
   """Draws how often the observation had each rank among the members.
 
@@ -71,12 +71,12 @@ def rank_histogram(
 
 
 def reliability_diagram(
-    forecast_probability: np.ndarray,
-    observed_frequency: np.ndarray,
-    count: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    title: str = "",
+  forecast_probability: np.ndarray,
+  observed_frequency: np.ndarray,
+  count: np.ndarray,
+  path: str | os.PathLike,
+  *,
+  title: str = "",
 ) -> None:
   """Draws observed frequency against forecast probability.
 
@@ -91,7 +91,7 @@ def reliability_diagram(
     title: above it.
   """
   probability, frequency, count = (
-      _finite(x) for x in (forecast_probability, observed_frequency, count)
+    _finite(x) for x in (forecast_probability, observed_frequency, count)
   )
   total = np.nansum(count)
   with _figure(path, 4.2, 4.3, title) as fig:
@@ -102,13 +102,13 @@ def reliability_diagram(
       ax.axhline(rate, **(_GUIDE | {"linestyle": ":"}))
     shown = np.isfinite(frequency)
     ax.plot(
-        probability[shown],
-        frequency[shown],
-        color=_BLUE,
-        linewidth=1.9,
-        marker="o",
-        markersize=3.8,
-        zorder=3,
+      probability[shown],
+      frequency[shown],
+      color=_BLUE,
+      linewidth=1.9,
+      marker="o",
+      markersize=3.8,
+      zorder=3,
     )
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.set_xlabel("forecast probability")
@@ -116,14 +116,10 @@ def reliability_diagram(
     _grid(ax)
     # In the corner that the curve leaves free.
     low = np.nanmean(np.where(shown, frequency - probability, np.nan)) <= 0
-    inset = ax.inset_axes((0.13, 0.7, 0.34, 0.24) if low else
-                          (0.62, 0.13, 0.34, 0.24))
+    inset = ax.inset_axes((0.13, 0.7, 0.34, 0.24) if low else (0.62, 0.13, 0.34, 0.24))
     steps = np.diff(probability)
     inset.bar(
-        probability,
-        count,
-        width=0.8 * steps.min() if steps.size else 0.1,
-        color="0.6",
+      probability, count, width=0.8 * steps.min() if steps.size else 0.1, color="0.6"
     )
     if 0 < 30 * count[count > 0].min(initial=math.inf) < count.max(initial=0):
       inset.set_yscale("log")
@@ -135,12 +131,12 @@ def reliability_diagram(
 
 
 def roc_curve(
-    false_alarm_rate: np.ndarray,
-    hit_rate: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    area: float | None = None,
-    title: str = "",
+  false_alarm_rate: np.ndarray,
+  hit_rate: np.ndarray,
+  path: str | os.PathLike,
+  *,
+  area: float | None = None,
+  title: str = "",
 ) -> None:
   """Draws hits against false alarms for every level of probability.
 
@@ -155,14 +151,14 @@ def roc_curve(
     ax = fig.subplots()
     ax.plot([0, 1], [0, 1], **_GUIDE)
     ax.plot(
-        _finite(false_alarm_rate),
-        _finite(hit_rate),
-        color=_BLUE,
-        linewidth=1.9,
-        marker="o",
-        markersize=3.2,
-        zorder=3,
-        clip_on=False,
+      _finite(false_alarm_rate),
+      _finite(hit_rate),
+      color=_BLUE,
+      linewidth=1.9,
+      marker="o",
+      markersize=3.2,
+      zorder=3,
+      clip_on=False,
     )
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set_xlabel("false alarm rate")
@@ -173,13 +169,13 @@ def roc_curve(
 
 
 def spread_skill(
-    spread: np.ndarray,
-    rmse: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    lead_labels: Sequence[str] | None = None,
-    units: str = "",
-    title: str = "",
+  spread: np.ndarray,
+  rmse: np.ndarray,
+  path: str | os.PathLike,
+  *,
+  lead_labels: Sequence[str] | None = None,
+  units: str = "",
+  title: str = "",
 ) -> None:
   """Draws the spread of the ensemble and the error of its mean by lead time.
 
@@ -194,20 +190,20 @@ def spread_skill(
   length = len(rmse)
   labels = style.frame_labels(lead_labels, 1, length)
   lines = {
-      "rmse of the mean": (rmse, dict(color=_RED, linestyle="--")),
-      "spread": (spread, dict(color=_BLUE)),
+    "rmse of the mean": (rmse, dict(color=_RED, linestyle="--")),
+    "spread": (spread, dict(color=_BLUE)),
   }
   with _figure(path, 4.6, 3.0, title) as fig:
     ax = fig.subplots()
     for name, (values, look) in lines.items():
       ax.plot(
-          1 + np.arange(length),
-          _finite(values),
-          label=name,
-          linewidth=1.7,
-          marker="o" if length <= 30 else None,
-          markersize=3.2,
-          **look,
+        1 + np.arange(length),
+        _finite(values),
+        label=name,
+        linewidth=1.7,
+        marker="o" if length <= 30 else None,
+        markersize=3.2,
+        **look,
       )
     shown = style.picked(length, 4 if max(map(len, labels)) > 4 else 10)
     ax.set_xticks(shown + 1, [labels[i] for i in shown])
@@ -219,15 +215,15 @@ def spread_skill(
 
 
 def fan_chart(
-    history: np.ndarray,
-    observation: np.ndarray,
-    quantiles: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    labels: Sequence[str] | None = None,
-    lead_labels: Sequence[str] | None = None,
-    units: str = "",
-    title: str = "",
+  history: np.ndarray,
+  observation: np.ndarray,
+  quantiles: np.ndarray,
+  path: str | os.PathLike,
+  *,
+  labels: Sequence[str] | None = None,
+  lead_labels: Sequence[str] | None = None,
+  units: str = "",
+  title: str = "",
 ) -> None:
   """Draws quantiles of an ensemble over time, a panel a point.
 
@@ -245,19 +241,19 @@ def fan_chart(
     ValueError: the shapes do not fit.
   """
   history, observation, quantiles = (
-      _finite(x) for x in (history, observation, quantiles)
+    _finite(x) for x in (history, observation, quantiles)
   )
   if (
-      history.ndim != 2
-      or observation.ndim != 2
-      or history.shape[1] != observation.shape[1]
-      or quantiles.shape != (5, *observation.shape)
-      or not observation.size
+    history.ndim != 2
+    or observation.ndim != 2
+    or history.shape[1] != observation.shape[1]
+    or quantiles.shape != (5, *observation.shape)
+    or not observation.size
   ):
     raise ValueError(
-        "A fan chart needs history [T_in, P], observation [T_out, P] and "
-        f"quantiles [5, T_out, P]; got {history.shape}, {observation.shape} "
-        f"and {quantiles.shape}."
+      "A fan chart needs history [T_in, P], observation [T_out, P] and "
+      f"quantiles [5, T_out, P]; got {history.shape}, {observation.shape} "
+      f"and {quantiles.shape}."
     )
   length, points = observation.shape
   names = style.frame_labels(lead_labels, 1, length)
@@ -270,21 +266,17 @@ def fan_chart(
       ax = axes[point]
       low, lower, median, upper, high = quantiles[:, :, point]
       handles = [
-          ax.fill_between(
-              future, low, high, color=_BLUE, alpha=0.18, linewidth=0
-          ),
-          ax.fill_between(
-              future, lower, upper, color=_BLUE, alpha=0.35, linewidth=0
-          ),
-          *ax.plot(future, median, color=_BLUE, linewidth=1.7),
-          *ax.plot(
-              np.concatenate([past, future]),
-              np.concatenate([history[:, point], observation[:, point]]),
-              color="black",
-              linewidth=1.2,
-              marker="o",
-              markersize=2.4,
-          ),
+        ax.fill_between(future, low, high, color=_BLUE, alpha=0.18, linewidth=0),
+        ax.fill_between(future, lower, upper, color=_BLUE, alpha=0.35, linewidth=0),
+        *ax.plot(future, median, color=_BLUE, linewidth=1.7),
+        *ax.plot(
+          np.concatenate([past, future]),
+          np.concatenate([history[:, point], observation[:, point]]),
+          color="black",
+          linewidth=1.2,
+          marker="o",
+          markersize=2.4,
+        ),
       ]
       ax.axvline(0.5, **(_GUIDE | {"linewidth": 0.7}))
       shown = style.picked(length, 3 if max(map(len, names)) > 4 else 6)
@@ -298,21 +290,21 @@ def fan_chart(
     for ax in axes[points:]:
       ax.set_visible(False)
     fig.legend(
-        handles,
-        ["5\N{EN DASH}95 %", "25\N{EN DASH}75 %", "median", "observation"],
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
+      handles,
+      ["5\N{EN DASH}95 %", "25\N{EN DASH}75 %", "median", "observation"],
+      loc="outside lower center",
+      ncols=4,
+      frameon=False,
     )
 
 
 def draw(
-    diagrams: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
-    scores: Mapping[str, Mapping[str, Any]],
-    folder: str | os.PathLike,
-    *,
-    lead_labels: Sequence[str] | None = None,
-    units: str = "",
+  diagrams: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+  scores: Mapping[str, Mapping[str, Any]],
+  folder: str | os.PathLike,
+  *,
+  lead_labels: Sequence[str] | None = None,
+  units: str = "",
 ) -> None:
   """Draws all diagrams of the convention "ensemble", if it is there.
 
@@ -335,24 +327,22 @@ def draw(
       rank_histogram(diagram["frequency"], path)
     elif kind == "reliability":
       keys = ("forecast_probability", "observed_frequency", "count")
-      reliability_diagram(
-          *(diagram[key] for key in keys), path, title=f"above {event}"
-      )
+      reliability_diagram(*(diagram[key] for key in keys), path, title=f"above {event}")
     elif kind == "roc":
       roc_curve(
-          diagram["false_alarm_rate"],
-          diagram["hit_rate"],
-          path,
-          area=diagram["area"],
-          title=f"above {event}",
+        diagram["false_alarm_rate"],
+        diagram["hit_rate"],
+        path,
+        area=diagram["area"],
+        title=f"above {event}",
       )
   by_name = scores.get(_CONVENTION, {})
   if "spread_skill" in by_name and by_name["spread"].overall > 0:
     rmse = by_name["rmse"].by_lead
     spread_skill(
-        by_name["spread_skill"].by_lead * rmse,
-        rmse,
-        folder / "spread_skill.png",
-        lead_labels=lead_labels,
-        units=units,
+      by_name["spread_skill"].by_lead * rmse,
+      rmse,
+      folder / "spread_skill.png",
+      lead_labels=lead_labels,
+      units=units,
     )

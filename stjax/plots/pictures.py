@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stjax import files
+from input_pipeline import files
 from stjax.plots import style
 
 _MISSING = "0.75"  # Grey, which neither colour map contains.
@@ -38,16 +38,14 @@ def _finite_range(*arrays: np.ndarray) -> tuple[float, float] | None:
 
 
 def _scales(
-    history: np.ndarray, observation: np.ndarray, forecast: np.ndarray
+  history: np.ndarray, observation: np.ndarray, forecast: np.ndarray
 ) -> tuple[_Scale, _Scale]:
   """Returns the scale of the fields, and that of their differences.
 
   The fields' scale is that of the data, so that a wild forecast cannot wash
   out the observation: it saturates, and the colour bar gets an arrow.
   """
-  low, high = (
-      _finite_range(history, observation) or _finite_range(forecast) or (0, 1)
-  )
+  low, high = _finite_range(history, observation) or _finite_range(forecast) or (0, 1)
   if high <= low:
     low, high = _finite_range(history, observation, forecast)
   if high <= low:
@@ -56,10 +54,10 @@ def _scales(
   slack = 1e-3 * (high - low)
   below, above = reach[0] < low - slack, reach[1] > high + slack
   extend = {
-      (False, False): "neither",
-      (True, False): "min",
-      (False, True): "max",
-      (True, True): "both",
+    (False, False): "neither",
+    (True, False): "min",
+    (False, True): "max",
+    (True, True): "both",
   }[bool(below), bool(above)]
   field = _Scale(colors.Normalize(low, high), _FIELD, extend)
   least, most = _finite_range(forecast - observation) or (0, 0)
@@ -69,22 +67,20 @@ def _scales(
 
 
 def _checked(
-    history: np.ndarray, observation: np.ndarray, forecast: np.ndarray
+  history: np.ndarray, observation: np.ndarray, forecast: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  arrays = [
-      np.asarray(x, np.float64) for x in (history, observation, forecast)
-  ]
+  arrays = [np.asarray(x, np.float64) for x in (history, observation, forecast)]
   shapes = [x.shape for x in arrays]
   if (
-      any(len(shape) != 3 for shape in shapes)
-      or len({shape[1:] for shape in shapes}) != 1
-      or shapes[1] != shapes[2]
-      or not shapes[1][0]
+    any(len(shape) != 3 for shape in shapes)
+    or len({shape[1:] for shape in shapes}) != 1
+    or shapes[1] != shapes[2]
+    or not shapes[1][0]
   ):
     raise ValueError(
-        "A picture needs history [T_in, H, W] and observation and forecast "
-        f"[T_out, H, W] on one grid; got {shapes}. Draw one variable of one "
-        "example at a time."
+      "A picture needs history [T_in, H, W] and observation and forecast "
+      f"[T_out, H, W] on one grid; got {shapes}. Draw one variable of one "
+      "example at a time."
     )
   return tuple(arrays)
 
@@ -99,12 +95,12 @@ def _draw(ax: Axes, field: np.ndarray, scale: _Scale, origin: str):
   ax.set_xticks([])
   ax.set_yticks([])
   return ax.imshow(
-      field,
-      norm=scale.norm,
-      cmap=scale.cmap,
-      origin=origin,
-      aspect="auto",  # The panel itself has the grid's proportions.
-      interpolation="nearest",
+    field,
+    norm=scale.norm,
+    cmap=scale.cmap,
+    origin=origin,
+    aspect="auto",  # The panel itself has the grid's proportions.
+    interpolation="nearest",
   )
 
 
@@ -115,11 +111,11 @@ def _colour_bar(fig: Figure, cax: Axes, scale: _Scale, units: str) -> None:
   power = 0 if -2 <= power < 4 else 3 * (power // 3)
   label = f"$10^{{{power}}}$ {units}".strip() if power else units
   bar = fig.colorbar(
-      cm.ScalarMappable(scale.norm, scale.cmap),
-      cax=cax,
-      extend=scale.extend,
-      extendfrac=0.06,
-      label=label,
+    cm.ScalarMappable(scale.norm, scale.cmap),
+    cax=cax,
+    extend=scale.extend,
+    extendfrac=0.06,
+    label=label,
   )
   height = cax.get_position().height * fig.get_figheight()
   bins = max(2, min(7, int(height / 0.35)))
@@ -127,9 +123,7 @@ def _colour_bar(fig: Figure, cax: Axes, scale: _Scale, units: str) -> None:
   span = (scale.norm.vmax - scale.norm.vmin) / 10.0**power
   digits = max(0, -int(np.floor(np.log10(span / bins))))
   bar.formatter = ticker.FuncFormatter(
-      lambda value, _: f"{value / 10.0**power:.{digits}f}".replace(
-          "-", "\N{MINUS SIGN}"
-      )
+    lambda value, _: f"{value / 10.0**power:.{digits}f}".replace("-", "\N{MINUS SIGN}")
   )
   bar.update_ticks()
   bar.outline.set_linewidth(0.6)
@@ -145,12 +139,14 @@ def _palette() -> Image.Image:
   """
   greys = np.linspace(0.0, 1.0, 33)[:, None].repeat(3, 1)
   missing = np.full((1, 3), float(_MISSING))
-  rgb = np.concatenate([
+  rgb = np.concatenate(
+    [
       _FIELD(np.linspace(0, 1, 111))[:, :3],
       _DIFFERENCE(np.linspace(0, 1, 111))[:, :3],
       greys,
       missing,
-  ])
+    ]
+  )
   image = Image.new("P", (1, 1))
   image.putpalette((rgb * 255).round().astype(np.uint8).tobytes())
   return image
@@ -167,17 +163,17 @@ def _root_mean_square(values: np.ndarray) -> float:
 
 
 def picture_grid(
-    history: np.ndarray,
-    observation: np.ndarray,
-    forecast: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    title: str = "",
-    units: str = "",
-    history_labels: Sequence[str] | None = None,
-    lead_labels: Sequence[str] | None = None,
-    origin: str = "upper",
-    max_columns: int = 10,
+  history: np.ndarray,
+  observation: np.ndarray,
+  forecast: np.ndarray,
+  path: str | os.PathLike,
+  *,
+  title: str = "",
+  units: str = "",
+  history_labels: Sequence[str] | None = None,
+  lead_labels: Sequence[str] | None = None,
+  origin: str = "upper",
+  max_columns: int = 10,
 ) -> None:
   """Draws history, observation, forecast and difference, a row each.
 
@@ -210,7 +206,7 @@ def picture_grid(
   columns = max(len(before), len(after))
 
   width, height = _panel_size(
-      history.shape[1:], float(np.clip(9.5 / columns, 1.25, 1.9))
+    history.shape[1:], float(np.clip(9.5 / columns, 1.25, 1.9))
   )
   gap, left, right = 0.07, 0.45, 1.05
   head, label, foot = 0.5 if title else 0.15, 0.22, 0.28
@@ -222,25 +218,20 @@ def picture_grid(
   total_height = tops[3] + height + foot
 
   def place(fig, x, top, w, h):
-    return fig.add_axes((
-        x / total_width,
-        1 - (top + h) / total_height,
-        w / total_width,
-        h / total_height,
-    ))
+    return fig.add_axes(
+      (x / total_width, 1 - (top + h) / total_height, w / total_width, h / total_height)
+    )
 
   with matplotlib.rc_context(style.RC):
     fig = Figure(figsize=(total_width, total_height))
     FigureCanvasAgg(fig)
     rows = (
-        ("history", history, before, past, field),
-        ("observation", observation, after, leads, field),
-        ("forecast", forecast, after, None, field),
-        ("difference", error, after, None, difference),
+      ("history", history, before, past, field),
+      ("observation", observation, after, leads, field),
+      ("forecast", forecast, after, None, field),
+      ("difference", error, after, None, difference),
     )
-    for top, (name, frames, picked, names, scale) in zip(
-        tops, rows, strict=True
-    ):
+    for top, (name, frames, picked, names, scale) in zip(tops, rows, strict=True):
       for column, index in enumerate(picked):
         ax = place(fig, left + column * (width + gap), top, width, height)
         _draw(ax, frames[index], scale, origin)
@@ -248,53 +239,46 @@ def picture_grid(
           ax.set_title(names[index], fontsize=8.5, pad=3)
         if scale is difference:
           ax.set_xlabel(
-              f"rms {_root_mean_square(frames[index]):.3g}",
-              fontsize=7.5,
-              labelpad=3,
+            f"rms {_root_mean_square(frames[index]):.3g}", fontsize=7.5, labelpad=3
           )
       fig.text(
-          (left - 0.12) / total_width,
-          1 - (top + height / 2) / total_height,
-          name,
-          rotation=90,
-          ha="right",
-          va="center",
-          fontsize=9.5 if height > 0.85 else 7.5,
+        (left - 0.12) / total_width,
+        1 - (top + height / 2) / total_height,
+        name,
+        rotation=90,
+        ha="right",
+        va="center",
+        fontsize=9.5 if height > 0.85 else 7.5,
       )
     if title:
       fig.text(
-          left / total_width,
-          1 - 0.3 / total_height,
-          title,
-          fontsize=_title_size(title, total_width - left - 0.1),
-          va="center",
-          ha="left",
+        left / total_width,
+        1 - 0.3 / total_height,
+        title,
+        fontsize=_title_size(title, total_width - left - 0.1),
+        va="center",
+        ha="left",
       )
     bar = left + columns * (width + gap) + 0.06
     _colour_bar(
-        fig,
-        place(fig, bar, tops[0], 0.12, tops[2] + height - tops[0]),
-        field,
-        units,
+      fig, place(fig, bar, tops[0], 0.12, tops[2] + height - tops[0]), field, units
     )
-    _colour_bar(
-        fig, place(fig, bar, tops[3], 0.12, height), difference, units
-    )
+    _colour_bar(fig, place(fig, bar, tops[3], 0.12, height), difference, units)
     style.save(fig, path)
 
 
 def animation(
-    history: np.ndarray,
-    observation: np.ndarray,
-    forecast: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    title: str = "",
-    units: str = "",
-    history_labels: Sequence[str] | None = None,
-    lead_labels: Sequence[str] | None = None,
-    origin: str = "upper",
-    milliseconds: int = 350,
+  history: np.ndarray,
+  observation: np.ndarray,
+  forecast: np.ndarray,
+  path: str | os.PathLike,
+  *,
+  title: str = "",
+  units: str = "",
+  history_labels: Sequence[str] | None = None,
+  lead_labels: Sequence[str] | None = None,
+  origin: str = "upper",
+  milliseconds: int = 350,
 ) -> None:
   """Writes a GIF: observation, forecast and difference side by side.
 
@@ -330,10 +314,9 @@ def animation(
     canvas = FigureCanvasAgg(fig)
 
     def place(x, w):
-      return fig.add_axes((
-          x / total_width, 0.2 / total_height, w / total_width,
-          height / total_height,
-      ))
+      return fig.add_axes(
+        (x / total_width, 0.2 / total_height, w / total_width, height / total_height)
+      )
 
     x = left
     axes = [place(x, width), place(x := x + width + gap, width)]
@@ -343,36 +326,47 @@ def animation(
     empty = np.full(history.shape[1:], np.nan)
     images, notes = [], []
     for ax, name, scale in zip(
-        axes,
-        ("observation", "forecast", "difference"),
-        (field, field, difference),
-        strict=True,
+      axes,
+      ("observation", "forecast", "difference"),
+      (field, field, difference),
+      strict=True,
     ):
       ax.set_title(name, fontsize=10, pad=4)
       images.append(_draw(ax, empty, scale, origin))
       ax.set_facecolor("0.95")
       notes.append(
-          ax.text(
-              0.5, 0.5, f"from {leads[0]}", transform=ax.transAxes,
-              ha="center", va="center", color="0.45", fontsize=10,
-          )
+        ax.text(
+          0.5,
+          0.5,
+          f"from {leads[0]}",
+          transform=ax.transAxes,
+          ha="center",
+          va="center",
+          color="0.45",
+          fontsize=10,
+        )
       )
     if title:
       fig.text(
-          left / total_width, 1 - 0.26 / total_height, title, va="center",
-          fontsize=_title_size(title, 0.7 * total_width),
+        left / total_width,
+        1 - 0.26 / total_height,
+        title,
+        va="center",
+        fontsize=_title_size(title, 0.7 * total_width),
       )
     when = fig.text(
-        1 - 0.15 / total_width, 1 - 0.26 / total_height, "", fontsize=11,
-        va="center", ha="right",
+      1 - 0.15 / total_width,
+      1 - 0.26 / total_height,
+      "",
+      fontsize=11,
+      va="center",
+      ha="right",
     )
 
     frames = []
     for step in range(-len(history), len(observation)):
       known = step < 0
-      when.set_text(
-          f"history {past[step]}" if known else f"lead time {leads[step]}"
-      )
+      when.set_text(f"history {past[step]}" if known else f"lead time {leads[step]}")
       seen = history[step] if known else observation[step]
       images[0].set_data(np.ma.masked_invalid(seen))
       if not known:
@@ -387,16 +381,15 @@ def animation(
       frames.append(Image.fromarray(pixels))
   palette = _palette()
   frames = [
-      frame.quantize(palette=palette, dither=Image.Dither.NONE)
-      for frame in frames
+    frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
   ]
   data = io.BytesIO()
   frames[0].save(
-      data,
-      format="GIF",
-      save_all=True,
-      append_images=frames[1:],
-      duration=[milliseconds] * (len(frames) - 1) + [4 * milliseconds],
-      loop=0,
+    data,
+    format="GIF",
+    save_all=True,
+    append_images=frames[1:],
+    duration=[milliseconds] * (len(frames) - 1) + [4 * milliseconds],
+    loop=0,
   )
   files.write_atomically(path, data.getvalue())

@@ -18,15 +18,15 @@ _KIND = "power_"
 
 
 def power_spectrum(
-    wavenumber: np.ndarray,
-    forecast: np.ndarray,
-    observation: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    error: np.ndarray | None = None,
-    lead_labels: Sequence[str] | None = None,
-    title: str = "",
-    dashed: str = "observation",
+  wavenumber: np.ndarray,
+  forecast: np.ndarray,
+  observation: np.ndarray,
+  path: str | os.PathLike,
+  *,
+  error: np.ndarray | None = None,
+  lead_labels: Sequence[str] | None = None,
+  title: str = "",
+  dashed: str = "observation",
 ) -> None:
   """Draws the power of forecast and observation on logarithmic axes.
 
@@ -56,20 +56,20 @@ def power_spectrum(
     FigureCanvasAgg(fig)
     ax = fig.subplots()
     for lead, colour in zip(
-        style.picked(length, len(_COLOURS)), _COLOURS, strict=False
+      style.picked(length, len(_COLOURS)), _COLOURS, strict=False
     ):
       for kind, power, line in kinds:
         values = np.asarray(power[lead], float)
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         ax.plot(
-            wavenumber,
-            values,
-            line,
-            color=colour,
-            linewidth=1.7 if kind == "forecast" else 1.2,
-            marker="o" if len(wavenumber) < 3 else None,
-            markersize=3.2,
-            label=labels[lead] if kind == "forecast" else None,
+          wavenumber,
+          values,
+          line,
+          color=colour,
+          linewidth=1.7 if kind == "forecast" else 1.2,
+          marker="o" if len(wavenumber) < 3 else None,
+          markersize=3.2,
+          label=labels[lead] if kind == "forecast" else None,
         )
     for kind, _, line in kinds:
       ax.plot([], [], line, color="0.3", linewidth=1.2, label=kind)
@@ -86,10 +86,10 @@ def power_spectrum(
 
 
 def draw(
-    diagrams: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
-    folder: str | os.PathLike,
-    *,
-    lead_labels: Sequence[str] | None = None,
+  diagrams: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+  folder: str | os.PathLike,
+  *,
+  lead_labels: Sequence[str] | None = None,
 ) -> None:
   """Draws all diagrams of the convention "spectral", if it is there.
 
@@ -101,11 +101,11 @@ def draw(
   """
   for name, diagram in diagrams.get(_CONVENTION, {}).items():
     power_spectrum(
-        diagram["wavenumber"],
-        diagram["forecast_by_lead"],
-        diagram["observation_by_lead"],
-        pathlib.Path(folder) / f"{name}.png",
-        error=diagram["error_by_lead"],
-        lead_labels=lead_labels,
-        title=name.removeprefix(_KIND),
+      diagram["wavenumber"],
+      diagram["forecast_by_lead"],
+      diagram["observation_by_lead"],
+      pathlib.Path(folder) / f"{name}.png",
+      error=diagram["error_by_lead"],
+      lead_labels=lead_labels,
+      title=name.removeprefix(_KIND),
     )

@@ -8,22 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from stjax import files
+from input_pipeline import files
 
 RC = {
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.linewidth": 0.6,
-    "figure.dpi": 100.0,
-    "savefig.bbox": None,
-    "text.usetex": False,
+  "font.family": "sans-serif",
+  "font.size": 9.0,
+  "axes.titlesize": 9.0,
+  "axes.linewidth": 0.6,
+  "figure.dpi": 100.0,
+  "savefig.bbox": None,
+  "text.usetex": False,
 }
 
 
-def frame_labels(
-    labels: Sequence[str] | None, first: int, length: int
-) -> list[str]:
+def frame_labels(labels: Sequence[str] | None, first: int, length: int) -> list[str]:
   """Returns the labels as given, or counts from `first`: -1, 0, +1."""
   if labels is None:
     return [f"{first + i:+d}" if first + i else "0" for i in range(length)]

@@ -16,11 +16,7 @@ torch_cost = pytest.importorskip("benchmarks.torch_cost")
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "cost" / "sampling"
 BATCH, NODES, HISTORY, HORIZON = 2, 5, 4, 3
 IN_SHAPE = (HISTORY, NODES, 1, 1)
-TABLES = {
-  "slot_of_day": ("slots", 3),
-  "day_of_week": ("days", 2),
-  "month": ("days", 4),
-}
+TABLES = {"slot_of_day": ("slots", 3), "day_of_week": ("days", 2), "month": ("days", 4)}
 CALENDARS = [(), ("slot_of_day", "day_of_week"), ("month",)]
 
 
@@ -87,9 +83,7 @@ def windows(calendar, scaled):
 
 
 def load(module, family, variables, settings):
-  weights = convert.to_torch(
-    family, variables, in_shape=IN_SHAPE, **settings
-  )
+  weights = convert.to_torch(family, variables, in_shape=IN_SHAPE, **settings)
   tensors = {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}
   module.load_state_dict(tensors)
   return module.eval()
@@ -104,9 +98,7 @@ def forecaster(calendar):
   """The method of stjax, its variables, and the twin with the same."""
   settings = released(calendar)
   network = models.build("stid_denoiser", **settings)
-  method = methods.build(
-    "residual_diffusion", network, horizon=HORIZON, mean="none"
-  )
+  method = methods.build("residual_diffusion", network, horizon=HORIZON, mean="none")
   batch, timepoints = windows(calendar, scaled=True)
   shapes = jax.eval_shape(method.init, jax.random.key(0), batch)
   variables = random_like(shapes)
@@ -139,8 +131,7 @@ def test_twin_of_the_mean_with_converted_weights_equals_stjax(calendar):
   arguments = {"calendar": batch.get("calendar")}
   variables = random_like(
     jax.eval_shape(
-      lambda key: network.init(key, batch["inputs"], **arguments),
-      jax.random.key(0),
+      lambda key: network.init(key, batch["inputs"], **arguments), jax.random.key(0)
     )
   )
   want = network.apply(variables, batch["inputs"], **arguments)
@@ -149,9 +140,7 @@ def test_twin_of_the_mean_with_converted_weights_equals_stjax(calendar):
   x = torch.from_numpy(batch["inputs"][..., 0])
   with torch.no_grad():
     got = twin(x, timepoints[:, :HISTORY]).numpy()
-  np.testing.assert_allclose(
-    got, want[..., 0], rtol=0, atol=1e-5 * np.abs(want).max()
-  )
+  np.testing.assert_allclose(got, want[..., 0], rtol=0, atol=1e-5 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("calendar", CALENDARS)
@@ -223,9 +212,7 @@ def test_twin_of_the_sampler_draws_the_samples_of_stjax():
     lambda x: nodes(next(queue)),
   )[..., HISTORY:]
   assert next(queue, None) is None
-  np.testing.assert_allclose(
-    got, nodes(want), rtol=0, atol=1e-4 * np.abs(want).max()
-  )
+  np.testing.assert_allclose(got, nodes(want), rtol=0, atol=1e-4 * np.abs(want).max())
 
 
 def test_twin_of_the_sampler_draws_the_samples_of_the_released_code():
@@ -244,11 +231,7 @@ def test_twin_of_the_sampler_draws_the_samples_of_the_released_code():
   )
   twin = torch_cost.Forecaster(denoiser, config["num_vertices"], history)
   twin.load_state_dict(
-    {
-      k.removeprefix("param/"): v
-      for k, v in golden.items()
-      if k.startswith("param/")
-    }
+    {k.removeprefix("param/"): v for k, v in golden.items() if k.startswith("param/")}
   )
   twin.eval()
   mask = golden["input/gt_mask"].squeeze(-1).transpose(1, 2)
@@ -262,9 +245,7 @@ def test_twin_of_the_sampler_draws_the_samples_of_the_released_code():
       data,
       side,
       mask,
-      twin.shift(
-        golden["input/scale_residual"], golden["input/sign"][member]
-      ),
+      twin.shift(golden["input/scale_residual"], golden["input/sign"][member]),
       lambda x, noises=noises: next(noises),
     )[..., history:]
     prior = golden["input/prior"].transpose(1, 2)

@@ -29,9 +29,7 @@ def random_variables(network, x):
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 @pytest.mark.parametrize("translator", sorted(torch_blocks.BLOCKS))
-def test_torch_twin_with_converted_weights_equals_stjax(
-  translator, padding_mode
-):
+def test_torch_twin_with_converted_weights_equals_stjax(translator, padding_mode):
   options = dict(
     spatial_features=8,
     temporal_features=24,

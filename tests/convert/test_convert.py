@@ -42,11 +42,7 @@ def make_state_dict():
 
 def to_stjax(state_dict, translator="gsta", **options):
   return convert.to_stjax(
-    "simvp",
-    state_dict,
-    in_shape=IN_SHAPE,
-    translator=translator,
-    **OPTIONS | options,
+    "simvp", state_dict, in_shape=IN_SHAPE, translator=translator, **OPTIONS | options
   )
 
 
@@ -97,11 +93,7 @@ def test_buffers_of_another_grid_are_refused(make_state_dict):
   state_dict = make_state_dict("swin")
   with pytest.raises(convert.ConvertError, match="attn_mask.*in_shape"):
     convert.to_stjax(
-      "simvp",
-      state_dict,
-      in_shape=(3, 16, 32, 2),
-      translator="swin",
-      **OPTIONS,
+      "simvp", state_dict, in_shape=(3, 16, 32, 2), translator="swin", **OPTIONS
     )
 
 

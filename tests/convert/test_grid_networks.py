@@ -36,9 +36,7 @@ def torch_weights(family, **options):
   variables = jax.tree.map(
     lambda s: generator.standard_normal(s.shape).astype(np.float32), shapes
   )
-  state_dict = convert.to_torch(
-    family, variables, in_shape=IN_SHAPE, **options
-  )
+  state_dict = convert.to_torch(family, variables, in_shape=IN_SHAPE, **options)
   for number, key in enumerate(state_dict):
     if key.endswith("num_batches_tracked"):
       state_dict[key] = np.array(100 + number, np.int64)
@@ -125,10 +123,7 @@ def test_units_that_cno_never_calls_are_there_for_the_original():
 
   # The deepest level's width, then twice that of each level above it.
   widths = {0: 8, 1: 8, 2: 4}
-  expected = {
-    f"decoder_inv.{i}": (width, width, 3, 3)
-    for i, width in widths.items()
-  }
+  expected = {f"decoder_inv.{i}": (width, width, 3, 3) for i, width in widths.items()}
   assert widths_of() == widths_of(mix=False) == expected
   module = models.build("cno", **SMALL["cno"], mix=False)
   params = jax.eval_shape(
@@ -156,9 +151,7 @@ def test_frames_go_where_the_original_has_channels_for_them(channels, expected):
     ((6, 3), "3 output channels.*multiple of T = 2"),
   ],
 )
-def test_channels_that_do_not_follow_from_the_frames_are_refused(
-  channels, message
-):
+def test_channels_that_do_not_follow_from_the_frames_are_refused(channels, message):
   with pytest.raises(convert.ConvertError, match=message):
     images.image_options((2, 3, 8, 9), *channels)
 
@@ -170,12 +163,7 @@ def test_the_originals_options_are_translated():
     horizon=None, features=7, modes_h=4, modes_w=3
   )
   assert spectral.fno_options((5, 2, 8, 9), 4, 3, 7, pred_len=4) == dict(
-    in_shape=(5, 8, 9, 2),
-    out_channels=1,
-    horizon=4,
-    features=7,
-    modes_h=4,
-    modes_w=3,
+    in_shape=(5, 8, 9, 2), out_channels=1, horizon=4, features=7, modes_h=4, modes_w=3
   )
   assert spectral.kno_options(shape_in, 6, 3, 4, decompose=5) == dict(
     in_shape=(1, 8, 9, 2),
@@ -217,9 +205,7 @@ def test_the_originals_options_are_translated():
     "batch_norm": True,
     "mix": True,
   }
-  assert cno.original_options(shape_in, 2, 3, out_dim=2, in_size=8)[
-    "neck_reversed"
-  ]
+  assert cno.original_options(shape_in, 2, 3, out_dim=2, in_size=8)["neck_reversed"]
   with pytest.raises(TypeError, match="cutof_den"):
     cno.original_options(shape_in, 2, N_layers=3, cutof_den=2.1)
 

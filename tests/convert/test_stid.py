@@ -17,10 +17,7 @@ SMALL = dict(
   calendar_sizes=(6, 7),
   calendar_dims=(3, 4),
 )
-OPTIONS = {
-  "stid": SMALL,
-  "stid_denoiser": SMALL | dict(step_dim=8, full_window=True),
-}
+OPTIONS = {"stid": SMALL, "stid_denoiser": SMALL | dict(step_dim=8, full_window=True)}
 
 
 def random_variables(family, **options):
@@ -91,9 +88,7 @@ def test_the_unread_table_is_kept_and_needs_no_leave():
   options = OPTIONS["stid_denoiser"]
   variables = convert.to_stjax("stid_denoiser", state_dict, **options)
   assert set(variables) == {"params", "torch"}
-  assert_same(
-    convert.to_torch("stid_denoiser", variables, **options), state_dict
-  )
+  assert_same(convert.to_torch("stid_denoiser", variables, **options), state_dict)
   del state_dict["embed_layer.weight"]
   convert.to_stjax("stid_denoiser", state_dict, **options)
 
@@ -105,9 +100,7 @@ def test_prefixes_of_archives_are_taken_off():
     {f"param/module.{key}": x for key, x in state_dict.items()},
     **OPTIONS["stid"],
   )
-  assert_same(
-    convert.to_torch("stid", variables, **OPTIONS["stid"]), state_dict
-  )
+  assert_same(convert.to_torch("stid", variables, **OPTIONS["stid"]), state_dict)
 
 
 def test_missing_and_unused_weights_are_listed():
@@ -137,9 +130,7 @@ def test_the_table_of_layers_lists_every_array():
   options = OPTIONS["stid_denoiser"]
   state_dict = make_state_dict("stid_denoiser")
   variables = convert.to_stjax("stid_denoiser", state_dict, **options)
-  table = report.layers(
-    "stid_denoiser", variables, state_dict=state_dict, **options
-  )
+  table = report.layers("stid_denoiser", variables, state_dict=state_dict, **options)
   for key in state_dict:
     assert key in table
   assert "unused" not in table

@@ -56,9 +56,7 @@ def to_stjax(state_dict, variant="attention"):
 
 
 def to_torch(variables, variant="attention"):
-  return convert.to_torch(
-    "triton", variables, in_shape=IN_SHAPE, **options_of(variant)
-  )
+  return convert.to_torch("triton", variables, in_shape=IN_SHAPE, **options_of(variant))
 
 
 def assert_same(actual, expected):
@@ -104,9 +102,7 @@ def test_names_and_shapes_are_the_originals(make_state_dict):
     expected |= with_bias(f"{block}mlp.fc1", 2 * width, width, 1, 1)
     expected |= with_bias(f"{block}mlp.fc2", width, 2 * width, 1, 1)
     expected |= norm(f"{block}norm1", width) | norm(f"{block}norm2", width)
-    expected |= with_bias(
-      f"temporal_evolution.enc.{i}.reduction", resized, width, 1, 1
-    )
+    expected |= with_bias(f"temporal_evolution.enc.{i}.reduction", resized, width, 1, 1)
   block = "temporal_evolution.enc.1.block."
   expected |= {f"{block}gamma_1": (24,), f"{block}gamma_2": (24,)}
   expected |= with_bias(f"{block}pos_embed", 24, 1, 3, 3)
@@ -153,8 +149,7 @@ def test_the_core_is_known_by_its_weights(make_state_dict, variant):
 
 
 @pytest.mark.parametrize(
-  ("shape_in", "in_shape"),
-  [((2, 3, 4, 6), (2, 4, 6, 3)), ((3, 4, 6), (1, 4, 6, 3))],
+  ("shape_in", "in_shape"), [((2, 3, 4, 6), (2, 4, 6, 3)), ((3, 4, 6), (1, 4, 6, 3))]
 )
 def test_the_originals_options_are_translated(shape_in, in_shape):
   options = names_lib.original_options(

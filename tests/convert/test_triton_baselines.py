@@ -13,28 +13,20 @@ IN_SHAPE = (2, 8, 12, 3)
 # By test id: family and options of a small network.
 NETWORKS = {
   "convlstm_states": (
-    "convlstm_states", dict(depth=3, features=(4, 5), kernel_size=(3, 5))
+    "convlstm_states",
+    dict(depth=3, features=(4, 5), kernel_size=(3, 5)),
   ),
-  "dit": (
-    "dit", dict(spatial_features=4, features=8, depth=2, patch_size=(1, 3))
-  ),
+  "dit": ("dit", dict(spatial_features=4, features=8, depth=2, patch_size=(1, 3))),
   "dit, learned": (
     "dit",
-    dict(
-      spatial_features=4,
-      spatial_depth=3,
-      features=8,
-      depth=1,
-      position="learned",
-    ),
+    dict(spatial_features=4, spatial_depth=3, features=8, depth=1, position="learned"),
   ),
   "fourcastnet": (
-    "fourcastnet", dict(features=8, depth=2, blocks=2, patch_size=(2, 3))
+    "fourcastnet",
+    dict(features=8, depth=2, blocks=2, patch_size=(2, 3)),
   ),
   "lsm": ("lsm", dict(features=8, depth=2, patch_size=1)),
-  "lsm, transposed": (
-    "lsm", dict(features=8, depth=2, patch_size=1, bilinear=False)
-  ),
+  "lsm, transposed": ("lsm", dict(features=8, depth=2, patch_size=1, bilinear=False)),
   "mgno": ("mgno", dict(depth=2, iterations=((1, 1), (2, 0), (1, 2)))),
   "mgno, wide": (
     "mgno",
@@ -68,9 +60,7 @@ def torch_weights(network):
   variables = jax.tree.map(
     lambda s: generator.standard_normal(s.shape).astype(np.float32), shapes
   )
-  state_dict = convert.to_torch(
-    family, variables, in_shape=IN_SHAPE, **options
-  )
+  state_dict = convert.to_torch(family, variables, in_shape=IN_SHAPE, **options)
   for number, key in enumerate(state_dict):
     if key.endswith("num_batches_tracked"):
       state_dict[key] = np.array(100 + number, np.int64)
@@ -150,8 +140,7 @@ def test_only_layers_that_double_the_grid_are_transposed_in_the_first_simvp():
   family, options = NETWORKS["simvp"]
   names = simvp.name_map(models.build(family, **options))
   kinds = {
-    i: names.path(f"dec.dec.{i}.conv.conv.weight")[1].from_torch
-    for i in range(3)
+    i: names.path(f"dec.dec.{i}.conv.conv.weight")[1].from_torch for i in range(3)
   }
   assert kinds[0] is kinds[2] is not kinds[1]
 
@@ -207,12 +196,7 @@ def test_the_published_mgno_has_its_number_of_weights():
     (
       mgno.original_options(3, 2, 2, [[1, 1], [2, 0]], 1, 8, 9),
       "mgno",
-      dict(
-        in_shape=(1, 8, 9, 2),
-        out_channels=1,
-        depth=3,
-        iterations=((1, 1), (2, 0)),
-      ),
+      dict(in_shape=(1, 8, 9, 2), out_channels=1, depth=3, iterations=((1, 1), (2, 0))),
     ),
     (
       simvp.first_version_options((2, 3, 8, 12), 8, 16, N_T=3, groups=4),

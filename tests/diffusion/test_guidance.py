@@ -34,7 +34,5 @@ def test_guidance_moves_samples_away_from_the_unconditional_mean():
     return lambda x, step: jnp.full_like(x, mean)
 
   predict = diffusion.guided(toward(1.0), toward(0.0), 2.5)
-  x = diffusion.sample(
-      "ddim", predict, schedule, jnp.zeros(3), None, kind="x0"
-  )
+  x = diffusion.sample("ddim", predict, schedule, jnp.zeros(3), None, kind="x0")
   np.testing.assert_allclose(x, 2.5, rtol=1e-5)

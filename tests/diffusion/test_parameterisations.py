@@ -8,7 +8,7 @@ SIGNAL, SIGMA = 0.8, 0.6
 
 def test_velocity_by_hand():
   assert diffusion.target("v", 2.0, -1.0, SIGNAL, SIGMA) == pytest.approx(
-      0.8 * -1.0 - 0.6 * 2.0
+    0.8 * -1.0 - 0.6 * 2.0
   )
 
 
@@ -20,7 +20,7 @@ def test_target_of_every_kind_gives_back_data_and_noise(kind):
   sigma = np.sqrt(1 - signal**2)
   prediction = diffusion.target(kind, x0, noise, signal, sigma)
   got = diffusion.to_x0_and_noise(
-      kind, prediction, signal * x0 + sigma * noise, signal, sigma
+    kind, prediction, signal * x0 + sigma * noise, signal, sigma
   )
   np.testing.assert_allclose(got[0], x0, atol=1e-5)
   np.testing.assert_allclose(got[1], noise, atol=1e-4)

@@ -53,25 +53,23 @@ def no_draw(i):
 def run(name, schedule, start, draw=no_draw, kind="epsilon", **options):
   predict = gaussian(schedule, kind)
   return np.asarray(
-      jax.jit(
-          lambda x: diffusion.sample(
-              name, predict, schedule, x, draw, kind=kind, **options
-          )
-      )(start)
+    jax.jit(
+      lambda x: diffusion.sample(name, predict, schedule, x, draw, kind=kind, **options)
+    )(start)
   )
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("ddpm", {}),
-        ("ddpm", {"num_steps": 500}),
-        ("ddim", {}),
-        ("ddim", {"eta": 1.0}),
-        ("ddim", {"eta": 0.5, "num_steps": 250}),
-        ("heun", {"num_steps": 25}),
-        ("dpm++", {"num_steps": 25}),
-    ],
+  ("name", "options"),
+  [
+    ("ddpm", {}),
+    ("ddpm", {"num_steps": 500}),
+    ("ddim", {}),
+    ("ddim", {"eta": 1.0}),
+    ("ddim", {"eta": 0.5, "num_steps": 250}),
+    ("heun", {"num_steps": 25}),
+    ("dpm++", {"num_steps": 25}),
+  ],
 )
 def test_samples_have_the_mean_and_spread_of_the_data(name, options):
   shape = (200, 101)
@@ -106,8 +104,8 @@ def test_deterministic_samplers_converge_to_the_probability_flow(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "calls"),
-    [("heun", 39), ("heun", 79), ("dpm++", 9), ("dpm++", 39), ("dpm++", 79)],
+  ("name", "calls"),
+  [("heun", 39), ("heun", 79), ("dpm++", 9), ("dpm++", 39), ("dpm++", 79)],
 )
 def test_second_order_samplers_beat_ddim_at_equal_network_calls(name, calls):
   steps = (calls + 1) // 2 if name == "heun" else calls
@@ -121,16 +119,16 @@ def test_ddim_is_of_first_order_and_dpm_of_second():
 
 
 @pytest.mark.parametrize(
-    ("name", "num_steps", "low", "high"),
-    [
-        ("ddpm", 0, 0.91, 0.93),
-        ("ddpm", 25, 0.84, 0.87),
-        ("ddim", 0, 0.95, 0.97),
-        ("dpm++", 25, 0.99, 1.01),
-    ],
+  ("name", "num_steps", "low", "high"),
+  [
+    ("ddpm", 0, 0.91, 0.93),
+    ("ddpm", 25, 0.84, 0.87),
+    ("ddim", 0, 0.95, 0.97),
+    ("dpm++", 25, 0.99, 1.01),
+  ],
 )
 def test_fifty_coarse_steps_of_ddpm_are_too_narrow_and_dpm_is_not(
-    name, num_steps, low, high
+  name, num_steps, low, high
 ):
   # The table of docs/diffusion.md.
   shape = (300, 101)
@@ -172,9 +170,7 @@ def test_ddpm_makes_the_whole_trajectory_of_the_shifted_process():
     return eps_hat(x + z.astype(np.float32), step.astype(jnp.float32))
 
   x = diffusion.sample("ddpm", predict, coarse(), start, lambda i: table[i])
-  np.testing.assert_allclose(
-      x + z, want, rtol=0, atol=2e-5 * np.abs(want).max()
-  )
+  np.testing.assert_allclose(x + z, want, rtol=0, atol=2e-5 * np.abs(want).max())
 
 
 def test_ddpm_coefficients_are_those_of_the_released_cost():
@@ -186,17 +182,17 @@ def test_ddpm_coefficients_are_those_of_the_released_cost():
   sigma = golden["sqrt_one_minus_alpha"][::-1]
   # x0 = (x - sigma eps) / signal, sorted by x and eps.
   np.testing.assert_allclose(
-      c.x + c.x0 / signal, golden["rev_coeff_x"][::-1], rtol=2e-6
+    c.x + c.x0 / signal, golden["rev_coeff_x"][::-1], rtol=2e-6
   )
   np.testing.assert_allclose(
-      c.x0 * sigma / signal,
-      (golden["rev_coeff_x"] * golden["rev_coeff_eps"])[::-1],
-      rtol=2e-6,
+    c.x0 * sigma / signal,
+    (golden["rev_coeff_x"] * golden["rev_coeff_eps"])[::-1],
+    rtol=2e-6,
   )
   np.testing.assert_allclose(c.noise, golden["rev_sigma"][::-1], rtol=2e-6)
   # The shift z: x = r - z, hence r' has 1 - (its weight of r).
   np.testing.assert_allclose(
-      1 - (c.x + c.x0 / signal), golden["rev_coeff_z"][::-1], atol=1e-5
+    1 - (c.x + c.x0 / signal), golden["rev_coeff_z"][::-1], atol=1e-5
   )
 
 
@@ -204,7 +200,7 @@ def test_ddpm_coefficients_are_those_of_the_released_cost():
 def test_single_reverse_steps_of_the_released_cost(step):
   with np.load(GOLDENS / "sampling.npz") as golden:
     before, eps, after = (
-        golden[f"output/{name}_t{step}"] for name in ("x", "eps", "x_after")
+      golden[f"output/{name}_t{step}"] for name in ("x", "eps", "x_after")
     )  # [n, B, K, P]
     sign = golden["input/sign"]
     scale = golden["input/scale_residual"]
@@ -215,7 +211,7 @@ def test_single_reverse_steps_of_the_released_cost(step):
   row = 49 - step
   x = before - z
   x0, _ = diffusion.to_x0_and_noise(
-      "epsilon", eps, x, coarse().signal(step), coarse().noise(step)
+    "epsilon", eps, x, coarse().signal(step), coarse().noise(step)
   )
   got = c.x[row] * x + c.x0[row] * x0 + c.noise[row] * noise + z
   np.testing.assert_allclose(got, after, rtol=1e-5, atol=1e-5)
@@ -234,15 +230,11 @@ def test_strided_ddpm_takes_the_betas_between_the_kept_steps():
   np.testing.assert_array_equal(c.step, [49, 25, 0])
   a = coarse().alpha_bar[c.step]
   beta = 1 - a[:2] / a[1:]
-  np.testing.assert_allclose(
-      c.noise[:2], np.sqrt(beta * (1 - a[1:]) / (1 - a[:2]))
-  )
+  np.testing.assert_allclose(c.noise[:2], np.sqrt(beta * (1 - a[1:]) / (1 - a[:2])))
   np.testing.assert_allclose(  # The posterior mean: Ho et al., equation 7.
-      c.x[:2], np.sqrt(1 - beta) * (1 - a[1:]) / (1 - a[:2])
+    c.x[:2], np.sqrt(1 - beta) * (1 - a[1:]) / (1 - a[:2])
   )
-  np.testing.assert_allclose(
-      c.x0[:2], np.sqrt(a[1:]) * beta / (1 - a[:2])
-  )
+  np.testing.assert_allclose(c.x0[:2], np.sqrt(a[1:]) * beta / (1 - a[:2]))
   assert (c.x[2], c.x0[2], c.noise[2]) == (0.0, 1.0, 0.0)
 
 
@@ -282,9 +274,9 @@ def test_samplers_call_the_network_as_often_as_they_say(name):
     return gaussian(coarse())(x, step)
 
   jax.jit(
-      lambda x: diffusion.sample(
-          name, predict, coarse(), x, keyed_draw(x.shape), num_steps=4
-      )
+    lambda x: diffusion.sample(
+      name, predict, coarse(), x, keyed_draw(x.shape), num_steps=4
+    )
   )(jnp.ones(3)).block_until_ready()
   jax.effects_barrier()
   kept = samplers.kept_steps(name, coarse(), 4).tolist()
@@ -317,13 +309,9 @@ def test_samples_do_not_depend_on_how_the_batch_is_split(name):
     keys = jax.vmap(lambda e: jax.random.fold_in(key, e))(examples)
 
     def draw(i):
-      return jax.vmap(
-          lambda k: jax.random.normal(jax.random.fold_in(k, i), (7,))
-      )(keys)
+      return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, i), (7,)))(keys)
 
-    return diffusion.sample(
-        name, predict, coarse(), draw(99), draw, num_steps=9
-    )
+    return diffusion.sample(name, predict, coarse(), draw(99), draw, num_steps=9)
 
   whole = of(jnp.arange(6))
   halves = [of(jnp.arange(3)), of(jnp.arange(3, 6))]
@@ -338,12 +326,12 @@ def test_samplers_work_under_jit_and_vmap(name):
 
   def one(start, key):
     return diffusion.sample(
-        name,
-        gaussian(coarse()),
-        coarse(),
-        start,
-        lambda i: jax.random.normal(jax.random.fold_in(key, i), (3, 2)),
-        num_steps=5,
+      name,
+      gaussian(coarse()),
+      coarse(),
+      start,
+      lambda i: jax.random.normal(jax.random.fold_in(key, i), (3, 2)),
+      num_steps=5,
     )
 
   got = jax.jit(jax.vmap(one))(starts, keys)
@@ -378,25 +366,23 @@ def test_x0_is_clipped_to_bounds_of_any_shape(name):
 def test_one_step_returns_the_first_guess_of_x0(name):
   start = jnp.linspace(-2, 2, 5)
   predict = gaussian(coarse(), "x0")
-  x = diffusion.sample(
-      name, predict, coarse(), start, no_draw, kind="x0", num_steps=1
-  )
+  x = diffusion.sample(name, predict, coarse(), start, no_draw, kind="x0", num_steps=1)
   np.testing.assert_allclose(x, predict(start, 49), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("ddmi", {}, "forecast.sampler.name='ddmi'.*'ddim'"),
-        ("ddim", {"num_steps": 51}, "forecast.sampler.steps=51.*50"),
-        ("ddim", {"num_steps": -1}, "forecast.sampler.steps=-1"),
-        ("ddim", {"eta": 1.5}, "forecast.sampler.eta=1.5"),
-        ("heun", {"eta": 0.5}, "forecast.sampler.eta=0.5.*'heun'"),
-        ("ddpm", {"kind": "eps"}, "method.prediction='eps'"),
-    ],
+  ("name", "options", "message"),
+  [
+    ("ddmi", {}, "forecast.sampler.name='ddmi'.*'ddim'"),
+    ("ddim", {"num_steps": 51}, "forecast.sampler.steps=51.*50"),
+    ("ddim", {"num_steps": -1}, "forecast.sampler.steps=-1"),
+    ("ddim", {"eta": 1.5}, "forecast.sampler.eta=1.5"),
+    ("heun", {"eta": 0.5}, "forecast.sampler.eta=0.5.*'heun'"),
+    ("ddpm", {"kind": "eps"}, "method.prediction='eps'"),
+  ],
 )
 def test_what_no_sampler_can_do_is_refused(name, options, message):
   with pytest.raises(ValueError, match=message):
     diffusion.sample(
-        name, gaussian(coarse()), coarse(), jnp.ones(2), no_draw, **options
+      name, gaussian(coarse()), coarse(), jnp.ones(2), no_draw, **options
     )

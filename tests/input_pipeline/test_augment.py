@@ -26,23 +26,28 @@ def test_every_frame_moves_alike_and_no_value_is_lost(name):
     alone = augment.apply(x[1:2], (name,), 0, 3)[0]
     np.testing.assert_array_equal(augment.apply(x, (name,), 0, 3)[1], alone)
     np.testing.assert_array_equal(np.sort(result.ravel()), np.sort(x.ravel()))
-    np.testing.assert_array_equal(
-        result.sum((1, 2)).round(9), x.sum((1, 2)).round(9))
+    np.testing.assert_array_equal(result.sum((1, 2)).round(9), x.sum((1, 2)).round(9))
 
 
 def test_only_training_batches_are_moved(tmp_path):
   data = np.random.RandomState(0).rand(6, 4, 5, 5).astype(np.float32)
   np.save(tmp_path / "a.npy", data)
   config = {
-      "store": "array", "path": str(tmp_path / "a.npy"), "layout": "NTHW",
-      "history": 2, "horizon": 2, "normalise": "none",
-      "augment": ("flip_h", "roll_w"),
-      "split": {"by": "sample", "fractions": (0.6, 0.2, 0.2)}}
+    "store": "array",
+    "path": str(tmp_path / "a.npy"),
+    "layout": "NTHW",
+    "history": 2,
+    "horizon": 2,
+    "normalise": "none",
+    "augment": ("flip_h", "roll_w"),
+    "split": {"by": "sample", "fractions": (0.6, 0.2, 0.2)},
+  }
   for train in (True, False):
     split = input_pipeline.build(config, "train", batch_size=2, train=train)
     batch = next(iter(split.batches))
     plain = input_pipeline.build(
-        config | {"augment": ()}, "train", batch_size=2, train=train)
+      config | {"augment": ()}, "train", batch_size=2, train=train
+    )
     same = next(iter(plain.batches))
     np.testing.assert_array_equal(batch["index"], same["index"])
     moved = not np.array_equal(batch["inputs"], same["inputs"])

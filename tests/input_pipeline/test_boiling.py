@@ -162,9 +162,7 @@ def test_the_command_finishes_a_folder_with_only_an_initial_frame(tmp_path):
   ("change", "named"),
   [({"frames": 5}, "num_frames"), ({"increment": 11.0}, "increment")],
 )
-def test_frames_made_with_other_settings_are_not_mixed(
-  tmp_path, capsys, change, named
-):
+def test_frames_made_with_other_settings_are_not_mixed(tmp_path, capsys, change, named):
   _run(tmp_path)
   with pytest.raises(SystemExit):
     _run(tmp_path, **change)
@@ -190,9 +188,7 @@ _SMALL = dict(num_samples=3, num_frames=6, image_size=(4, 6))
 
 def test_the_store_gives_the_simulated_frames():
   store = BoilingStore(**_SMALL, simulation_seed=2, increment=30.0)
-  frames = boiling.simulate(
-    boiling.initial_conditions(3, (4, 6), seed=2), 6, 30.0
-  )
+  frames = boiling.simulate(boiling.initial_conditions(3, (4, 6), seed=2), 6, 30.0)
   assert store.num_sequences == 3
   assert store.length(1) == 6
   assert store.times(1) is None
@@ -204,9 +200,7 @@ def test_the_store_gives_the_simulated_frames():
   assert len({store.sample_id(k) for k in range(3)}) == 3
 
 
-def test_a_cached_store_reads_its_file_and_survives_pickling(
-  tmp_path, monkeypatch
-):
+def test_a_cached_store_reads_its_file_and_survives_pickling(tmp_path, monkeypatch):
   first = BoilingStore(**_SMALL, cache_dir=str(tmp_path))
   monkeypatch.setattr(boiling, "simulate", lambda *_: pytest.fail("simulated"))
   again = BoilingStore(**_SMALL, cache_dir=str(tmp_path))

@@ -2,6 +2,7 @@
 
 The data sets are only compared where STJAX_COST_DATA names their folder.
 """
+
 import pathlib
 import sys
 
@@ -14,7 +15,8 @@ import golden_case  # noqa: E402
 import golden_cost_data  # noqa: E402
 
 CASES = sorted((TESTS / "goldens" / "cost").glob("dataset_*.json")) + sorted(
-    (TESTS / "goldens" / "cost").glob("scale_*.json"))
+  (TESTS / "goldens" / "cost").glob("scale_*.json")
+)
 
 
 def test_there_are_cases():

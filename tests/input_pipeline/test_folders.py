@@ -53,9 +53,7 @@ def test_frames_become_channels_last(tmp_path, shape, expected):
   read = store.read(0, 0, 1)
   assert read.dtype == np.float32
   assert read.shape == (1,) + expected
-  np.testing.assert_array_equal(
-    np.moveaxis(read[0], -1, 0), frame.reshape(-1, 3, 5)
-  )
+  np.testing.assert_array_equal(np.moveaxis(read[0], -1, 0), frame.reshape(-1, 3, 5))
   assert len(store.variables) == expected[-1]
   assert dict(store.space.sizes) == {"y": 3, "x": 5}
 
@@ -77,10 +75,7 @@ def test_npz_frames_are_read_from_the_key_data(tmp_path):
     (dict(sample_start_index=2, total_length=3), [2, 3, 4]),
     (dict(reverse=True, total_length=3), [2, 1, 0]),
     (dict(init_final_only=True), [0, 6]),
-    (
-      dict(init_final_only=True, total_length=4, sample_start_index=1),
-      [1, 4],
-    ),
+    (dict(init_final_only=True, total_length=4, sample_start_index=1), [1, 4]),
     (dict(init_final_only=True, reverse=True), [6, 0]),
   ],
 )
@@ -153,8 +148,7 @@ def test_an_array_of_objects_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("names", "named"),
-  [(["0.npy", "2.npy"], "gaps"), (["0.npy", "last.npy"], "number")],
+  ("names", "named"), [(["0.npy", "2.npy"], "gaps"), (["0.npy", "last.npy"], "number")]
 )
 def test_misnumbered_frames_are_refused(tmp_path, names, named):
   (tmp_path / "s").mkdir()
@@ -201,9 +195,7 @@ def _write_json(file, content):
 
 
 def _splits(**parts):
-  return {
-    name: {"ratio": 0.5, "samples": samples} for name, samples in parts.items()
-  }
+  return {name: {"ratio": 0.5, "samples": samples} for name, samples in parts.items()}
 
 
 def test_a_loader_json_names_samples_and_splits(tmp_path):
@@ -228,9 +220,7 @@ def test_two_windows_of_one_folder_have_different_names(tmp_path):
 
 
 @pytest.mark.parametrize("base", ["file", "working", "above", "absolute"])
-def test_json_paths_are_found_wherever_they_were_typed(
-  tmp_path, monkeypatch, base
-):
+def test_json_paths_are_found_wherever_they_were_typed(tmp_path, monkeypatch, base):
   data = _make(tmp_path / "sets" / "plate", [1])
   typed = {
     "file": "sample_0/0.npy",

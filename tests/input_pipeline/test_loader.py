@@ -1,4 +1,5 @@
 """Batches: contents, order, sharding between processes, exact restart."""
+
 import json
 
 import numpy as np
@@ -16,9 +17,15 @@ def config(tmp_path):
   """A data config of 11 sequences of 6 frames 5 x 3, 2 channels."""
   path = tmp_path / "frames.npy"
   np.save(path, np.random.RandomState(0).rand(11, 6, 5, 3, 2).astype("f4"))
-  return {"store": "array", "path": str(path), "layout": "NTHWC",
-          "history": HISTORY, "horizon": HORIZON, "normalise": "none",
-          "split": {"seed": 3}}
+  return {
+    "store": "array",
+    "path": str(path),
+    "layout": "NTHWC",
+    "history": HISTORY,
+    "horizon": HORIZON,
+    "normalise": "none",
+    "split": {"seed": 3},
+  }
 
 
 def build(config, split="train", **options):
@@ -42,14 +49,13 @@ def assert_equal_batches(actual, expected):
 def test_a_batch_holds_the_windows_that_its_index_names(config):
   split = build(config)
   data = np.load(config["path"])
-  assert split.example_shape == {"inputs": (3, 5, 3, 2),
-                                 "targets": (2, 5, 3, 2)}
+  assert split.example_shape == {"inputs": (3, 5, 3, 2), "targets": (2, 5, 3, 2)}
   names = split.labels["sample_id"].values
   for batch in take(split, 5):
     assert batch["inputs"].dtype == np.float32 and batch["valid"].all()
     for row, index in enumerate(batch["index"]):
       sequence, start = map(int, names[index].split("/"))
-      window = data[sequence, start:start + 5]
+      window = data[sequence, start : start + 5]
       np.testing.assert_array_equal(batch["inputs"][row], window[:3])
       np.testing.assert_array_equal(batch["targets"][row], window[3:])
 
@@ -63,12 +69,13 @@ def test_training_sees_every_window_once_an_epoch_in_another_order(config):
     assert sorted(epoch) == list(range(16))
   assert not (epochs[0] == epochs[1]).all()
   other = np.concatenate(
-      [b["index"] for b in take(build(config, batch_size=3, seed=1), 16)])
+    [b["index"] for b in take(build(config, batch_size=3, seed=1), 16)]
+  )
   assert not (index == other).all()
 
 
 def test_a_batch_larger_than_the_split_straddles_several_epochs(config):
-  batch, = take(build(config, batch_size=40), 1)
+  (batch,) = take(build(config, batch_size=40), 1)
   assert sorted(np.bincount(batch["index"])) == [2] * 8 + [3] * 8
 
 
@@ -96,8 +103,10 @@ def test_a_start_reads_nothing_of_the_skipped_batches(config, monkeypatch):
   reads = []
   read = array.ArrayStore.read
   monkeypatch.setattr(
-      array.ArrayStore, "read",
-      lambda self, *where: reads.append(where) or read(self, *where))
+    array.ArrayStore,
+    "read",
+    lambda self, *where: reads.append(where) or read(self, *where),
+  )
   take(split, 1)
   assert len(reads) == 4
 
@@ -106,16 +115,21 @@ def test_a_start_reads_nothing_of_the_skipped_batches(config, monkeypatch):
 def test_two_processes_together_read_the_batches_of_one(config, train):
   options = {"split": "train", "train": train, "batch_size": 6}
   whole = take(build(config, **options), 3)
-  parts = [take(build(config, process_index=i, process_count=2, **options), 3)
-           for i in range(2)]
-  joined = [{key: np.concatenate([a[key], b[key]]) for key in a}
-            for a, b in zip(*parts, strict=True)]
+  parts = [
+    take(build(config, process_index=i, process_count=2, **options), 3)
+    for i in range(2)
+  ]
+  joined = [
+    {key: np.concatenate([a[key], b[key]]) for key in a}
+    for a, b in zip(*parts, strict=True)
+  ]
   assert_equal_batches(joined, whole)
 
 
-@pytest.mark.parametrize("loader", [
-    {"threads": 0}, {"threads": 3, "prefetch": 5},
-    {"workers": 2, "prefetch": 1}])
+@pytest.mark.parametrize(
+  "loader",
+  [{"threads": 0}, {"threads": 3, "prefetch": 5}, {"workers": 2, "prefetch": 1}],
+)
 def test_threads_and_worker_processes_change_nothing(config, loader):
   expected = take(build({**config, "cache": "none"}), 5)
   actual = take(build({**config, "cache": "none", "loader": loader}), 5)
@@ -130,12 +144,11 @@ def test_a_cache_changes_nothing(config, cache, tmp_path):
     assert_equal_batches(take(split, 5), expected)
 
 
-def test_a_copy_on_disk_is_used_and_renewed_when_the_file_changes(
-    config, tmp_path):
+def test_a_copy_on_disk_is_used_and_renewed_when_the_file_changes(config, tmp_path):
   config |= {"cache": "disk"}
   folder = tmp_path / "cache"
   build(config, cache_dir=folder)
-  copy, = folder.glob("frames-*.npy")
+  (copy,) = folder.glob("frames-*.npy")
   np.save(copy, np.load(copy) + 1)
   changed = take(build(config, cache_dir=folder), 1)[0]
   assert changed["inputs"].min() >= 1
@@ -147,13 +160,16 @@ def test_a_copy_on_disk_is_used_and_renewed_when_the_file_changes(
 
 @pytest.mark.parametrize(("limit", "kept"), [(1.0, True), (1e-9, False)])
 def test_what_fits_is_read_once_and_shared_by_the_splits(
-    config, monkeypatch, limit, kept):
+  config, monkeypatch, limit, kept
+):
   config |= {"memory_limit_gib": limit, "loader": {"threads": 0}}
   reads = []
   read = array.ArrayStore.read
   monkeypatch.setattr(
-      array.ArrayStore, "read",
-      lambda self, *where: reads.append(where) or read(self, *where))
+    array.ArrayStore,
+    "read",
+    lambda self, *where: reads.append(where) or read(self, *where),
+  )
   splits = [build(config, name) for name in ("train", "validation", "test")]
   before = len(reads)
   take(splits[0], 3)
@@ -162,8 +178,7 @@ def test_what_fits_is_read_once_and_shared_by_the_splits(
 
 def test_statistics_are_of_the_training_split_alone(config):
   data = np.load(config["path"])
-  train = {int(name.split("/")[0])
-           for name in build(config).labels["sample_id"].values}
+  train = {int(name.split("/")[0]) for name in build(config).labels["sample_id"].values}
   for sequence in set(range(11)) - train:
     data[sequence] += 1000
   np.save(config["path"], data)
@@ -180,7 +195,7 @@ def test_statistics_are_of_the_training_split_alone(config):
 def test_statistics_are_kept_as_json_and_can_be_given(config, tmp_path):
   config |= {"normalise": "standard"}
   first = build(config, cache_dir=tmp_path / "cache")
-  path, = (tmp_path / "cache").glob("statistics-*.json")
+  (path,) = (tmp_path / "cache").glob("statistics-*.json")
   values = json.loads(path.read_text())
   values["offset"] = [5.0, 6.0]
   path.write_text(json.dumps(values))
@@ -204,7 +219,8 @@ def test_missing_values_are_zero_and_masked(config):
     for row, index in enumerate(batch["index"]):
       sequence, start = map(int, names[index].split("/"))
       np.testing.assert_array_equal(
-          batch["mask"][row], np.isfinite(data[sequence, start:start + 5]))
+        batch["mask"][row], np.isfinite(data[sequence, start : start + 5])
+      )
   assert split.statistics.missing_share == pytest.approx([1 / 90, 1 / 90])
 
 
@@ -214,8 +230,14 @@ def test_a_missing_value_of_the_training_split_is_named_at_once(config):
   np.save(config["path"], data)
   with pytest.raises(input_pipeline.DataError) as caught:
     build(config)
-  for word in (config["path"], "frame 4", "'channel_1'", "row 3", "column 2",
-               "data.missing='mask'"):
+  for word in (
+    config["path"],
+    "frame 4",
+    "'channel_1'",
+    "row 3",
+    "column 2",
+    "data.missing='mask'",
+  ):
     assert word in str(caught.value)
 
 
@@ -225,28 +247,33 @@ def test_a_missing_value_of_another_split_is_named_when_read(config, value):
   data = np.load(config["path"])
   data[sequence, 4, 3, 2, 1] = value
   np.save(config["path"], data)
-  with pytest.raises(input_pipeline.DataError, match=(
-      f"sequence {sequence}, frame 4, .*channel_1.*row 3, column 2")):
+  with pytest.raises(
+    input_pipeline.DataError,
+    match=(f"sequence {sequence}, frame 4, .*channel_1.*row 3, column 2"),
+  ):
     list(build(config, "test").batches)
 
 
 def test_times_come_with_the_batch_and_the_labels(config):
   config |= {"step": "6h", "first_time": "2001-02-03"}
   split = build(config, "train", train=False, batch_size=16)
-  batch, = split.batches
+  (batch,) = split.batches
   first = np.datetime64("2001-02-03", "s").astype(np.int64)
   start = split.labels["start"].values
   expected = first + 6 * 3600 * (start[:, None] + np.arange(5))
   np.testing.assert_array_equal(batch["time"], expected)
   np.testing.assert_array_equal(
-      split.labels["init_time"].values.astype("datetime64[s]"),
-      expected[:, 2].astype("datetime64[s]"))
+    split.labels["init_time"].values.astype("datetime64[s]"),
+    expected[:, 2].astype("datetime64[s]"),
+  )
   np.testing.assert_array_equal(
-      split.labels["valid_time"].values.astype("datetime64[s]"),
-      expected[:, 3:].astype("datetime64[s]"))
+    split.labels["valid_time"].values.astype("datetime64[s]"),
+    expected[:, 3:].astype("datetime64[s]"),
+  )
   np.testing.assert_array_equal(
-      split.coordinates["lead_time"].values,
-      np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]"))
+    split.coordinates["lead_time"].values,
+    np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]"),
+  )
 
 
 def test_without_a_time_axis_leads_are_counted(config):
@@ -259,7 +286,9 @@ def test_without_a_time_axis_leads_are_counted(config):
   assert split.coordinates.sizes == {"lead_time": 2, "y": 5, "x": 3}
 
 
-@pytest.mark.parametrize(("changes", "options", "words"), [
+@pytest.mark.parametrize(
+  ("changes", "options", "words"),
+  [
     ({"store": "aray"}, {}, ["data.store", "'aray'", "Did you mean 'array'"]),
     ({"store": ""}, {}, ["data.store", "array"]),
     ({"histroy": 3}, {}, ["data.histroy", "Did you mean 'history'"]),
@@ -275,7 +304,8 @@ def test_without_a_time_axis_leads_are_counted(config):
     ({}, {"process_index": 1}, ["process_index=1"]),
     ({}, {"start": -1}, ["start=-1"]),
     ({}, {"seed": -2}, ["seed=-2"]),
-])
+  ],
+)
 def test_unusable_settings_are_named(config, changes, options, words):
   with pytest.raises(input_pipeline.DataError) as caught:
     build({**config, **changes}, **options)
@@ -307,10 +337,9 @@ def test_only_every_so_many_windows_can_be_read(config):
   kept = whole.labels.isel(sample=slice(None, None, 3))
   assert split.labels.identical(kept)
   assert split.statistics.to_json() == whole.statistics.to_json()
-  batch, = split.batches
-  expected, = whole.batches
+  (batch,) = split.batches
+  (expected,) = whole.batches
   assert batch["index"][batch["valid"]].tolist() == list(range(0, 16, 3))
-  np.testing.assert_array_equal(batch["inputs"][:6],
-                                expected["inputs"][:16:3])
+  np.testing.assert_array_equal(batch["inputs"][:6], expected["inputs"][:16:3])
   with pytest.raises(input_pipeline.DataError, match="every=0"):
     build(config, every=0)

@@ -61,9 +61,7 @@ def test_splits_follow_the_seed_alone(tmp_path):
 
 
 def test_empty_splits_are_left_out(tmp_path):
-  _, content = _read(
-    _make(tmp_path, 4), "--train_ratio=0.75", "--val_ratio=.25"
-  )
+  _, content = _read(_make(tmp_path, 4), "--train_ratio=0.75", "--val_ratio=.25")
   assert set(content) == {"train", "validation", "id"}
 
 
@@ -106,16 +104,11 @@ def test_the_output_may_stand_in_another_directory(tmp_path, capsys):
   assert FoldersStore(path=str(output)).num_sequences == 3
 
 
-@pytest.mark.parametrize(
-  ("train", "val"), [(0.8, 0.3), (-0.1, 0.5), (1.2, 0.0)]
-)
+@pytest.mark.parametrize(("train", "val"), [(0.8, 0.3), (-0.1, 0.5), (1.2, 0.0)])
 def test_ratios_out_of_range_are_refused(tmp_path, train, val):
   with pytest.raises(DataError, match="ratio"):
     loader_json.make(
-      _make(tmp_path, 2),
-      relative_to=tmp_path,
-      train_ratio=train,
-      val_ratio=val,
+      _make(tmp_path, 2), relative_to=tmp_path, train_ratio=train, val_ratio=val
     )
 
 

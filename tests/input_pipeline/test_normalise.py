@@ -1,4 +1,5 @@
 """Statistics are exact, survive JSON and invert."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +8,7 @@ import pytest
 from input_pipeline import errors, normalise
 
 
-def compute(chunks, variables=("a", "b"), kind="standard",
-            transform="identity"):
+def compute(chunks, variables=("a", "b"), kind="standard", transform="identity"):
   return normalise.compute(chunks, variables, kind=kind, transform=transform)
 
 
@@ -23,22 +23,25 @@ def frames(seed=0, length=7):
 def test_streamed_statistics_equal_those_of_all_values_at_once(transform):
   x = frames()
   actual = compute([x[:1], x[1:5], x[5:]], transform=transform)
-  y = np.log1p(x.astype(np.float64)) if transform == "log1p" else x.astype(
-      np.float64)
+  y = np.log1p(x.astype(np.float64)) if transform == "log1p" else x.astype(np.float64)
   axes = (0, 1, 2)
   for name, expected in (
-      ("mean", np.nanmean(y, axes)), ("std", np.nanstd(y, axes)),
-      ("minimum", np.nanmin(y, axes)), ("maximum", np.nanmax(y, axes)),
-      ("missing_share", np.isnan(y).mean(axes)),
-      ("count", (~np.isnan(y)).sum(axes))):
+    ("mean", np.nanmean(y, axes)),
+    ("std", np.nanstd(y, axes)),
+    ("minimum", np.nanmin(y, axes)),
+    ("maximum", np.nanmax(y, axes)),
+    ("missing_share", np.isnan(y).mean(axes)),
+    ("count", (~np.isnan(y)).sum(axes)),
+  ):
     np.testing.assert_allclose(getattr(actual, name), expected, rtol=1e-12)
 
 
 def test_a_large_offset_does_not_spoil_the_deviation():
   x = np.random.RandomState(1).randint(0, 3, (40, 5, 3, 2)).astype(np.float32)
-  actual = compute([x[i:i + 1] + 1e6 for i in range(40)])
+  actual = compute([x[i : i + 1] + 1e6 for i in range(40)])
   np.testing.assert_allclose(
-      actual.std, (x + 1e6).astype(np.float64).std((0, 1, 2)), rtol=1e-9)
+    actual.std, (x + 1e6).astype(np.float64).std((0, 1, 2)), rtol=1e-9
+  )
 
 
 @pytest.mark.parametrize("transform", normalise.TRANSFORMS)
@@ -47,8 +50,7 @@ def test_inverse_undoes_forward_in_numpy_and_under_jit(kind, transform):
   x = frames()
   statistics = compute([x], kind=kind, transform=transform)
   y = normalise.forward(statistics, x)
-  np.testing.assert_allclose(normalise.inverse(statistics, y), x, rtol=1e-4,
-                             atol=1e-4)
+  np.testing.assert_allclose(normalise.inverse(statistics, y), x, rtol=1e-4, atol=1e-4)
   jitted = jax.jit(lambda y: normalise.inverse(statistics, y, xp=jnp))(y)
   np.testing.assert_allclose(jitted, x, rtol=1e-4, atol=1e-4)
   assert y.dtype == np.float32 and jitted.dtype == jnp.float32
@@ -65,8 +67,7 @@ def test_kinds_do_what_they_say():
   y = normalise.forward(compute([x], kind="range"), x)
   np.testing.assert_allclose(np.nanmin(y, (0, 1, 2)), 0, atol=1e-7)
   np.testing.assert_allclose(np.nanmax(y, (0, 1, 2)), 1, atol=1e-7)
-  np.testing.assert_array_equal(
-      normalise.forward(compute([x], kind="none"), x), x)
+  np.testing.assert_array_equal(normalise.forward(compute([x], kind="none"), x), x)
 
 
 def test_statistics_survive_json_exactly():
@@ -98,9 +99,13 @@ def test_log1p_of_values_it_cannot_take_is_named():
     compute([frames() * 0 - 2], transform="log1p")
 
 
-@pytest.mark.parametrize(("option", "near"), [
+@pytest.mark.parametrize(
+  ("option", "near"),
+  [
     ({"kind": "standart"}, "data.normalise.*'standart'.*'standard'"),
-    ({"transform": "log"}, "data.transform.*'log'.*'log1p'")])
+    ({"transform": "log"}, "data.transform.*'log'.*'log1p'"),
+  ],
+)
 def test_unknown_names_list_near_ones(option, near):
   with pytest.raises(errors.DataError, match=near):
     compute([frames()], **option)

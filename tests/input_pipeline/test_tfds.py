@@ -36,9 +36,7 @@ def _batches(store, split, **keys):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_frames_equal_those_of_the_boiling_store(data_dir, split):
-  actual, data = _batches(
-    "tfds", split, path=data_dir, builder_options=_OPTIONS
-  )
+  actual, data = _batches("tfds", split, path=data_dir, builder_options=_OPTIONS)
   expected, reference = _batches("boiling", split, **_OPTIONS)
   assert len(actual) == len(expected) > 0
   for ours, theirs in zip(actual, expected, strict=True):
@@ -145,9 +143,7 @@ class Plates(tfds.core.GeneratorBasedBuilder):
 
 
 def test_a_set_of_one_split_is_not_labelled(tmp_path):
-  Plates(
-    data_dir=str(tmp_path), file_format="array_record"
-  ).download_and_prepare()
+  Plates(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
   store = TfdsStore(
     builder="plates", path=str(tmp_path), feature="video", units="K,K,m"
   )
@@ -177,10 +173,7 @@ assert "tensorflow" not in sys.modules
 print("without")
 """
   result = subprocess.run(
-    [sys.executable, "-c", program],
-    capture_output=True,
-    text=True,
-    check=False,
+    [sys.executable, "-c", program], capture_output=True, text=True, check=False
   )
   assert result.returncode == 0, result.stderr
   assert result.stdout.endswith("without\n")

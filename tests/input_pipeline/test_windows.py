@@ -1,4 +1,5 @@
 """Windows never cross gaps, sequences or split borders."""
+
 import datetime
 
 import numpy as np
@@ -44,15 +45,16 @@ class Sequences(base.Store):
 
 
 def make(store, split="train", *, history=2, horizon=1, **options):
-  return windows.make(store, split, history=history, horizon=horizon,
-                      **options)
+  return windows.make(store, split, history=history, horizon=horizon, **options)
 
 
 def seen(cut):
   """The set of (sequence, frame) in any window."""
-  return {(int(s), int(a) + k) for s, a in zip(cut.sequence, cut.start,
-                                               strict=True)
-          for k in range(cut.length)}
+  return {
+    (int(s), int(a) + k)
+    for s, a in zip(cut.sequence, cut.start, strict=True)
+    for k in range(cut.length)
+  }
 
 
 def test_one_sequence_gives_every_start_of_the_split():
@@ -66,18 +68,24 @@ def test_stride_leaves_out_starts():
   assert cut.start.tolist() == [0, 3, 6]
 
 
-@pytest.mark.parametrize("options", [
+@pytest.mark.parametrize(
+  "options",
+  [
     {"by": "time"},
     {"by": "time", "boundaries": ("1970-01-01T20", "1970-01-02T03")},
     {"by": "sample", "seed": 5},
     {"by": "event", "seed": 1, "fractions": (0.5, 0.25, 0.25)},
-])
+  ],
+)
 def test_splits_never_share_a_frame_and_windows_are_unique(options):
   axes = [np.arange(31) * HOUR + k * 5 * HOUR for k in range(9)]
   store = Sequences(axes, events=list("aabbccdde"))
   cuts = {split: make(store, split, **options) for split in windows.SPLITS}
-  for one, other in (("train", "validation"), ("train", "test"),
-                     ("validation", "test")):
+  for one, other in (
+    ("train", "validation"),
+    ("train", "test"),
+    ("validation", "test"),
+  ):
     assert not seen(cuts[one]) & seen(cuts[other])
   for cut in cuts.values():
     pairs = list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
@@ -101,8 +109,7 @@ def test_boundaries_are_the_first_dates_of_validation_and_test():
   edges = ("1970-01-02", "1970-01-03")
   spans = []
   for split in windows.SPLITS:
-    frames = sorted(frame for _, frame in seen(
-        make(store, split, boundaries=edges)))
+    frames = sorted(frame for _, frame in seen(make(store, split, boundaries=edges)))
     spans.append((frames[0], frames[-1]))
   assert spans == [(0, 23), (24, 47), (48, 71)]
 
@@ -117,7 +124,7 @@ def test_windows_never_cross_a_gap():
   store = Sequences([times])
   cut = make(store, fractions=(1.0, 0.0, 0.0))
   for start in cut.start:
-    assert np.ptp(times[start:start + 3]) == 2 * HOUR
+    assert np.ptp(times[start : start + 3]) == 2 * HOUR
   # Runs of 7, 11 and 9 frames hold 5, 9 and 7 windows of 3.
   assert len(cut) == 5 + 9 + 7
 
@@ -147,18 +154,22 @@ def test_labels_of_the_data_decide_over_fractions():
 def test_samples_are_dealt_by_the_seeded_permutation():
   store = Sequences([3] * 60)
   order = np.random.RandomState(1).permutation(60)
-  for split, part in (("train", order[:42]), ("validation", order[42:51]),
-                      ("test", order[51:])):
+  for split, part in (
+    ("train", order[:42]),
+    ("validation", order[42:51]),
+    ("test", order[51:]),
+  ):
     assert set(make(store, split, seed=1).sequence) == set(part)
-  assert (set(make(store, seed=1).sequence)
-          != set(make(store, seed=2).sequence))
+  assert set(make(store, seed=1).sequence) != set(make(store, seed=2).sequence)
 
 
 def test_an_event_is_never_split():
   events = [str(i // 4) for i in range(40)]
   store = Sequences([3] * 40, events=events)
-  found = [{events[s] for s in make(store, split, by="event").sequence}
-           for split in windows.SPLITS]
+  found = [
+    {events[s] for s in make(store, split, by="event").sequence}
+    for split in windows.SPLITS
+  ]
   assert sum(map(len, found)) == 10 and len(set.union(*found)) == 10
 
 
@@ -167,10 +178,19 @@ def test_distinct_frames_of_overlapping_windows_come_once():
   assert cut.frames() == [(0, 0, 4), (0, 6, 9), (1, 2, 5)]
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"history": 12, "horizon": 7},
-     ["at most 14 frames", "data.history=12", "data.horizon=7", "need 19",
-      "data.split.fractions"]),
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
+    (
+      {"history": 12, "horizon": 7},
+      [
+        "at most 14 frames",
+        "data.history=12",
+        "data.horizon=7",
+        "need 19",
+        "data.split.fractions",
+      ],
+    ),
     ({"history": 0}, ["data.history=0"]),
     ({"horizon": 2.5}, ["data.horizon=2.5"]),
     ({"stride": 0}, ["data.stride=0"]),
@@ -182,7 +202,8 @@ def test_distinct_frames_of_overlapping_windows_come_once():
     ({"boundaries": (9, 3)}, ["data.split.boundaries", "frame numbers"]),
     ({"boundaries": ("x", 3)}, ["data.split.boundaries", "frame numbers"]),
     ({"split": "training"}, ["'training'", "Did you mean 'train'"]),
-])
+  ],
+)
 def test_unusable_settings_are_named(options, words):
   with pytest.raises(errors.DataError) as caught:
     make(Sequences([20]), **options)
@@ -192,8 +213,10 @@ def test_unusable_settings_are_named(options, words):
 
 def test_a_split_without_a_sequence_is_named():
   store = Sequences([5] * 4)
-  with pytest.raises(errors.DataError, match=(
-      "validation split gets none of the 4 .*data.split.fractions")):
+  with pytest.raises(
+    errors.DataError,
+    match=("validation split gets none of the 4 .*data.split.fractions"),
+  ):
     make(store, "validation", fractions=(0.9, 0.05, 0.05))
 
 
@@ -209,71 +232,96 @@ def test_an_unknown_split_label_is_named():
 
 def test_windows_are_shared_out_by_their_number():
   # 18 windows of 3 frames: round(10.8), round(3.6) and what is left.
-  cuts = [make(Sequences([20]), split, by="window", fractions=(0.6, 0.2, 0.2))
-          for split in windows.SPLITS]
+  cuts = [
+    make(Sequences([20]), split, by="window", fractions=(0.6, 0.2, 0.2))
+    for split in windows.SPLITS
+  ]
   assert [len(cut) for cut in cuts] == [11, 4, 3]
   starts = np.concatenate([cut.start for cut in cuts])
   assert starts.tolist() == list(range(18))
 
 
-@pytest.mark.parametrize(("frames", "counts"), [
-    (2016, (1196, 399, 398)), (1440, (850, 283, 284)), (504, (289, 96, 96))])
+@pytest.mark.parametrize(
+  ("frames", "counts"),
+  [(2016, (1196, 399, 398)), (1440, (850, 283, 284)), (504, (289, 96, 96))],
+)
 def test_counts_of_the_published_splits(frames, counts):
   for split, count in zip(windows.SPLITS, counts, strict=True):
-    cut = make(Sequences([frames]), split, history=12, horizon=12, by="window",
-               fractions=(0.6, 0.2, 0.2))
+    cut = make(
+      Sequences([frames]),
+      split,
+      history=12,
+      horizon=12,
+      by="window",
+      fractions=(0.6, 0.2, 0.2),
+    )
     assert len(cut) == count
 
 
 def test_windows_left_over_by_smaller_fractions_are_in_no_split():
-  cuts = [make(Sequences([20]), split, by="window", fractions=(0.5, 0.1, 0.1))
-          for split in windows.SPLITS]
-  assert [cut.start.tolist() for cut in cuts] == [
-      list(range(9)), [9, 10], [11, 12]]
+  cuts = [
+    make(Sequences([20]), split, by="window", fractions=(0.5, 0.1, 0.1))
+    for split in windows.SPLITS
+  ]
+  assert [cut.start.tolist() for cut in cuts] == [list(range(9)), [9, 10], [11, 12]]
 
 
 def test_each_sequence_and_no_gap_is_in_the_list_of_windows():
   times = np.delete(np.arange(14), 6) * HOUR  # Runs of 6 and 7 frames.
   store = Sequences([times, np.arange(7) * HOUR])
-  cuts = [make(store, split, by="window", fractions=(0.6, 0.2, 0.2))
-          for split in windows.SPLITS]
-  pairs = [list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
-           for cut in cuts]
-  assert pairs == [[(0, 0), (0, 1), (0, 2), (0, 3), (0, 6), (1, 0), (1, 1),
-                    (1, 2)], [(0, 7), (0, 8), (1, 3)], [(0, 9), (0, 10),
-                                                        (1, 4)]]
+  cuts = [
+    make(store, split, by="window", fractions=(0.6, 0.2, 0.2))
+    for split in windows.SPLITS
+  ]
+  pairs = [
+    list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True)) for cut in cuts
+  ]
+  assert pairs == [
+    [(0, 0), (0, 1), (0, 2), (0, 3), (0, 6), (1, 0), (1, 1), (1, 2)],
+    [(0, 7), (0, 8), (1, 3)],
+    [(0, 9), (0, 10), (1, 4)],
+  ]
 
 
 def test_a_share_of_windows_that_rounds_to_none_is_named():
-  with pytest.raises(errors.DataError, match=(
-      "validation split gets none of the 4 windows.*data.split.fractions")):
+  with pytest.raises(
+    errors.DataError,
+    match=("validation split gets none of the 4 windows.*data.split.fractions"),
+  ):
     make(Sequences([6]), "validation", by="window", fractions=(0.8, 0.1, 0.1))
 
 
-RANGES = {"train": (("1", None, None), ("0", 0, 5), ("0", 5, 9)),
-          "validation": [["0", 9, 13]], "test": ((0, 13, None),)}
+RANGES = {
+  "train": (("1", None, None), ("0", 0, 5), ("0", 5, 9)),
+  "validation": [["0", 9, 13]],
+  "test": ((0, 13, None),),
+}
 
 
 def test_ranges_name_the_frames_of_each_split():
   store = Sequences([17, 4])
   for by in ("ranges", "auto"):
-    cuts = [make(store, split, by=by, ranges=RANGES)
-            for split in windows.SPLITS]
-    pairs = [list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
-             for cut in cuts]
+    cuts = [make(store, split, by=by, ranges=RANGES) for split in windows.SPLITS]
+    pairs = [
+      list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True)) for cut in cuts
+    ]
     # No window crosses from frames 0-4 to 5-8.
-    assert pairs == [[(0, 0), (0, 1), (0, 2), (0, 5), (0, 6), (1, 0), (1, 1)],
-                     [(0, 9), (0, 10)], [(0, 13), (0, 14)]]
+    assert pairs == [
+      [(0, 0), (0, 1), (0, 2), (0, 5), (0, 6), (1, 0), (1, 1)],
+      [(0, 9), (0, 10)],
+      [(0, 13), (0, 14)],
+    ]
 
 
 def test_windows_of_a_range_never_cross_a_gap():
   times = np.delete(np.arange(14), 6) * HOUR
-  cut = make(Sequences([times]), by="ranges",
-             ranges={"train": (("0", 2, 12),)})
+  cut = make(Sequences([times]), by="ranges", ranges={"train": (("0", 2, 12),)})
   assert cut.start.tolist() == [2, 3, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize(("options", "words"), [
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
     ({"by": "ranges"}, ["needs data.split.ranges"]),
     ({"by": "time", "ranges": RANGES}, ["needs data.split.by='ranges'"]),
     ({"boundaries": (1, 2), "ranges": RANGES}, ["data.split.boundaries"]),
@@ -284,14 +332,21 @@ def test_windows_of_a_range_never_cross_a_gap():
     ({"ranges": {"train": (("0", -1, 9),)}}, ["0 <= first frame"]),
     ({"ranges": {"train": ("0", 0, 9)}}, ["expected (sample id, first frame"]),
     ({"ranges": {"train": (("0", 0, "9"),)}}, ["expected (sample id"]),
-    ({"ranges": {"train": (("0", 0, 9),), "test": (("0", 8, 20),)}},
-     ["train has frames 0 to 9", "test 8 to 20", "no frame twice"]),
+    (
+      {"ranges": {"train": (("0", 0, 9),), "test": (("0", 8, 20),)}},
+      ["train has frames 0 to 9", "test 8 to 20", "no frame twice"],
+    ),
     ({"ranges": {"train": (("0", 0, 9), ("0", 8, 20))}}, ["no frame twice"]),
-    ({"ranges": {"test": (("0", 0, 9),)}},
-     ["train split gets none", "data.split.ranges"]),
-    ({"ranges": {"train": (("0", 0, 9),)}, "history": 9},
-     ["1 ranges with at most 9 frames", "need 10", "data.split.ranges"]),
-])
+    (
+      {"ranges": {"test": (("0", 0, 9),)}},
+      ["train split gets none", "data.split.ranges"],
+    ),
+    (
+      {"ranges": {"train": (("0", 0, 9),)}, "history": 9},
+      ["1 ranges with at most 9 frames", "need 10", "data.split.ranges"],
+    ),
+  ],
+)
 def test_unusable_ranges_are_named(options, words):
   with pytest.raises(errors.DataError) as caught:
     make(Sequences([20]), **options)
@@ -311,7 +366,8 @@ def test_monthly_axes_go_on_by_months_and_others_by_their_step():
   days = longer[3:].astype("datetime64[s]").astype("datetime64[D]")
   assert days.tolist() == [datetime.date(2020, 2, 1), datetime.date(2020, 3, 1)]
   np.testing.assert_array_equal(
-      windows.continued(np.array([0, 3600, 7200]), 2)[3:], [10800, 14400])
+    windows.continued(np.array([0, 3600, 7200]), 2)[3:], [10800, 14400]
+  )
 
 
 def test_windows_beyond_the_data_belong_to_the_last_split():
@@ -321,6 +377,6 @@ def test_windows_beyond_the_data_belong_to_the_last_split():
     inside = windows.make(store, split, **cut)
     beyond = windows.make(store, split, **cut, beyond=3)
     assert len(beyond) == len(inside) + more
-    np.testing.assert_array_equal(beyond.start[:len(inside)], inside.start)
+    np.testing.assert_array_equal(beyond.start[: len(inside)], inside.start)
   with pytest.raises(errors.DataError, match="forecast.beyond"):
     windows.make(store, "test", **cut | {"by": "window"}, beyond=3)

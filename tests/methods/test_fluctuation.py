@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stjax import config as config_lib
+from stjax import errors
 from stjax.methods import fluctuation
 
 
@@ -22,14 +22,14 @@ def test_it_is_the_deviation_of_what_is_transformed_back(length, threshold):
   found = fluctuation.signal_scale(series, threshold)
   assert found.shape == (3, 2, 1) and found.dtype == np.float32
   np.testing.assert_allclose(
-      found, by_transforming_back(series, threshold), rtol=1e-5, atol=1e-12
+    found, by_transforming_back(series, threshold), rtol=1e-5, atol=1e-12
   )
 
 
 def test_a_pure_cycle_and_a_constant_fluctuate_by_exactly_nothing():
   time = np.arange(96)
   series = np.stack(
-      [np.sin(2 * np.pi * time / 24), np.full(96, -0.19), np.zeros(96)], axis=1
+    [np.sin(2 * np.pi * time / 24), np.full(96, -0.19), np.zeros(96)], axis=1
   )
   assert (fluctuation.signal_scale(series) == 0).all()
 
@@ -56,13 +56,13 @@ def test_missing_values_are_interpolated_over_time():
 
 
 @pytest.mark.parametrize(
-    ("series", "threshold", "words"),
-    [
-        (np.ones((3, 2)), 1.5, "threshold=1.5.*method.scale_threshold"),
-        (np.ones((0, 2)), 0.1, "at least one frame"),
-        (np.array([[1.0], [np.inf]]), 0.1, "infinite.*data.missing"),
-    ],
+  ("series", "threshold", "words"),
+  [
+    (np.ones((3, 2)), 1.5, "threshold=1.5.*method.scale_threshold"),
+    (np.ones((0, 2)), 0.1, "at least one frame"),
+    (np.array([[1.0], [np.inf]]), 0.1, "infinite.*data.missing"),
+  ],
 )
 def test_what_cannot_be_used_is_named(series, threshold, words):
-  with pytest.raises(config_lib.ConfigError, match=words):
+  with pytest.raises(errors.ConfigError, match=words):
     fluctuation.signal_scale(series, threshold)

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stjax import config as config_lib
-from stjax import methods
-from stjax.methods import base, feedback, regression
+from stjax import errors, methods
+from stjax.methods import base, regression
+from stjax.methods import rollout as feedback
 
 
 class AddOne(nn.Module):
@@ -26,16 +26,14 @@ class AddOne(nn.Module):
 
 
 def make(horizon, frames=2, **options):
-  return methods.build(
-      "regression", AddOne(frames), horizon=horizon, **options
-  )
+  return methods.build("regression", AddOne(frames), horizon=horizon, **options)
 
 
 def batch_of(history=2, horizon=2, rows=1):
   key = jax.random.key(0)
   return {
-      "inputs": jax.random.normal(key, (rows, history, 3, 2, 1)),
-      "targets": jnp.zeros((rows, horizon, 3, 2, 1)),
+    "inputs": jax.random.normal(key, (rows, history, 3, 2, 1)),
+    "targets": jnp.zeros((rows, horizon, 3, 2, 1)),
   }
 
 
@@ -63,7 +61,7 @@ def test_a_rollout_longer_than_trained_continues_the_forecast():
   method, batch = make(3), batch_of()
   variables = method.init(jax.random.key(1), batch)
   roll = lambda horizon: feedback.rollout(
-      method, variables, {}, batch, jax.random.key(2), 2, horizon
+    method, variables, {}, batch, jax.random.key(2), 2, horizon
   )
   long = roll(8)
   assert long.shape == (2, 1, 8, 3, 2, 1)
@@ -89,13 +87,11 @@ def test_missing_points_and_padding_rows_weigh_nothing():
   error = np.asarray(batch["inputs"]) + 1
   expected = (weight * error**2).sum() / weight.sum()
   spoilt = batch | {
-      "mask": mask,
-      "valid": valid,
-      "targets": batch["targets"].at[2].set(1e6),
+    "mask": mask,
+    "valid": valid,
+    "targets": batch["targets"].at[2].set(1e6),
   }
-  loss, outputs = method.loss(
-      variables, {}, spoilt, jax.random.key(0), train=False
-  )
+  loss, outputs = method.loss(variables, {}, spoilt, jax.random.key(0), train=False)
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   np.testing.assert_allclose(outputs.weight, weight.sum())
 
@@ -104,14 +100,12 @@ def test_training_updates_collections_once_a_block():
   method, batch = make(4), batch_of(horizon=4)
   variables = method.init(jax.random.key(1), batch)
   for train, calls in ((True, 2), (False, 0)):
-    _, outputs = method.loss(
-        variables, {}, batch, jax.random.key(0), train=train
-    )
+    _, outputs = method.loss(variables, {}, batch, jax.random.key(0), train=train)
     assert outputs.collections["batch_stats"]["calls"] == calls
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("mse", 4.0), ("mae", 2.0), ("mse_mae", 6.0)]
+  ("name", "value"), [("mse", 4.0), ("mae", 2.0), ("mse_mae", 6.0)]
 )
 def test_losses_of_a_constant_error(name, value):
   method = make(2, loss_name=name)
@@ -130,11 +124,11 @@ def test_the_divergence_of_a_perfect_forecast_is_nothing():
 
 
 def test_unknown_methods_and_options_are_refused():
-  with pytest.raises(config_lib.ConfigError, match="did you mean 'regression'"):
+  with pytest.raises(errors.ConfigError, match="did you mean 'regression'"):
     methods.build("regresion", AddOne(), horizon=2)
-  with pytest.raises(config_lib.ConfigError, match="method.loss_nam"):
+  with pytest.raises(errors.ConfigError, match="method.loss_nam"):
     make(2, loss_nam="mse")
-  with pytest.raises(config_lib.ConfigError, match="loss_name"):
+  with pytest.raises(errors.ConfigError, match="loss_name"):
     make(2, loss_name="msee")
 
 
@@ -146,9 +140,7 @@ def test_the_relative_loss_is_the_mean_over_observed_fields():
   mask[0, 3] = False  # A frame that nobody saw,
   mask[1, 2, 0] = False  # a row of one,
   batch |= {"mask": mask, "valid": jnp.asarray([True, True, False])}  # padding.
-  loss, outputs = method.loss(
-      variables, {}, batch, jax.random.key(0), train=False
-  )
+  loss, outputs = method.loss(variables, {}, batch, jax.random.key(0), train=False)
   targets = np.asarray(batch["targets"])
   error = np.asarray(batch["inputs"]) + 1 - targets
 
@@ -163,8 +155,8 @@ def test_the_relative_loss_is_the_mean_over_observed_fields():
 
 def test_gradients_of_all_variables_are_made_equal():
   batch = {
-      "inputs": jnp.ones((1, 2, 3, 2, 2)),
-      "targets": jnp.zeros((1, 2, 3, 2, 2)).at[..., 1].set(100.0),
+    "inputs": jnp.ones((1, 2, 3, 2, 2)),
+    "targets": jnp.zeros((1, 2, 3, 2, 2)).at[..., 1].set(100.0),
   }
 
   def gradient(**options):
@@ -172,12 +164,8 @@ def test_gradients_of_all_variables_are_made_equal():
 
     def loss(offset):
       shifted = batch | {"inputs": batch["inputs"] + offset}
-      variables = {
-          "params": {"bias": jnp.ones(())}, "batch_stats": {"calls": 0.0}
-      }
-      return method.loss(
-          variables, {}, shifted, jax.random.key(0), train=False
-      )[0]
+      variables = {"params": {"bias": jnp.ones(())}, "batch_stats": {"calls": 0.0}}
+      return method.loss(variables, {}, shifted, jax.random.key(0), train=False)[0]
 
     return np.abs(jax.grad(loss)(jnp.zeros(2)))
 
@@ -201,17 +189,16 @@ class Product(nn.Module):
 
 def gradient_of(method, batch, factor=2.0, frozen=None):
   loss = lambda factor: method.loss(
-      {"params": {"factor": factor}}, frozen or {}, batch, jax.random.key(0),
-      train=True,
+    {"params": {"factor": factor}}, frozen or {}, batch, jax.random.key(0), train=True
   )[0]
   return jax.value_and_grad(loss)(jnp.float32(factor))
 
 
 def ones(horizon, value=0.0, channels=1):
   return {
-      "inputs": jnp.ones((1, 1, 2, 3, channels)),
-      "targets": jnp.full((1, horizon, 2, 3, channels), value),
-      "index": jnp.zeros(1, jnp.int32),
+    "inputs": jnp.ones((1, 1, 2, 3, channels)),
+    "targets": jnp.full((1, horizon, 2, 3, channels), value),
+    "index": jnp.zeros(1, jnp.int32),
   }
 
 
@@ -233,22 +220,20 @@ def test_recomputing_activations_changes_no_gradient():
 
 
 @pytest.mark.parametrize(
-    # Blocks without gradient leave the later ones a^n with fixed histories.
-    ("blocks", "value", "gradient"),
-    [
-        (1, (16 + 64) / 2, (2 * 4 * 2 + 2 * 8 * 2 * 2 * 2) / 2),
-        (2, 64.0, 2 * 8 * 4),
-        (9, 64.0, 2 * 8 * 4),
-    ],
+  # Blocks without gradient leave the later ones a^n with fixed histories.
+  ("blocks", "value", "gradient"),
+  [
+    (1, (16 + 64) / 2, (2 * 4 * 2 + 2 * 8 * 2 * 2 * 2) / 2),
+    (2, 64.0, 2 * 8 * 4),
+    (9, 64.0, 2 * 8 * 4),
+  ],
 )
-def test_pushed_forward_blocks_have_no_loss_and_no_gradient(
-    blocks, value, gradient
-):
+def test_pushed_forward_blocks_have_no_loss_and_no_gradient(blocks, value, gradient):
   found = gradient_of(product(3, push_forward=blocks), ones(3))
   np.testing.assert_allclose(found, (value, gradient), rtol=1e-6)
   # Scores are those of the whole forecast.
   loss, _ = product(3, push_forward=blocks).loss(
-      {"params": {"factor": 2.0}}, {}, ones(3), jax.random.key(0), train=False
+    {"params": {"factor": 2.0}}, {}, ones(3), jax.random.key(0), train=False
   )
   assert float(loss) == pytest.approx((4 + 16 + 64) / 3)
 
@@ -262,11 +247,11 @@ def test_lead_times_and_variables_are_weighed():
   batch = ones(2, channels=2)
   batch["inputs"] = batch["inputs"] * jnp.asarray([1.0, 3.0])
   method = methods.build(
-      "regression",
-      Product(channels=2),
-      horizon=2,
-      lead_weights=(1.0, 3.0),
-      variable_weights=(1.0, 0.5),
+    "regression",
+    Product(channels=2),
+    horizon=2,
+    lead_weights=(1.0, 3.0),
+    variable_weights=(1.0, 0.5),
   )
   value, _ = gradient_of(method, batch)
   squares = np.array([[2.0, 6.0], [4.0, 12.0]]) ** 2
@@ -274,11 +259,11 @@ def test_lead_times_and_variables_are_weighed():
   expected = (weights * squares).sum() / weights.sum()
   assert float(value) == pytest.approx(expected)
   relative = methods.build(
-      "regression",
-      Product(channels=2),
-      horizon=2,
-      loss_name="relative_l2",
-      variable_weights=(0.0, 1.0),
+    "regression",
+    Product(channels=2),
+    horizon=2,
+    loss_name="relative_l2",
+    variable_weights=(0.0, 1.0),
   )
   batch["targets"] = batch["targets"].at[:, 0].set(3.0).at[:, 1].set(6.0)
   assert float(gradient_of(relative, batch)[0]) == pytest.approx(1.0)
@@ -286,11 +271,9 @@ def test_lead_times_and_variables_are_weighed():
 
 def test_rows_count_as_their_areas():
   method = product(1, area_weights="latitude")
-  assert method.prepared_shapes({"targets": (1, 2, 3, 1)}) == {
-      "areas": (2, 3)
-  }
+  assert method.prepared_shapes({"targets": (1, 2, 3, 1)}) == {"areas": (2, 3)}
   material = base.Material(
-      None, None, None, lambda key, kind: np.full((2, 3), 7.0), None
+    None, None, None, lambda key, kind: np.full((2, 3), 7.0), None
   )
   np.testing.assert_array_equal(method.prepare({}, material)["areas"], 7.0)
   batch = ones(1)
@@ -307,12 +290,12 @@ def test_land_is_held_at_zero_and_shown_to_the_network():
   batch["mask"] = mask.at[:, 2, 1, 1].set(False)  # Only once, later.
   variables = {"params": {"factor": jnp.float32(2.0)}}
   forecast = product(3, hold_missing=True, read_mask=True).forecast(
-      variables, {}, batch, jax.random.key(0)
+    variables, {}, batch, jax.random.key(0)
   )
   # Where the mask is 1: 2 x + 1, fed back; on land nothing.
   np.testing.assert_array_equal(forecast[0, 0, :, 1, 1, 0], [3.0, 7.0, 15.0])
   np.testing.assert_array_equal(forecast[0, 0, :, 0, 0, 0], 0.0)
-  with pytest.raises(config_lib.ConfigError, match="data.missing"):
+  with pytest.raises(errors.ConfigError, match="data.missing"):
     product(1, read_mask=True).init(jax.random.key(0), ones(1))
 
 
@@ -322,9 +305,7 @@ def test_land_stays_land_beyond_the_trained_horizon():
   batch |= {"mask": mask, "inputs": batch["inputs"] * mask[:, :1]}
   variables = {"params": {"factor": jnp.float32(2.0)}}
   method = product(1, hold_missing=True, read_mask=True)
-  forecast = feedback.rollout(
-      method, variables, {}, batch, jax.random.key(0), 2, 3
-  )
+  forecast = feedback.rollout(method, variables, {}, batch, jax.random.key(0), 2, 3)
   np.testing.assert_array_equal(forecast[1, 0, :, 1, 1, 0], [3.0, 7.0, 15.0])
   np.testing.assert_array_equal(forecast[1, 0, :, 0, 0, 0], 0.0)
 
@@ -354,29 +335,29 @@ def test_a_curriculum_lengthens_the_rollout_epoch_by_epoch():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"curriculum": ((1, 1),)},
-        {"curriculum": ((0, 1), (0, 2))},
-        {"curriculum": ((0, 3),)},
-        {"curriculum": (0, 1)},
-        {"push_forward": -1},
-        {"input_noise": -0.1},
-        {"lead_weights": (1.0,)},
-        {"lead_weights": (0.0, 0.0)},
-        {"variable_weights": (float("nan"),)},
-        {"area_weights": "lattitude"},
-        {"pad_to": 0},
-    ],
+  "options",
+  [
+    {"curriculum": ((1, 1),)},
+    {"curriculum": ((0, 1), (0, 2))},
+    {"curriculum": ((0, 3),)},
+    {"curriculum": (0, 1)},
+    {"push_forward": -1},
+    {"input_noise": -0.1},
+    {"lead_weights": (1.0,)},
+    {"lead_weights": (0.0, 0.0)},
+    {"variable_weights": (float("nan"),)},
+    {"area_weights": "lattitude"},
+    {"pad_to": 0},
+  ],
 )
 def test_impossible_training_options_are_refused(options):
-  with pytest.raises(config_lib.ConfigError, match=next(iter(options))):
+  with pytest.raises(errors.ConfigError, match=next(iter(options))):
     product(2, **options)
 
 
 def test_variable_weights_are_one_a_variable():
   method = product(1, variable_weights=(1.0, 2.0))
-  with pytest.raises(config_lib.ConfigError, match="variable_weights"):
+  with pytest.raises(errors.ConfigError, match="variable_weights"):
     gradient_of(method, ones(1))
 
 
@@ -397,16 +378,14 @@ def test_a_grid_is_padded_for_the_network_and_cut_again():
   batch = ones(1)  # 2 x 3.
   variables = method.init(jax.random.key(0), batch)
   forecast = method.forecast(variables, {}, batch, jax.random.key(0))
-  np.testing.assert_array_equal(
-      forecast[0, 0, 0, ..., 0], [[1, 2, 3], [5, 6, 7]]
-  )
+  np.testing.assert_array_equal(forecast[0, 0, 0, ..., 0], [[1, 2, 3], [5, 6, 7]])
 
 
 def test_changes_of_the_newest_value_that_was_observed_are_forecast():
   method = methods.build("regression", Where(), horizon=2, increments=True)
   batch = ones(2) | {
-      "inputs": jnp.asarray([3.0, 5.0])[:, None, None, None][None]
-      * jnp.ones((1, 2, 2, 3, 1)),
+    "inputs": jnp.asarray([3.0, 5.0])[:, None, None, None][None]
+    * jnp.ones((1, 2, 2, 3, 1))
   }
   variables = method.init(jax.random.key(0), batch)
   frozen = {"scales": jnp.asarray([[1.0], [0.1]])}
@@ -431,20 +410,23 @@ def test_what_is_shown_and_forecast_has_the_size_that_it_has_in_training():
   mask = np.ones(fields.shape, bool)
   mask[:, 3] = False
   batch = {
-      "inputs": fields[:, :2],
-      "targets": fields[:, 2:],
-      "mask": mask,
-      "calendar": np.array([[[0], [1], [0], [0]]], np.int32),
-      "valid": np.ones(1, bool),
+    "inputs": fields[:, :2],
+    "targets": fields[:, 2:],
+    "mask": mask,
+    "calendar": np.array([[[0], [1], [0], [0]]], np.int32),
+    "valid": np.ones(1, bool),
   }
   empty = batch | {"valid": np.zeros(1, bool), "inputs": fields[:, :2] * 9}
   material = base.Material(
-      None, lambda split: iter([batch, empty]), np.asarray, None,
-      lambda: usual.astype(np.float32),
+    None,
+    lambda split: iter([batch, empty]),
+    np.asarray,
+    None,
+    lambda: usual.astype(np.float32),
   )
   made = method.prepare({}, material)
   np.testing.assert_allclose(
-      made["scales"], [[np.sqrt(11 / 3)], [np.sqrt(10.0)]], rtol=1e-6
+    made["scales"], [[np.sqrt(11 / 3)], [np.sqrt(10.0)]], rtol=1e-6
   )
   made = jax.tree.map(jnp.asarray, made)
   # A factor k shows k * anomaly / size, which changes the newest anomaly.
@@ -460,26 +442,20 @@ def test_what_is_shown_and_forecast_has_the_size_that_it_has_in_training():
 def test_what_never_changes_is_not_scaled():
   method = product(1, increments=True)
   batch = ones(1) | {"valid": np.ones(1, bool)}
-  material = base.Material(
-      None, lambda split: iter([batch]), np.asarray, None, None
-  )
-  np.testing.assert_array_equal(
-      method.prepare({}, material)["scales"], [[1.0], [1.0]]
-  )
+  material = base.Material(None, lambda split: iter([batch]), np.asarray, None, None)
+  np.testing.assert_array_equal(method.prepare({}, material)["scales"], [[1.0], [1.0]])
 
 
 def test_anomalies_of_the_calendar_are_shown_and_added_again():
   method = product(3, anomalies=True)
-  shapes = method.prepared_shapes(
-      {"targets": (3, 2, 3, 1), "calendar": (4, 2)}
-  )
+  shapes = method.prepared_shapes({"targets": (3, 2, 3, 1), "calendar": (4, 2)})
   assert shapes == {"climatology": (4, 2, 2, 3, 1), "scales": (2, 1)}
   usual = np.random.RandomState(0).rand(4, 2, 2, 3, 1).astype(np.float32)
   columns = np.array([[0, 0], [1, 1], [2, 0], [3, 1]], np.int32)
   batch = ones(3) | {"calendar": jnp.asarray(columns)[None]}
   one_pass = [batch | {"valid": np.ones(1, bool)}]
   material = base.Material(
-      None, lambda split: one_pass, np.asarray, None, lambda: usual
+    None, lambda split: one_pass, np.asarray, None, lambda: usual
   )
   frozen = jax.tree.map(jnp.asarray, method.prepare({}, material))
   variables = {"params": {"factor": jnp.float32(2.0)}}
@@ -487,16 +463,15 @@ def test_anomalies_of_the_calendar_are_shown_and_added_again():
   anomaly = 1 - usual[0, 0]
   for lead, (a, b) in enumerate(columns[1:], start=1):
     np.testing.assert_allclose(
-        forecast[0, 0, lead - 1], 2.0**lead * anomaly + usual[a, b], rtol=1e-5
+      forecast[0, 0, lead - 1], 2.0**lead * anomaly + usual[a, b], rtol=1e-5
     )
   # Beyond the trained horizon as well, and without the last of them.
   longer = feedback.rollout(
-      product(1, anomalies=True), variables, frozen, batch,
-      jax.random.key(0), 1, 3,
+    product(1, anomalies=True), variables, frozen, batch, jax.random.key(0), 1, 3
   )
   np.testing.assert_allclose(longer, forecast, rtol=1e-5)
   assert jax.tree.leaves(method.init(jax.random.key(0), batch))
-  with pytest.raises(config_lib.ConfigError, match="data.calendar"):
+  with pytest.raises(errors.ConfigError, match="data.calendar"):
     method.init(jax.random.key(0), ones(3))
 
 
@@ -511,15 +486,13 @@ class CountObserved(nn.Module):
 
 @pytest.mark.parametrize("trained", [1, 2, 5])
 def test_a_gap_in_the_history_moves_on_with_it(trained):
-  method = methods.build(
-      "regression", CountObserved(), horizon=trained, read_mask=True
-  )
+  method = methods.build("regression", CountObserved(), horizon=trained, read_mask=True)
   mask = jnp.ones((1, 8, 3, 2, 1), bool).at[:, 2].set(False)
   batch = batch_of(3, 5) | {"mask": mask.at[:, :, 0, 0].set(False)}
   variables = method.init(jax.random.key(1), batch)
-  forecast = feedback.rollout(
-      method, variables, {}, batch, jax.random.key(2), 1, 5
-  )[0, 0, ..., 0]
+  forecast = feedback.rollout(method, variables, {}, batch, jax.random.key(2), 1, 5)[
+    0, 0, ..., 0
+  ]
   # The newest of three frames is missing, and is forgotten after three steps.
   np.testing.assert_array_equal(forecast[:, 1, 1], [2, 2, 2, 3, 3])
   np.testing.assert_array_equal(forecast[:, 0, 0], [0, 0, 0, 0, 0])
@@ -541,9 +514,7 @@ def forced_batch(history, horizon, forcings=2):
   lead = jnp.arange(history + horizon, dtype=jnp.float32) - history + 1
   fields = (1, history + horizon, 3, 2, forcings)
   return batch | {
-      "forcings": jnp.broadcast_to(
-          10.0 ** lead[:, None, None, None], fields
-      )
+    "forcings": jnp.broadcast_to(10.0 ** lead[:, None, None, None], fields)
   }
 
 
@@ -552,9 +523,7 @@ def test_a_forecast_is_made_with_the_forcing_of_its_own_time(history):
   method = methods.build("regression", AddForcing(), horizon=2)
   batch = forced_batch(history, 4)
   variables = method.init(jax.random.key(1), batch)
-  forecast = feedback.rollout(
-      method, variables, {}, batch, jax.random.key(2), 1, 4
-  )[0]
+  forecast = feedback.rollout(method, variables, {}, batch, jax.random.key(2), 1, 4)[0]
   newest = batch["inputs"][:, -1]
   # Forcings of the lead times 1, 2, 3, 4 are 10, 100, 1000, 10000.
   for lead, total in enumerate([10, 110, 1110, 11110]):
@@ -581,9 +550,7 @@ def test_forcings_come_before_the_mask_and_are_counted():
         seen.append(x)
       return x[..., :1] * self.param("one", nn.initializers.ones, ())
 
-  method = methods.build(
-      "regression", Look(), horizon=1, read_mask=True
-  )
+  method = methods.build("regression", Look(), horizon=1, read_mask=True)
   batch = forced_batch(1, 1) | {"mask": jnp.ones((1, 2, 3, 2, 1), bool)}
   variables = method.init(jax.random.key(1), batch)
   method.forecast(variables, {}, batch, jax.random.key(2), 1)
@@ -601,7 +568,7 @@ def test_a_block_longer_than_the_history_cannot_be_forced():
       return jnp.repeat(x[..., :1], 2, axis=1)
 
   method = methods.build("regression", Two(), horizon=2)
-  with pytest.raises(config_lib.ConfigError, match="data.history to 2"):
+  with pytest.raises(errors.ConfigError, match="data.history to 2"):
     method.init(jax.random.key(1), batch)
 
 
@@ -612,5 +579,5 @@ def test_a_network_that_forecasts_its_forcings_too_is_refused():
       return x * self.param("one", nn.initializers.ones, ())
 
   method = methods.build("regression", Same(), horizon=1)
-  with pytest.raises(config_lib.ConfigError, match="model.out_channels=1"):
+  with pytest.raises(errors.ConfigError, match="model.out_channels=1"):
     method.init(jax.random.key(1), forced_batch(1, 1))

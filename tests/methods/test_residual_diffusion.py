@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from stjax import config as config_lib
-from stjax import diffusion, methods
+from stjax import diffusion, errors, methods
 from stjax.methods import base, residual_diffusion
 
 HORIZON = 2
@@ -34,34 +33,33 @@ class Linear(nn.Module):
     weights = self.param("weights", nn.initializers.constant(0.3), (4,))
     step = step.astype(jnp.float32)[:, None, None, None, None]
     return (
-        weights[0] * noisy
-        + weights[1] * history[:, -1:]
-        + weights[2] * shift
-        + 0.01 * weights[3] * step
+      weights[0] * noisy
+      + weights[1] * history[:, -1:]
+      + weights[2] * shift
+      + 0.01 * weights[3] * step
     )
 
 
 def build(**options):
   sampling = options.pop("sampling", {})
   return methods.build(
-      "residual_diffusion",
-      Linear(),
-      frozen={"mean": Last()},
-      sampling=sampling,
-      horizon=HORIZON,
-      **({"num_steps": 6} | options),
+    "residual_diffusion",
+    Linear(),
+    frozen={"mean": Last()},
+    sampling=sampling,
+    horizon=HORIZON,
+    **({"num_steps": 6} | options),
   )
 
 
 def make_batch(rows=4, first=0):
   rng = np.random.default_rng(0)
   full = {
-      "inputs": rng.standard_normal((8, 3, *GRID)),
-      "targets": rng.standard_normal((8, HORIZON, *GRID)),
+    "inputs": rng.standard_normal((8, 3, *GRID)),
+    "targets": rng.standard_normal((8, HORIZON, *GRID)),
   }
   batch = {
-      k: jnp.asarray(v[first : first + rows], jnp.float32)
-      for k, v in full.items()
+    k: jnp.asarray(v[first : first + rows], jnp.float32) for k, v in full.items()
   }
   batch["index"] = jnp.arange(first, first + rows, dtype=jnp.int32)
   return batch
@@ -69,8 +67,8 @@ def make_batch(rows=4, first=0):
 
 def make_frozen(scale=0.7):
   return {
-      "mean": {"params": {"scale": jnp.asarray(0.9)}},
-      "scale": jnp.full((HORIZON, *GRID), scale),
+    "mean": {"params": {"scale": jnp.asarray(0.9)}},
+    "scale": jnp.full((HORIZON, *GRID), scale),
   }
 
 
@@ -86,29 +84,27 @@ def test_the_loss_is_the_shifted_forward_process_by_hand():
   step = jnp.asarray([0, 1, 4, 5])
   mean = method.mean_forecast(frozen, batch, jax.random.key(0))
   loss, outputs = method.denoising_loss(
-      VARIABLES,
-      batch,
-      batch["targets"] - mean,
-      step=step,
-      noise=noise,
-      prior=method.prior(frozen, sign),
+    VARIABLES,
+    batch,
+    batch["targets"] - mean,
+    step=step,
+    noise=noise,
+    prior=method.prior(frozen, sign),
   )
   beta = np.linspace(1e-4**0.5, 0.5**0.5, 6) ** 2
   alpha_bar = np.cumprod(1 - beta)[np.asarray(step)][:, None, None, None, None]
-  residual = np.asarray(batch["targets"]) - 0.9 * np.asarray(
-      batch["inputs"][:, -1:]
-  )
+  residual = np.asarray(batch["targets"]) - 0.9 * np.asarray(batch["inputs"][:, -1:])
   z = 0.7 * np.asarray(sign)
   noisy = (
-      np.sqrt(alpha_bar) * residual
-      + (1 - np.sqrt(alpha_bar)) * z
-      + np.sqrt(1 - alpha_bar) * np.asarray(noise)
+    np.sqrt(alpha_bar) * residual
+    + (1 - np.sqrt(alpha_bar)) * z
+    + np.sqrt(1 - alpha_bar) * np.asarray(noise)
   )
   predicted = (
-      0.3 * noisy
-      - 0.2 * np.asarray(batch["inputs"][:, -1:])
-      + 0.5 * z
-      + 0.001 * np.asarray(step, np.float32)[:, None, None, None, None]
+    0.3 * noisy
+    - 0.2 * np.asarray(batch["inputs"][:, -1:])
+    + 0.5 * z
+    + 0.001 * np.asarray(step, np.float32)[:, None, None, None, None]
   )
   expected = np.mean((predicted - np.asarray(noise)) ** 2)
   assert float(loss) == pytest.approx(expected, rel=1e-5)
@@ -119,16 +115,11 @@ def test_points_that_are_missing_or_padding_do_not_count():
   method, batch, frozen = build(), make_batch(), make_frozen()
   mask = np.ones((4, 3 + HORIZON, *GRID), bool)
   mask[1, 4, 2, 0] = False
-  batch |= {
-      "mask": jnp.asarray(mask),
-      "valid": jnp.asarray([True, True, True, False]),
-  }
+  batch |= {"mask": jnp.asarray(mask), "valid": jnp.asarray([True, True, True, False])}
   key = jax.random.key(1)
   loss, outputs = method.loss(VARIABLES, frozen, batch, key, train=True)
   spoiled = batch | {
-      "targets": batch["targets"]
-      .at[1, 1, 2, 0].set(1e3)
-      .at[3].set(-1e3)
+    "targets": batch["targets"].at[1, 1, 2, 0].set(1e3).at[3].set(-1e3)
   }
   other, _ = method.loss(VARIABLES, frozen, spoiled, key, train=True)
   assert float(loss) == pytest.approx(float(other), rel=1e-6)
@@ -143,12 +134,13 @@ def test_a_member_is_the_same_for_any_ensemble_chunk_and_batch(sampler):
   whole = many.forecast(VARIABLES, frozen, make_batch(6), key, members=5)
   assert whole.shape == (5, 6, HORIZON, *GRID)
   few = build(sampling=options).forecast(
-      VARIABLES, frozen, make_batch(2, first=3), key, members=3
+    VARIABLES, frozen, make_batch(2, first=3), key, members=3
   )
   np.testing.assert_allclose(few, whole[:3, 3:5], rtol=1e-5, atol=1e-6)
   assert np.ptp(np.asarray(whole), axis=0).min() > 1e-3
-  assert not np.allclose(whole[:, 0] - whole[:, 0].mean(0),
-                         whole[:, 1] - whole[:, 1].mean(0))
+  assert not np.allclose(
+    whole[:, 0] - whole[:, 0].mean(0), whole[:, 1] - whole[:, 1].mean(0)
+  )
 
 
 def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
@@ -171,7 +163,7 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
       return sigma * (x - signal * law) / (signal**2 * spread**2 + sigma**2)
 
   method = residual_diffusion.ResidualDiffusion(
-      network=Best(), horizon=HORIZON, mean_network=Last(), num_steps=steps
+    network=Best(), horizon=HORIZON, mean_network=Last(), num_steps=steps
   )
   batch, frozen = make_batch(8), make_frozen(scale)
   drawn = method.forecast({"params": {}}, frozen, batch, jax.random.key(3), 400)
@@ -197,15 +189,11 @@ def test_mean_only_is_the_mean_and_trains_nothing():
   method, batch, frozen = build(mean="only"), make_batch(), make_frozen()
   assert not method.trainable
   assert method.init(jax.random.key(0), batch) == {"params": {}}
-  forecast = method.forecast(
-      {"params": {}}, frozen, batch, jax.random.key(0), 3
-  )
+  forecast = method.forecast({"params": {}}, frozen, batch, jax.random.key(0), 3)
   expected = 0.9 * np.repeat(batch["inputs"][:, -1:], HORIZON, axis=1)
   for member in forecast:
     np.testing.assert_allclose(member, expected, rtol=1e-6)
-  loss, _ = method.loss(
-      {"params": {}}, frozen, batch, jax.random.key(0), train=False
-  )
+  loss, _ = method.loss({"params": {}}, frozen, batch, jax.random.key(0), train=False)
   error = np.asarray(batch["targets"]) - expected
   np.testing.assert_allclose(loss, np.mean(np.square(error)), rtol=1e-5)
 
@@ -217,20 +205,20 @@ def test_without_a_mean_the_observation_itself_is_diffused():
   shape = batch["targets"].shape
   noise = jax.random.normal(jax.random.key(4), shape)
   loss, _ = method.denoising_loss(
-      VARIABLES,
-      batch,
-      batch["targets"],
-      step=jnp.full(4, 5),
-      noise=noise,
-      prior=method.prior({}, jnp.ones(shape)),
+    VARIABLES,
+    batch,
+    batch["targets"],
+    step=jnp.full(4, 5),
+    noise=noise,
+    prior=method.prior({}, jnp.ones(shape)),
   )
   again, _ = dataclasses.replace(method, mean="network").denoising_loss(
-      VARIABLES,
-      batch,
-      batch["targets"],
-      step=jnp.full(4, 5),
-      noise=noise,
-      prior=jnp.zeros(shape),
+    VARIABLES,
+    batch,
+    batch["targets"],
+    step=jnp.full(4, 5),
+    noise=noise,
+    prior=jnp.zeros(shape),
   )
   assert float(loss) == float(again)
 
@@ -239,9 +227,7 @@ def test_the_means_dropout_is_off_unless_asked_for():
   batch, frozen = make_batch(), make_frozen()
   keys = [jax.random.key(seed) for seed in (0, 1)]
   quiet = [build().mean_forecast(frozen, batch, k) for k in keys]
-  noisy = [
-      build(mean_dropout=True).mean_forecast(frozen, batch, k) for k in keys
-  ]
+  noisy = [build(mean_dropout=True).mean_forecast(frozen, batch, k) for k in keys]
   np.testing.assert_array_equal(*quiet)
   assert not np.array_equal(*noisy)
 
@@ -259,10 +245,10 @@ def test_the_score_of_a_split_is_the_same_for_any_batch_size():
 
   def losses(rows):
     return [
-        float(method.loss(
-            VARIABLES, frozen, make_batch(rows, first), key, train=False
-        )[0])
-        for first in range(0, 6, rows)
+      float(
+        method.loss(VARIABLES, frozen, make_batch(rows, first), key, train=False)[0]
+      )
+      for first in range(0, 6, rows)
     ]
 
   assert len(set(losses(1))) == 6
@@ -274,13 +260,12 @@ def test_a_mean_of_other_fields_is_refused():
   wide = batch | {"inputs": jnp.tile(batch["inputs"], (1, 1, 1, 1, 2))}
 
   class First(nn.Module):
-
     @nn.compact
     def __call__(self, x, train=False):
       return jnp.repeat(x[:, -1:, ..., :1], HORIZON, axis=1)
 
   method = methods.build(
-      "residual_gaussian", None, frozen={"mean": First()}, horizon=HORIZON
+    "residual_gaussian", None, frozen={"mean": First()}, horizon=HORIZON
   )
   with pytest.raises(ValueError, match="out_channels"):
     method.mean_forecast({"mean": {"params": {}}}, wide, jax.random.key(0))
@@ -290,9 +275,7 @@ def test_the_mean_gets_no_gradient():
   method, batch = build(), make_batch()
 
   def loss(frozen):
-    return method.loss(
-        VARIABLES, frozen, batch, jax.random.key(0), train=True
-    )[0]
+    return method.loss(VARIABLES, frozen, batch, jax.random.key(0), train=True)[0]
 
   gradient = jax.grad(loss)(make_frozen())
   assert float(gradient["mean"]["params"]["scale"]) == 0.0
@@ -303,38 +286,35 @@ def test_temperature_scales_what_members_differ_by(sampler):
   def forecast(temperature):
     sampling = {"name": sampler, "steps": 4, "temperature": temperature}
     return np.asarray(
-        build(sampling=sampling).forecast(
-            VARIABLES, make_frozen(), make_batch(2), jax.random.key(2), 3
-        )
+      build(sampling=sampling).forecast(
+        VARIABLES, make_frozen(), make_batch(2), jax.random.key(2), 3
+      )
     )
 
   # The denoiser is linear: what is common to all temperatures drops out.
   whole, half, quarter = forecast(1.0), forecast(0.5), forecast(0.25)
   assert np.abs(whole - half).max() > 0.1
-  np.testing.assert_allclose(
-      whole - half, 2 * (half - quarter), rtol=1e-3, atol=1e-4
-  )
+  np.testing.assert_allclose(whole - half, 2 * (half - quarter), rtol=1e-3, atol=1e-4)
 
 
 def test_a_temperature_of_zero_is_refused():
-  with pytest.raises(config_lib.ConfigError, match="temperature=0"):
+  with pytest.raises(errors.ConfigError, match="temperature=0"):
     build(sampling={"temperature": 0.0})
 
 
 def test_guidance_moves_away_from_the_forecast_without_history():
   batch, frozen, key = make_batch(), make_frozen(), jax.random.key(6)
   drawn = [
-      np.asarray(
-          build(
-              sampling={"name": "ddim", "guidance": scale},
-              condition_dropout=0.1,
-          ).forecast(VARIABLES, frozen, batch, key, 1)
-      )
-      for scale in (0.0, 1.0, 2.0)
+    np.asarray(
+      build(
+        sampling={"name": "ddim", "guidance": scale}, condition_dropout=0.1
+      ).forecast(VARIABLES, frozen, batch, key, 1)
+    )
+    for scale in (0.0, 1.0, 2.0)
   ]
   # The denoiser is linear, and so is what guidance does to its samples.
   np.testing.assert_allclose(
-      drawn[2] - drawn[1], drawn[1] - drawn[0], rtol=1e-3, atol=1e-4
+    drawn[2] - drawn[1], drawn[1] - drawn[0], rtol=1e-3, atol=1e-4
   )
   assert np.abs(drawn[1] - drawn[0]).max() > 1e-2
 
@@ -344,45 +324,45 @@ def test_conditions_are_dropped_in_training_only():
   batch, frozen, key = make_batch(), make_frozen(), jax.random.key(0)
   plain = build()
   losses = [
-      float(m.loss(VARIABLES, frozen, batch, key, train=train)[0])
-      for m in (method, plain)
-      for train in (True, False)
+    float(m.loss(VARIABLES, frozen, batch, key, train=train)[0])
+    for m in (method, plain)
+    for train in (True, False)
   ]
   assert losses[0] != losses[2]
   assert losses[1] == losses[3]
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"mean": "netwrk"}, "did you mean 'network'"),
-        ({"scale": "signals"}, "did you mean 'signal'"),
-        ({"prediction": "noise"}, "method.prediction"),
-        ({"condition_dropout": 1.0}, "condition_dropout"),
-        ({"sampling": {"steps": 7}}, "forecast.sampler.steps=7"),
-        ({"sampling": {"name": "ddmp"}}, "did you mean 'ddpm'"),
-        ({"num_step": 3}, "num_step"),
-        ({"schedule": "quadrtic"}, "did you mean 'quadratic'"),
-        ({"sampling": {"guidance": 2.0}}, "condition_dropout"),
-        ({"sampling": {"guidance": float("nan")}}, "guidance=nan"),
-        ({"sampling": {"temperature": float("nan")}}, "temperature=nan"),
-    ],
+  ("options", "words"),
+  [
+    ({"mean": "netwrk"}, "did you mean 'network'"),
+    ({"scale": "signals"}, "did you mean 'signal'"),
+    ({"prediction": "noise"}, "method.prediction"),
+    ({"condition_dropout": 1.0}, "condition_dropout"),
+    ({"sampling": {"steps": 7}}, "forecast.sampler.steps=7"),
+    ({"sampling": {"name": "ddmp"}}, "did you mean 'ddpm'"),
+    ({"num_step": 3}, "num_step"),
+    ({"schedule": "quadrtic"}, "did you mean 'quadratic'"),
+    ({"sampling": {"guidance": 2.0}}, "condition_dropout"),
+    ({"sampling": {"guidance": float("nan")}}, "guidance=nan"),
+    ({"sampling": {"temperature": float("nan")}}, "temperature=nan"),
+  ],
 )
 def test_wrong_options_are_refused_in_words(options, words):
-  with pytest.raises(config_lib.ConfigError, match=words):
+  with pytest.raises(errors.ConfigError, match=words):
     build(**options)
 
 
 def test_networks_of_the_wrong_kind_are_refused():
   swapped = [
-      ("residual_diffusion", Last(), Last()),
-      ("residual_diffusion", Linear(), Linear()),
-      ("residual_gaussian", None, Linear()),
-      ("regression", Linear(), None),
+    ("residual_diffusion", Last(), Last()),
+    ("residual_diffusion", Linear(), Linear()),
+    ("residual_gaussian", None, Linear()),
+    ("regression", Linear(), None),
   ]
   for name, network, mean in swapped:
     frozen = {"mean": mean} if mean else {}
-    with pytest.raises(config_lib.ConfigError, match="is needed here"):
+    with pytest.raises(errors.ConfigError, match="is needed here"):
       methods.build(name, network, frozen=frozen, horizon=2)
 
 
@@ -390,25 +370,28 @@ def test_a_denoiser_needs_a_row_for_every_step():
   class Table(Linear):
     num_steps: int = 5
 
-  with pytest.raises(config_lib.ConfigError, match="num_steps=6 is more"):
+  with pytest.raises(errors.ConfigError, match="num_steps=6 is more"):
     methods.build(
-        "residual_diffusion", Table(), {"mean": Last()}, horizon=2, num_steps=6
+      "residual_diffusion", Table(), {"mean": Last()}, horizon=2, num_steps=6
     )
 
 
 def test_a_method_without_its_networks_is_refused():
-  with pytest.raises(config_lib.ConfigError, match="frozen.mean"):
+  with pytest.raises(errors.ConfigError, match="frozen.mean"):
     methods.build("residual_diffusion", Linear(), horizon=2)
-  with pytest.raises(config_lib.ConfigError, match="denoiser"):
+  with pytest.raises(errors.ConfigError, match="denoiser"):
     methods.build("residual_diffusion", None, {"mean": Last()}, horizon=2)
-  with pytest.raises(config_lib.ConfigError, match="frozen.reference"):
+  with pytest.raises(errors.ConfigError, match="frozen.reference"):
     methods.build("regression", Last(), {"reference": Last()}, horizon=2)
 
 
 def material(series=None, batches=None):
   return base.Material(
-      series=lambda: series, batches=lambda split: batches[split],
-      fetch=np.asarray, areas=None, climatology=None,
+    series=lambda: series,
+    batches=lambda split: batches[split],
+    fetch=np.asarray,
+    areas=None,
+    climatology=None,
   )
 
 
@@ -422,26 +405,24 @@ def test_the_signals_scale_is_repeated_for_every_lead_time():
 
 def test_the_residuals_scale_is_its_spread_over_the_split():
   batches = {
-      "train": [make_batch(4), make_batch(4, first=4)],
-      "validation": [make_batch(3)],
+    "train": [make_batch(4), make_batch(4, first=4)],
+    "validation": [make_batch(3)],
   }
-  for split, scale in (
-      ("train", "residual"), ("validation", "validation_residual"),
-  ):
-    found = build(scale=scale).prepare(
-        make_frozen(), material(batches=batches)
-    )["scale"]
-    residuals = np.concatenate([
+  for split, scale in (("train", "residual"), ("validation", "validation_residual")):
+    found = build(scale=scale).prepare(make_frozen(), material(batches=batches))[
+      "scale"
+    ]
+    residuals = np.concatenate(
+      [
         np.asarray(b["targets"]) - 0.9 * np.asarray(b["inputs"][:, -1:])
         for b in batches[split]
-    ])
+      ]
+    )
     np.testing.assert_allclose(found, residuals.std(0), rtol=1e-4)
 
 
 def test_the_gaussian_floor_has_the_measured_spread():
-  method = methods.build(
-      "residual_gaussian", None, {"mean": Last()}, horizon=HORIZON
-  )
+  method = methods.build("residual_gaussian", None, {"mean": Last()}, horizon=HORIZON)
   spread = jnp.linspace(0.0, 2.0, 12).reshape(HORIZON, *GRID)
   frozen = make_frozen() | {"spread": spread}
   batch = make_batch(2)
@@ -449,5 +430,5 @@ def test_the_gaussian_floor_has_the_measured_spread():
   mean = 0.9 * np.repeat(batch["inputs"][:, -1:], HORIZON, axis=1)
   np.testing.assert_allclose(drawn.mean(0), mean, atol=0.2)
   np.testing.assert_allclose(
-      drawn.std(0), np.broadcast_to(spread, mean.shape), rtol=0.1, atol=1e-6
+    drawn.std(0), np.broadcast_to(spread, mean.shape), rtol=0.1, atol=1e-6
   )

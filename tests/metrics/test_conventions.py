@@ -45,11 +45,9 @@ def test_openstl_errors_are_sums_over_the_frame():
   np.testing.assert_allclose(scores["mae"].overall, 1.5, rtol=1e-6)
   np.testing.assert_allclose(scores["rmse"].overall, np.sqrt(2.5), rtol=1e-6)
   np.testing.assert_allclose(scores["mse"].by_lead, [2.5] * 3, rtol=1e-6)
+  np.testing.assert_allclose(scores["mse_spatialnorm"].overall, 2.5 / 72, rtol=1e-6)
   np.testing.assert_allclose(
-      scores["mse_spatialnorm"].overall, 2.5 / 72, rtol=1e-6
-  )
-  np.testing.assert_allclose(
-      scores["psnr_255"].overall, 10 * np.log10(255**2 * 72 / 2.5), rtol=1e-6
+    scores["psnr_255"].overall, 10 * np.log10(255**2 * 72 / 2.5), rtol=1e-6
   )
 
 
@@ -60,9 +58,7 @@ def test_channels_add_up_in_openstl_errors():
   by_channel = (error**2).mean((0, 1)).sum((0, 1))
   np.testing.assert_allclose(scores["mse"].by_variable, by_channel, 1e-6)
   np.testing.assert_allclose(scores["mse"].overall, by_channel.sum(), 1e-6)
-  np.testing.assert_allclose(
-      scores["rmse"].overall, np.sqrt(by_channel.sum()), 1e-6
-  )
+  np.testing.assert_allclose(scores["rmse"].overall, np.sqrt(by_channel.sum()), 1e-6)
 
 
 def test_openstl_scores_are_exact_for_ragged_batches():
@@ -72,7 +68,7 @@ def test_openstl_scores_are_exact_for_ragged_batches():
     parts = _score(forecast, observation, batches)
     for name, score in whole.items():
       np.testing.assert_allclose(
-          parts[name].overall, score.overall, rtol=1e-6, err_msg=name
+        parts[name].overall, score.overall, rtol=1e-6, err_msg=name
       )
 
 
@@ -85,7 +81,7 @@ def test_padding_rows_change_no_openstl_score():
   scores = _score(forecast, observation, (8, 4), weight)
   for name, score in expected.items():
     np.testing.assert_allclose(
-        scores[name].by_lead, score.by_lead, rtol=1e-6, err_msg=name
+      scores[name].by_lead, score.by_lead, rtol=1e-6, err_msg=name
     )
 
 
@@ -96,9 +92,7 @@ def test_picture_scores_clip_the_forecast_and_error_scores_do_not():
   scores = _score(beyond, observation)
   np.testing.assert_allclose(scores["ssim"].overall, 1.0, rtol=1e-5)
   assert scores["psnr"].overall == np.inf
-  np.testing.assert_allclose(
-      scores["mse_spatialnorm"].overall, 0.25, rtol=1e-6
-  )
+  np.testing.assert_allclose(scores["mse_spatialnorm"].overall, 0.25, rtol=1e-6)
 
 
 def test_psnr_is_the_mean_over_frames_of_decibels():
@@ -118,16 +112,12 @@ def test_ssim_of_a_constant_frame_is_a_number():
 
 def test_channel_groups_average_the_scores_of_groups():
   forecast, observation = _fields(shape=(3, 2, 8, 9, 4))
-  scores = _score(
-      forecast, observation, spatial_norm=True, channel_names=("t", "r")
-  )
+  scores = _score(forecast, observation, spatial_norm=True, channel_names=("t", "r"))
   error = (forecast - observation).astype(np.float64)
   roots = [np.sqrt((e**2).mean()) for e in (error[..., :2], error[..., 2:])]
   np.testing.assert_allclose(scores["rmse_t"].overall, roots[0], rtol=1e-6)
   np.testing.assert_allclose(scores["rmse_r"].overall, roots[1], rtol=1e-6)
-  np.testing.assert_allclose(
-      scores["rmse"].overall, np.mean(roots), rtol=1e-6
-  )
+  np.testing.assert_allclose(scores["rmse"].overall, np.mean(roots), rtol=1e-6)
   assert "rmse_spatialnorm" not in scores
 
 
@@ -158,8 +148,6 @@ def test_flat_scalars_are_named_by_convention_and_score():
   total.add(update(forecast[None], observation, np.ones_like(observation)))
   flat = metrics.scalars(total.compute(), "validation/")
   np.testing.assert_allclose(
-      flat["validation/openstl/mse"],
-      flat["validation/physical/mse"] * 72,
-      rtol=1e-6,
+    flat["validation/openstl/mse"], flat["validation/physical/mse"] * 72, rtol=1e-6
   )
   assert all(isinstance(value, float) for value in flat.values())

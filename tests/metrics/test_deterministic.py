@@ -25,9 +25,7 @@ def _score(forecast, observation, weight=None, batches=None, **options):
   start = 0
   for size in batches or (len(observation),):
     part = slice(start, start + size)
-    total.add(
-        update(forecast[None, part], observation[part], weight[part])
-    )
+    total.add(update(forecast[None, part], observation[part], weight[part]))
     start += size
   assert start == len(observation)
   return total.compute()["physical"]
@@ -36,8 +34,8 @@ def _score(forecast, observation, weight=None, batches=None, **options):
 def _fields(seed=0, shape=(12, 2, 7, 9, 2)):
   rng = np.random.default_rng(seed)
   return (
-      rng.standard_normal(shape).astype(np.float32),
-      rng.standard_normal(shape).astype(np.float32),
+    rng.standard_normal(shape).astype(np.float32),
+    rng.standard_normal(shape).astype(np.float32),
   )
 
 
@@ -58,9 +56,7 @@ def test_rmse_is_the_root_of_the_pooled_mean_not_a_mean_of_roots():
   forecast = np.array([1, 3, 5, 7], np.float32).reshape(2, 2, 1, 1, 1)
   scores = _score(forecast, observation, batches=(1, 1))
   np.testing.assert_allclose(scores["rmse"].overall, np.sqrt(84 / 4))
-  np.testing.assert_allclose(
-      scores["rmse"].by_lead, np.sqrt([26 / 2, 58 / 2])
-  )
+  np.testing.assert_allclose(scores["rmse"].by_lead, np.sqrt([26 / 2, 58 / 2]))
 
 
 def test_scores_are_the_same_for_every_batch_size():
@@ -70,11 +66,11 @@ def test_scores_are_the_same_for_every_batch_size():
     parts = _score(forecast, observation, batches=batches)
     for name, score in whole.items():
       np.testing.assert_allclose(
-          parts[name].by_lead_and_variable,
-          score.by_lead_and_variable,
-          rtol=1e-6,
-          atol=1e-7,
-          err_msg=f"{name} {batches}",
+        parts[name].by_lead_and_variable,
+        score.by_lead_and_variable,
+        rtol=1e-6,
+        atol=1e-7,
+        err_msg=f"{name} {batches}",
       )
 
 
@@ -83,26 +79,22 @@ def test_variables_and_lead_times_are_pooled_apart():
   scores = _score(forecast, observation)
   square = (forecast - observation).astype(np.float64) ** 2
   np.testing.assert_allclose(
-      scores["mse"].by_lead_and_variable, square.mean((0, 2, 3)), rtol=1e-6
+    scores["mse"].by_lead_and_variable, square.mean((0, 2, 3)), rtol=1e-6
   )
   np.testing.assert_allclose(
-      scores["rmse"].by_variable, np.sqrt(square.mean((0, 1, 2, 3))), rtol=1e-6
+    scores["rmse"].by_variable, np.sqrt(square.mean((0, 1, 2, 3))), rtol=1e-6
   )
   np.testing.assert_allclose(
-      scores["rmse"].by_lead, np.sqrt(square.mean((0, 2, 3, 4))), rtol=1e-6
+    scores["rmse"].by_lead, np.sqrt(square.mean((0, 2, 3, 4))), rtol=1e-6
   )
 
 
 def test_missing_points_and_padding_rows_count_for_nothing_even_as_nan():
   forecast, observation = _fields()
   mask = np.ones(observation.shape, bool)  # SSIM needs whole windows.
-  mask[..., :2, :] = (
-      np.random.default_rng(1).random(mask[..., :2, :].shape) < 0.7
-  )
+  mask[..., :2, :] = np.random.default_rng(1).random(mask[..., :2, :].shape) < 0.7
   valid = np.arange(12) < 9
-  weight = np.asarray(
-      metrics.point_weights(observation, mask=mask, valid=valid)
-  )
+  weight = np.asarray(metrics.point_weights(observation, mask=mask, valid=valid))
   expected = _score(forecast, observation, weight)
   forecast, observation = forecast.copy(), observation.copy()
   forecast[weight == 0] = 1e30
@@ -140,13 +132,11 @@ def test_psnr_uses_the_pooled_mean_square_and_each_variables_own_range():
   forecast, observation = _fields()
   scores = _score(forecast, observation, data_range=(2.0, 5.0))
   square = (forecast - observation).astype(np.float64) ** 2
-  expected = 10 * np.log10(
-      np.array([4.0, 25.0]) / square.mean((0, 1, 2, 3))
-  )
+  expected = 10 * np.log10(np.array([4.0, 25.0]) / square.mean((0, 1, 2, 3)))
   np.testing.assert_allclose(scores["psnr"].by_variable, expected, rtol=1e-6)
   same = _score(forecast, observation, data_range=3.0)
   np.testing.assert_allclose(
-      same["psnr"].overall, 10 * np.log10(9.0 / square.mean()), rtol=1e-6
+    same["psnr"].overall, 10 * np.log10(9.0 / square.mean()), rtol=1e-6
   )
 
 
@@ -182,14 +172,12 @@ def test_accumulators_of_two_hosts_merge_exactly():
   parts = []
   for part in (slice(0, 6), slice(6, 12)):
     parts.append(metrics.Accumulator(built))
-    parts[-1].add(
-        update(forecast[None, part], observation[part], weight[part])
-    )
+    parts[-1].add(update(forecast[None, part], observation[part], weight[part]))
   parts[0].merge(parts[1])
   scores = parts[0].compute()
   expected = _score(forecast, observation)
   np.testing.assert_allclose(
-      scores["physical"]["rmse"].overall, expected["rmse"].overall, rtol=1e-6
+    scores["physical"]["rmse"].overall, expected["rmse"].overall, rtol=1e-6
   )
 
 

@@ -20,10 +20,10 @@ def test_quantiles_are_numpys_linear_ones(members):
   forecast, _ = _fields(members)
   for level in (0.0, 0.025, 0.05, 0.3, 0.5, 0.7, 0.9, 1.0):
     np.testing.assert_allclose(
-        ensemble.quantile(jnp.sort(forecast, axis=0), level),
-        np.quantile(forecast.astype(np.float64), level, axis=0),
-        rtol=3e-7,
-        err_msg=str(level),
+      ensemble.quantile(jnp.sort(forecast, axis=0), level),
+      np.quantile(forecast.astype(np.float64), level, axis=0),
+      rtol=3e-7,
+      err_msg=str(level),
     )
 
 
@@ -37,7 +37,7 @@ def test_a_quantile_between_equal_members_is_exactly_their_value():
 def test_the_crps_terms_of_three_members_by_hand():
   # Members 1, 2, 6 and observation 3: distances 2, 1, 3; pairs 1, 5, 4.
   absolute, pairs = ensemble.crps_terms(
-      jnp.array([[1.0], [2.0], [6.0]]), jnp.array([3.0])
+    jnp.array([[1.0], [2.0], [6.0]]), jnp.array([3.0])
   )
   np.testing.assert_allclose(absolute, [2.0], rtol=1e-6)
   np.testing.assert_allclose(pairs, [10.0], rtol=1e-6)
@@ -45,12 +45,10 @@ def test_the_crps_terms_of_three_members_by_hand():
 
 def test_the_crps_terms_are_those_of_all_pairs():
   forecast, observation = _fields(6)
-  absolute, pairs = ensemble.crps_terms(
-      jnp.sort(forecast, axis=0), observation
-  )
+  absolute, pairs = ensemble.crps_terms(jnp.sort(forecast, axis=0), observation)
   forecast = forecast.astype(np.float64)
   np.testing.assert_allclose(
-      absolute, np.abs(forecast - observation).mean(0), rtol=1e-5
+    absolute, np.abs(forecast - observation).mean(0), rtol=1e-5
   )
   every = np.abs(forecast[:, None] - forecast).sum((0, 1)) / 2
   np.testing.assert_allclose(pairs, every, rtol=1e-4)
@@ -59,10 +57,10 @@ def test_the_crps_terms_are_those_of_all_pairs():
 def test_the_variance_is_unbiased_and_0_for_one_member():
   forecast, _ = _fields(4)
   np.testing.assert_allclose(
-      ensemble.variance(forecast),
-      forecast.astype(np.float64).var(0, ddof=1),
-      rtol=1e-3,
-      atol=1e-4,
+    ensemble.variance(forecast),
+    forecast.astype(np.float64).var(0, ddof=1),
+    rtol=1e-3,
+    atol=1e-4,
   )
   assert (ensemble.variance(forecast[:1]) == 0).all()
 
@@ -123,16 +121,14 @@ def test_the_energy_terms_are_those_of_all_pairs():
   forecast, observation = _fields(6)
   weight = np.random.default_rng(1).random(observation.shape)
   absolute, pairs = ensemble.energy_terms(
-      forecast, observation, jnp.asarray(weight, jnp.float32)
+    forecast, observation, jnp.asarray(weight, jnp.float32)
   )
   forecast = forecast.astype(np.float64)
 
   def norm(x):
     return np.sqrt((weight * x**2).sum((-3, -2, -1)))
 
-  np.testing.assert_allclose(
-      absolute, norm(forecast - observation).mean(0), rtol=1e-5
-  )
+  np.testing.assert_allclose(absolute, norm(forecast - observation).mean(0), rtol=1e-5)
   every = norm(forecast[:, None] - forecast).sum((0, 1)) / 2
   np.testing.assert_allclose(pairs, every, rtol=1e-5)
 
@@ -140,9 +136,9 @@ def test_the_energy_terms_are_those_of_all_pairs():
 def test_no_array_of_the_energy_score_has_all_pairs_of_points():
   forecast, observation = _fields(32, (2, 2, 40, 3, 1))
   compiled = (
-      jax.jit(ensemble.energy_terms)
-      .lower(forecast, observation, np.ones_like(observation))
-      .compile()
+    jax.jit(ensemble.energy_terms)
+    .lower(forecast, observation, np.ones_like(observation))
+    .compile()
   )
   memory = compiled.memory_analysis().temp_size_in_bytes
   assert memory < 4 * forecast.nbytes
@@ -157,5 +153,5 @@ def test_points_without_weight_are_emptied_before_the_sort():
   np.testing.assert_array_equal(fields.observation[..., 1, :], 0)
   np.testing.assert_array_equal(fields.weight, weight)
   np.testing.assert_array_equal(
-      fields.ordered[:, 0, 0, 0, 0, 0], np.sort(forecast[:, 0, 0, 0, 0, 0])
+    fields.ordered[:, 0, 0, 0, 0, 0], np.sort(forecast[:, 0, 0, 0, 0, 0])
   )

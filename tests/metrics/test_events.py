@@ -15,9 +15,7 @@ def _totals(threshold=0.5):
   weight = np.array([1, 1, 1, 0], np.float32)
   shape = (1, 1, 4, 1, 1)
   fields = ensemble.prepare(
-      members.reshape(2, *shape),
-      observation.reshape(shape),
-      weight.reshape(shape),
+    members.reshape(2, *shape), observation.reshape(shape), weight.reshape(shape)
   )
   return events.totals(fields, fields.weight, threshold)
 
@@ -36,9 +34,7 @@ def test_a_value_on_the_threshold_is_no_event():
 
 def test_the_brier_score_by_hand():
   # p = 0: one event of 4 costs 1; p = 1/2: 2 * 0.25; p = 1: one non-event.
-  np.testing.assert_allclose(
-      events.brier(POINTS, EVENTS), (1 + 0.5 + 1) / 10
-  )
+  np.testing.assert_allclose(events.brier(POINTS, EVENTS), (1 + 0.5 + 1) / 10)
 
 
 def test_few_members_keep_every_probability_apart():
@@ -55,18 +51,15 @@ def test_many_members_are_gathered_around_eleven_probabilities():
   curve = events.reliability(points, points * chance)
   assert curve["count"].tolist() == [3] + [5] * 9 + [3]
   np.testing.assert_allclose(
-      curve["forecast_probability"][1:-1], np.linspace(0.1, 0.9, 9)
+    curve["forecast_probability"][1:-1], np.linspace(0.1, 0.9, 9)
   )
-  np.testing.assert_allclose(
-      curve["observed_frequency"], curve["forecast_probability"]
-  )
+  np.testing.assert_allclose(curve["observed_frequency"], curve["forecast_probability"])
 
 
 def test_a_probability_that_was_never_forecast_has_no_frequency():
   curve = events.reliability(np.array([2.0, 0, 0]), np.array([1.0, 0, 0]))
   np.testing.assert_allclose(curve["forecast_probability"], [0, 0.5, 1])
-  np.testing.assert_array_equal(curve["observed_frequency"], [0.5, np.nan,
-                                                              np.nan])
+  np.testing.assert_array_equal(curve["observed_frequency"], [0.5, np.nan, np.nan])
 
 
 def test_the_roc_curve_by_hand():

@@ -51,9 +51,7 @@ def test_what_is_masked_does_not_count(score):
   without = [jnp.delete(x, 3, axis=-2) for x in (forecast, observation)]
   hidden = jnp.where(mask == 0, jnp.nan, observation)
   np.testing.assert_allclose(
-    jax.jit(score)(forecast, hidden, WEIGHTS, mask),
-    score(*without, WEIGHTS),
-    rtol=1e-5,
+    jax.jit(score)(forecast, hidden, WEIGHTS, mask), score(*without, WEIGHTS), rtol=1e-5
   )
 
 
@@ -76,9 +74,7 @@ def test_cells_are_bounded_half_way_and_by_the_poles():
 def test_cells_of_a_region_end_half_a_row_beyond_it():
   latitudes = np.arange(-40.125, -30, 0.25)
   found = fields.cell_weights(latitudes)
-  np.testing.assert_allclose(
-      found, fields.latitude_weights(latitudes), rtol=1e-5
-  )
+  np.testing.assert_allclose(found, fields.latitude_weights(latitudes), rtol=1e-5)
 
 
 def test_cells_need_latitudes_in_order():

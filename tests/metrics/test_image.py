@@ -30,15 +30,15 @@ def test_ssim_equals_scikit_image(data_range, level):
   forecast, observation = (x + np.float32(level) for x in _frames())
   scores, counts = _ssim(forecast, observation, data_range=data_range)
   expected = [
-      [
-          metrics.structural_similarity(
-              observation[n, :, :, c].astype(np.float64),
-              forecast[n, :, :, c].astype(np.float64),
-              data_range=data_range,
-          )
-          for c in range(2)
-      ]
-      for n in range(3)
+    [
+      metrics.structural_similarity(
+        observation[n, :, :, c].astype(np.float64),
+        forecast[n, :, :, c].astype(np.float64),
+        data_range=data_range,
+      )
+      for c in range(2)
+    ]
+    for n in range(3)
   ]
   np.testing.assert_allclose(scores, expected, atol=1e-5)
   np.testing.assert_array_equal(counts, 1.0)
@@ -53,9 +53,9 @@ def test_the_frame_range_is_that_of_its_observation():
     for c in range(2):
       truth = observation[n, :, :, c].astype(np.float64)
       expected = metrics.structural_similarity(
-          truth,
-          forecast[n, :, :, c].astype(np.float64),
-          data_range=truth.max() - truth.min(),
+        truth,
+        forecast[n, :, :, c].astype(np.float64),
+        data_range=truth.max() - truth.min(),
       )
       np.testing.assert_allclose(scores[n, c], expected, atol=1e-5)
 
@@ -77,18 +77,14 @@ def test_a_constant_frame_has_a_defined_ssim():
   np.testing.assert_allclose(same, 1.0)
   near, _ = _ssim(constant + 0.1, constant, data_range="frame")
   # Joint range 0.1: (2xy + c) / (x^2 + y^2 + c) with c = (0.001)^2.
-  np.testing.assert_allclose(
-      near, (0.6 + 1e-6) / (0.25 + 0.36 + 1e-6), rtol=1e-5
-  )
+  np.testing.assert_allclose(near, (0.6 + 1e-6) / (0.25 + 0.36 + 1e-6), rtol=1e-5)
 
 
 def test_windows_with_a_missing_point_are_left_out():
   forecast, observation = _frames(2, (1, 9, 16, 1))
   weight = np.ones_like(observation)
   weight[0, 4, 0] = 0  # Touches every window whose left edge is column 0.
-  whole, _ = _ssim(
-      forecast[:, :, 1:], observation[:, :, 1:], data_range=1.0
-  )
+  whole, _ = _ssim(forecast[:, :, 1:], observation[:, :, 1:], data_range=1.0)
   forecast[0, 4, 0], observation[0, 4, 0] = 1e20, np.nan
   scores, counts = _ssim(forecast, observation, weight, data_range=1.0)
   np.testing.assert_allclose(scores, whole, rtol=1e-5)
@@ -120,7 +116,7 @@ def test_frames_smaller_than_the_window_are_refused():
 
 
 @pytest.mark.parametrize(
-    "data_range", [0.0, -1.0, float("nan"), (1.0, 2.0, 3.0), "max"]
+  "data_range", [0.0, -1.0, float("nan"), (1.0, 2.0, 3.0), "max"]
 )
 def test_impossible_data_ranges_are_refused(data_range):
   forecast, observation = _frames()
@@ -135,13 +131,9 @@ def test_frame_psnr_and_snr_by_hand():
   weight[1] = 0
   error, signal, count = image.frame_errors(forecast, observation, weight)
   np.testing.assert_allclose(error, [0.01, 0.0], rtol=1e-6)
+  np.testing.assert_allclose(image.frame_psnr(error, count), [20.0, 0.0], rtol=1e-6)
   np.testing.assert_allclose(
-      image.frame_psnr(error, count), [20.0, 0.0], rtol=1e-6
-  )
-  np.testing.assert_allclose(
-      image.frame_snr(error, signal, count),
-      [10 * np.log10(25), 0.0],
-      rtol=1e-6,
+    image.frame_snr(error, signal, count), [10 * np.log10(25), 0.0], rtol=1e-6
   )
   np.testing.assert_array_equal(count, [1, 0])
 

@@ -29,9 +29,7 @@ def _built(names, **options):
   return built, jax.jit(functools.partial(metrics.evaluate, built))
 
 
-def _accumulated(
-    forecast, observation, names, batches=None, weight=None, **options
-):
+def _accumulated(forecast, observation, names, batches=None, weight=None, **options):
   built, update = _built(names, **options)
   weight = np.ones_like(observation) if weight is None else weight
   total = metrics.Accumulator(built)
@@ -63,27 +61,25 @@ def test_the_scores_of_one_point_by_hand():
   # Members 1, 2, 6, observation 4: distances 3, 2, 2; pairs 1, 5, 4; mean 3.
   scores = _score(*_point([2, 6, 1], 4), thresholds=(1.5,))
   expected = {
-      "crps": 7 / 3 - 10 / 9,
-      "crps_fair": 7 / 3 - 10 / 6,
-      "spread": math.sqrt((4 + 1 + 9) / 2),
-      "spread_skill": math.sqrt(4 / 3) * math.sqrt(7) / 1,
-      "rmse": 1,
-      "mae": 1,
-      "mae_median": 2,
-      "interval_score_90": 5.6 - 1.1,
-      "interval_width_90": 5.6 - 1.1,
-      "picp_90": 1,
-      "picp_95": 1,
-      "energy": 7 / 3 - 10 / 9,
-      "energy_fair": 7 / 3 - 10 / 6,
-      "brier_gt_1.5": 1 / 9,
-      "roc_area_gt_1.5": np.nan,  # There was nothing but the event.
+    "crps": 7 / 3 - 10 / 9,
+    "crps_fair": 7 / 3 - 10 / 6,
+    "spread": math.sqrt((4 + 1 + 9) / 2),
+    "spread_skill": math.sqrt(4 / 3) * math.sqrt(7) / 1,
+    "rmse": 1,
+    "mae": 1,
+    "mae_median": 2,
+    "interval_score_90": 5.6 - 1.1,
+    "interval_width_90": 5.6 - 1.1,
+    "picp_90": 1,
+    "picp_95": 1,
+    "energy": 7 / 3 - 10 / 9,
+    "energy_fair": 7 / 3 - 10 / 6,
+    "brier_gt_1.5": 1 / 9,
+    "roc_area_gt_1.5": np.nan,  # There was nothing but the event.
   }
   assert list(scores) == list(expected)
   for name, value in expected.items():
-    np.testing.assert_allclose(
-        scores[name].overall, value, rtol=1e-6, err_msg=name
-    )
+    np.testing.assert_allclose(scores[name].overall, value, rtol=1e-6, err_msg=name)
 
 
 def test_a_single_forecast_has_its_mae_as_crps():
@@ -93,9 +89,7 @@ def test_a_single_forecast_has_its_mae_as_crps():
   mae = np.abs(error).mean()
   for name in ("crps", "mae", "mae_median"):
     np.testing.assert_allclose(scores[name].overall, mae, rtol=1e-6)
-  np.testing.assert_allclose(
-      scores["interval_score_90"].overall, 20 * mae, rtol=1e-6
-  )
+  np.testing.assert_allclose(scores["interval_score_90"].overall, 20 * mae, rtol=1e-6)
   norms = np.sqrt((error**2).sum((2, 3, 4)))
   np.testing.assert_allclose(scores["energy"].overall, norms.mean(), 1e-6)
   for name in ("spread", "spread_skill", "interval_width_90", "picp_90"):
@@ -111,25 +105,21 @@ def test_scores_and_diagrams_do_not_depend_on_the_batches(name):
   options = {"thresholds": (20.0,)} if name == "ensemble" else {}
   whole = _accumulated(forecast, observation, (name,), **options)
   parts = _accumulated(forecast, observation, (name,), (1, 4, 2), **options)
-  merged = _accumulated(
-      forecast[:, :2], observation[:2], (name,), **options
-  )
-  merged.merge(
-      _accumulated(forecast[:, 2:], observation[2:], (name,), **options)
-  )
+  merged = _accumulated(forecast[:, :2], observation[:2], (name,), **options)
+  merged.merge(_accumulated(forecast[:, 2:], observation[2:], (name,), **options))
   for other in (parts, merged):
     scores = other.compute()[name]
     for key, score in whole.compute()[name].items():
       for field, values in score._asdict().items():
         if values is not None:
           np.testing.assert_allclose(
-              getattr(scores[key], field), values, rtol=1e-5, err_msg=key
+            getattr(scores[key], field), values, rtol=1e-5, err_msg=key
           )
     diagrams = other.diagrams()[name]
     for key, diagram in whole.diagrams()[name].items():
       for field, values in diagram.items():
         np.testing.assert_allclose(
-            diagrams[key][field], values, rtol=1e-5, err_msg=(key, field)
+          diagrams[key][field], values, rtol=1e-5, err_msg=(key, field)
         )
 
 
@@ -139,9 +129,7 @@ def test_points_without_weight_count_for_nothing_even_as_nan(name):
   weight = np.ones_like(observation)
   weight[4:] = 0  # Whole rows of padding,
   weight[:, :, 2] = 0  # and a row of the grid that is missing.
-  expected = _accumulated(
-      forecast[:, :4, :, :2], observation[:4, :, :2], (name,)
-  )
+  expected = _accumulated(forecast[:, :4, :, :2], observation[:4, :, :2], (name,))
   forecast, observation = forecast.copy(), observation.copy()
   forecast[:, weight == 0] = np.nan
   observation[weight == 0] = np.nan
@@ -149,11 +137,11 @@ def test_points_without_weight_count_for_nothing_even_as_nan(name):
   scores = total.compute()[name]
   for key, score in expected.compute()[name].items():
     np.testing.assert_allclose(
-        scores[key].by_lead, score.by_lead, rtol=1e-5, err_msg=key
+      scores[key].by_lead, score.by_lead, rtol=1e-5, err_msg=key
     )
   for key, diagram in expected.diagrams()[name].items():
     np.testing.assert_allclose(
-        total.diagrams()[name][key]["count"], diagram["count"], rtol=1e-5
+      total.diagrams()[name][key]["count"], diagram["count"], rtol=1e-5
     )
 
 
@@ -177,19 +165,17 @@ def test_lead_times_and_variables_are_pooled_before_the_root():
   variance = forecast.astype(np.float64).var(0, ddof=1)
   square = (forecast.astype(np.float64).mean(0) - observation) ** 2
   for field, axes in (
-      ("overall", None),
-      ("by_lead", (0, 2, 3, 4)),
-      ("by_variable", (0, 1, 2, 3)),
-      ("by_lead_and_variable", (0, 2, 3)),
+    ("overall", None),
+    ("by_lead", (0, 2, 3, 4)),
+    ("by_variable", (0, 1, 2, 3)),
+    ("by_lead_and_variable", (0, 2, 3)),
   ):
     spread = np.sqrt(variance.mean(axes))
+    np.testing.assert_allclose(getattr(scores["spread"], field), spread, rtol=1e-5)
     np.testing.assert_allclose(
-        getattr(scores["spread"], field), spread, rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        getattr(scores["spread_skill"], field),
-        np.sqrt(6 / 5) * spread / np.sqrt(square.mean(axes)),
-        rtol=1e-5,
+      getattr(scores["spread_skill"], field),
+      np.sqrt(6 / 5) * spread / np.sqrt(square.mean(axes)),
+      rtol=1e-5,
     )
   assert scores["energy"].by_variable is None
   assert scores["energy"].by_lead.shape == (2,)
@@ -206,7 +192,7 @@ def test_area_weights_weigh_cells_and_their_scale_does_not_matter():
   larger = _score(forecast, observation, area_weights=(20.0, 0.0, 10.0))
   for name, score in scores.items():
     np.testing.assert_allclose(
-        larger[name].overall, score.overall, rtol=1e-5, err_msg=name
+      larger[name].overall, score.overall, rtol=1e-5, err_msg=name
     )
 
 
@@ -236,11 +222,11 @@ def test_a_calibrated_ensemble_has_flat_histograms_and_a_ratio_of_1():
   assert "frequency_by_variable" not in histogram
   curve = diagrams["ensemble"]["reliability_gt_0"]
   np.testing.assert_allclose(
-      curve["observed_frequency"], curve["forecast_probability"], atol=0.04
+    curve["observed_frequency"], curve["forecast_probability"], atol=0.04
   )
   # The CRPS of a normal law about its own draws is sigma / sqrt(pi).
   np.testing.assert_allclose(
-      scores["ensemble"]["crps_fair"].overall, 2 / math.sqrt(math.pi), rtol=0.02
+    scores["ensemble"]["crps_fair"].overall, 2 / math.sqrt(math.pi), rtol=0.02
   )
 
 
@@ -260,7 +246,7 @@ def test_too_narrow_an_ensemble_is_seen_in_every_measure_of_calibration():
 def test_diagrams_are_given_by_variable_where_there_are_several():
   forecast, observation = _fields()
   total = _accumulated(
-      forecast, observation, ("ensemble", "physical"), thresholds=(20.0,)
+    forecast, observation, ("ensemble", "physical"), thresholds=(20.0,)
   )
   diagrams = total.diagrams()
   assert list(diagrams) == ["ensemble"]  # "physical" has none.
@@ -273,8 +259,7 @@ def test_diagrams_are_given_by_variable_where_there_are_several():
   assert curve["hit_rate_by_variable"].shape == (2, 8)
   assert curve["area_by_variable"].shape == (2,)
   np.testing.assert_allclose(
-      curve["area_by_variable"],
-      total.compute()["ensemble"]["roc_area_gt_20"].by_variable,
+    curve["area_by_variable"], total.compute()["ensemble"]["roc_area_gt_20"].by_variable
   )
 
 
@@ -287,7 +272,7 @@ def test_the_brier_score_counts_the_members():
     score = scores[f"brier_gt_{threshold:g}"]
     np.testing.assert_allclose(score.overall, loss.mean(), rtol=1e-5)
     np.testing.assert_allclose(
-        score.by_lead_and_variable, loss.mean((0, 2, 3)), rtol=1e-5
+      score.by_lead_and_variable, loss.mean((0, 2, 3)), rtol=1e-5
     )
 
 
@@ -298,8 +283,7 @@ def test_impossible_thresholds_are_refused(thresholds):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"qice_bins": 0}, {"interval_percent": 100}, {"coverage_percent": 0}],
+  "options", [{"qice_bins": 0}, {"interval_percent": 100}, {"coverage_percent": 0}]
 )
 def test_impossible_options_of_cost_are_refused(options):
   with pytest.raises(metrics.MetricError, match=[*options][0]):
@@ -318,35 +302,32 @@ def test_the_cost_scores_of_one_point_by_hand():
   quantiles = np.quantile([1, 2, 6], levels)
   loss = 2 * np.abs((quantiles - 4) * ((4 <= quantiles) - levels)).mean()
   expected = {
-      "mae": 1,
-      "rmse": 1,
-      "mae_single_sample": 7 / 3,
-      "rmse_single_sample": 7 / 3,
-      "crps": loss / 4,
-      "crps_sum": loss / 4,
-      "qice": (0.9 + 9 * 0.1) / 10,
-      "interval_score": 4.5,
-      "picp": 1,
-      "smape": 2 / 7,
+    "mae": 1,
+    "rmse": 1,
+    "mae_single_sample": 7 / 3,
+    "rmse_single_sample": 7 / 3,
+    "crps": loss / 4,
+    "crps_sum": loss / 4,
+    "qice": (0.9 + 9 * 0.1) / 10,
+    "interval_score": 4.5,
+    "picp": 1,
+    "smape": 2 / 7,
   }
   assert list(scores) == list(expected)
   for name, value in expected.items():
-    np.testing.assert_allclose(
-        scores[name].overall, value, rtol=1e-6, err_msg=name
-    )
+    np.testing.assert_allclose(scores[name].overall, value, rtol=1e-6, err_msg=name)
 
 
 def test_crps_sum_adds_the_points_of_each_frame_first():
   forecast, observation = _fields()
   scores = _cost(forecast, observation)
   summed = _cost(
-      forecast.sum((3, 4), keepdims=True),
-      observation.sum((2, 3), keepdims=True),
+    forecast.sum((3, 4), keepdims=True), observation.sum((2, 3), keepdims=True)
   )
   np.testing.assert_allclose(
-      scores["crps_sum"].by_lead_and_variable,
-      summed["crps"].by_lead_and_variable,
-      rtol=1e-4,
+    scores["crps_sum"].by_lead_and_variable,
+    summed["crps"].by_lead_and_variable,
+    rtol=1e-4,
   )
 
 
@@ -357,9 +338,7 @@ def test_smape_has_no_value_where_both_are_0():
 def test_both_conventions_sort_the_members_of_a_batch_once():
   forecast, observation = _fields(8, (2, 3, 5, 4, 1))
   _, update = _built(("ensemble", "cost"))
-  compiled = update.lower(
-      forecast, observation, np.ones_like(observation)
-  ).compile()
+  compiled = update.lower(forecast, observation, np.ones_like(observation)).compile()
   sorts = [x for x in compiled.as_text().splitlines() if " sort(" in x]
   whole = "f32[8,2,3,5,4,1]"
   assert sum(whole in x.split(" sort(")[0] for x in sorts) == 1, sorts
@@ -372,11 +351,9 @@ def test_properscoring_agrees_on_the_crps_and_the_brier_score():
   crps = other.crps_ensemble(observation, np.moveaxis(forecast, 0, -1))
   np.testing.assert_allclose(scores["crps"].overall, crps.mean(), rtol=1e-5)
   brier = other.threshold_brier_score(
-      observation, np.moveaxis(forecast, 0, -1), threshold=20.0
+    observation, np.moveaxis(forecast, 0, -1), threshold=20.0
   )
-  np.testing.assert_allclose(
-      scores["brier_gt_20"].overall, brier.mean(), rtol=1e-5
-  )
+  np.testing.assert_allclose(scores["brier_gt_20"].overall, brier.mean(), rtol=1e-5)
 
 
 def test_scores_agrees_on_the_crps_the_histogram_and_the_events():
@@ -385,45 +362,41 @@ def test_scores_agrees_on_the_crps_the_histogram_and_the_events():
   forecast, observation = _fields()
   observation = np.round(observation)  # Ties with the members.
   forecast = np.round(forecast)
-  total = _accumulated(
-      forecast, observation, ("ensemble",), thresholds=(20.0,)
-  )
+  total = _accumulated(forecast, observation, ("ensemble",), thresholds=(20.0,))
   scores = total.compute()["ensemble"]
   dims = ("sample", "lead", "y", "x", "variable")
   members = xr.DataArray(forecast.astype(float), dims=("member", *dims))
   truth = xr.DataArray(observation.astype(float), dims=dims)
   for name, method in (("crps", "ecdf"), ("crps_fair", "fair")):
     np.testing.assert_allclose(
-        scores[name].by_lead,
-        other.crps_for_ensemble(
-            members, truth, "member", method=method, preserve_dims=["lead"]
-        ),
-        rtol=1e-5,
+      scores[name].by_lead,
+      other.crps_for_ensemble(
+        members, truth, "member", method=method, preserve_dims=["lead"]
+      ),
+      rtol=1e-5,
     )
   np.testing.assert_allclose(
-      scores["brier_gt_20"].overall,
-      other.brier_score_for_ensemble(
-          members,
-          truth,
-          "member",
-          20.0,
-          fair_correction=False,
-          event_threshold_operator=operator.gt,
-      ).item(),
-      rtol=1e-5,
+    scores["brier_gt_20"].overall,
+    other.brier_score_for_ensemble(
+      members,
+      truth,
+      "member",
+      20.0,
+      fair_correction=False,
+      event_threshold_operator=operator.gt,
+    ).item(),
+    rtol=1e-5,
   )
   np.testing.assert_allclose(
-      total.diagrams()["ensemble"]["rank_histogram"]["frequency"],
-      other.rank_histogram(members, truth, "member"),
-      rtol=1e-5,
+    total.diagrams()["ensemble"]["rank_histogram"]["frequency"],
+    other.rank_histogram(members, truth, "member"),
+    rtol=1e-5,
   )
   curve = other.roc_curve_data(
-      (members > 20).mean("member"),
-      (truth > 20).astype(float),
-      np.arange(7) / 6,
+    (members > 20).mean("member"), (truth > 20).astype(float), np.arange(7) / 6
   )
   np.testing.assert_allclose(
-      scores["roc_area_gt_20"].overall, curve.AUC.item(), rtol=1e-5
+    scores["roc_area_gt_20"].overall, curve.AUC.item(), rtol=1e-5
   )
 
 
@@ -436,14 +409,14 @@ def test_xskillscore_agrees_on_the_crps_and_the_rank_histogram():
   members = xr.DataArray(forecast, dims=("member", *dims))
   truth = xr.DataArray(observation, dims=dims)
   np.testing.assert_allclose(
-      total.compute()["ensemble"]["crps"].overall,
-      other.crps_ensemble(truth, members),
-      rtol=1e-5,
+    total.compute()["ensemble"]["crps"].overall,
+    other.crps_ensemble(truth, members),
+    rtol=1e-5,
   )
   np.testing.assert_allclose(
-      total.diagrams()["ensemble"]["rank_histogram"]["count"],
-      other.rank_histogram(truth, members),
-      rtol=1e-5,
+    total.diagrams()["ensemble"]["rank_histogram"]["count"],
+    other.rank_histogram(truth, members),
+    rtol=1e-5,
   )
 
 
@@ -453,9 +426,9 @@ def test_torchmetrics_agrees_on_the_crps():
   forecast, observation = _fields()
   metric = other.ContinuousRankedProbabilityScore()
   value = metric(
-      torch.from_numpy(forecast.reshape(len(forecast), -1).T.copy()),
-      torch.from_numpy(observation.ravel()),
+    torch.from_numpy(forecast.reshape(len(forecast), -1).T.copy()),
+    torch.from_numpy(observation.ravel()),
   )
   np.testing.assert_allclose(
-      _score(forecast, observation)["crps"].overall, float(value), rtol=1e-5
+    _score(forecast, observation)["crps"].overall, float(value), rtol=1e-5
   )

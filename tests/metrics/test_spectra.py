@@ -25,9 +25,7 @@ def test_all_shells_together_are_the_mean():
   # Waves up to size 6 only: nothing is in the corners.
   field = jnp.stack([wave(1, 2)[..., 0] + 3, wave(4, 0)[..., 0]], -1)
   total = spectra.shell_enstrophy(field).sum(-2)
-  np.testing.assert_allclose(
-    total, jnp.square(field).mean((0, 1)) / 2, rtol=1e-5
-  )
+  np.testing.assert_allclose(total, jnp.square(field).mean((0, 1)) / 2, rtol=1e-5)
 
 
 def test_energy_leaves_the_mean_out_and_takes_oblong_batches():

@@ -49,27 +49,27 @@ def test_power_errors_and_ratios_of_waves_by_hand():
   power = total.diagrams()["spectral"]["power_0"]
   np.testing.assert_array_equal(power["wavenumber"], np.arange(1, 7))
   for name, expected in (
-      ("observation", [1, 0, 0, 0, 1, 0]),
-      ("forecast", [1, 0, 0, 0, 0.25, 0]),
-      ("error", [4, 0, 0, 0, 0.25, 0]),  # Of opposite phase, and half as high.
+    ("observation", [1, 0, 0, 0, 1, 0]),
+    ("forecast", [1, 0, 0, 0, 0.25, 0]),
+    ("error", [4, 0, 0, 0, 0.25, 0]),  # Of opposite phase, and half as high.
   ):
     np.testing.assert_allclose(power[name], expected, atol=1e-5)
     np.testing.assert_allclose(power[f"{name}_by_lead"], [expected], atol=1e-5)
   assert list(scores) == [
-      "log_ratio_low",
-      "amplitude_error_low",
-      "log_ratio_mid",
-      "amplitude_error_mid",
-      "log_ratio_high",
-      "amplitude_error_high",
-      "energy_ratio_high",
+    "log_ratio_low",
+    "amplitude_error_low",
+    "log_ratio_mid",
+    "amplitude_error_mid",
+    "log_ratio_high",
+    "amplitude_error_high",
+    "energy_ratio_high",
   ]
   for name, value in (
-      ("log_ratio_low", 0),
-      ("amplitude_error_low", 0),  # The phase does not matter here.
-      ("log_ratio_high", np.log10(0.25)),
-      ("amplitude_error_high", 0.5),
-      ("energy_ratio_high", 0.25),
+    ("log_ratio_low", 0),
+    ("amplitude_error_low", 0),  # The phase does not matter here.
+    ("log_ratio_high", np.log10(0.25)),
+    ("amplitude_error_high", 0.5),
+    ("energy_ratio_high", 0.25),
   ):
     np.testing.assert_allclose(scores[name], value, atol=1e-5, err_msg=name)
 
@@ -78,7 +78,7 @@ def test_shells_of_a_square_are_those_of_the_enstrophy():
   fields = np.random.default_rng(0).normal(size=(2, N, N, 3)) + 1
   power = np.abs(np.asarray(spectra.transform(fields))) ** 2 / 2
   np.testing.assert_allclose(
-      spectra.shell_sums(power), spectra.shell_enstrophy(fields), rtol=1e-5
+    spectra.shell_sums(power), spectra.shell_enstrophy(fields), rtol=1e-5
   )
 
 
@@ -88,7 +88,7 @@ def test_on_an_oblong_points_are_as_far_apart_along_both_sides():
     frame = _wave(rows, columns, 2, shape=(8, 12))[..., None]
     power = np.abs(np.asarray(spectra.transform(frame))) ** 2 / 2
     np.testing.assert_allclose(
-        spectra.shell_sums(power)[:, 0], [0, 0, 0, 1, 0, 0, 0], atol=1e-6
+      spectra.shell_sums(power)[:, 0], [0, 0, 0, 1, 0, 0, 0], atol=1e-6
     )
 
 
@@ -97,9 +97,7 @@ def test_samples_are_pooled_and_variables_averaged():
   observation = rng.normal(size=(3, 2, 8, 9, 2)).astype(np.float32)
   observation *= np.array([1, 1000], np.float32)
   forecast = observation * np.array([0.5, 2], np.float32)
-  total = _accumulated(
-      forecast[None], observation, variables=("sst", "t@850")
-  )
+  total = _accumulated(forecast[None], observation, variables=("sst", "t@850"))
   found = total.compute()["spectral"]
   ratio = found["energy_ratio_high"]
   np.testing.assert_allclose(ratio.by_variable, [0.25, 4], rtol=1e-5)
@@ -107,17 +105,15 @@ def test_samples_are_pooled_and_variables_averaged():
   assert ratio.by_lead_and_variable.shape == (2, 2)
   np.testing.assert_allclose(found["log_ratio_low"].overall, 0, atol=1e-6)
   np.testing.assert_allclose(
-      found["amplitude_error_mid"].by_variable, [0.5, 1], rtol=1e-5
+    found["amplitude_error_mid"].by_variable, [0.5, 1], rtol=1e-5
   )
   diagrams = total.diagrams()["spectral"]
   assert list(diagrams) == ["power_sst", "power_t_850"]
   expected = spectra.shell_sums(
-      (np.abs(np.fft.fft2(observation, axes=(2, 3)) / 72) ** 2 / 2).mean(0)
+    (np.abs(np.fft.fft2(observation, axes=(2, 3)) / 72) ** 2 / 2).mean(0)
   )
   np.testing.assert_allclose(
-      diagrams["power_sst"]["observation_by_lead"],
-      expected[:, 1:, 0],
-      rtol=1e-4,
+    diagrams["power_sst"]["observation_by_lead"], expected[:, 1:, 0], rtol=1e-4
   )
 
 
@@ -143,7 +139,7 @@ def test_missing_points_and_padding_add_nothing():
     assert scores[f"amplitude_error_{name}"].overall == 0
   one = np.where(weight > 0, observation, observation[0][weight[0] > 0].mean())
   expected = spectra.shell_sums(
-      np.abs(np.fft.fft2(one[0, 0], axes=(0, 1)) / 64) ** 2 / 2
+    np.abs(np.fft.fft2(one[0, 0], axes=(0, 1)) / 64) ** 2 / 2
   )
   found = total.diagrams()["spectral"]["power_0"]["observation"]
   np.testing.assert_allclose(found, expected[1:, 0], rtol=1e-4)

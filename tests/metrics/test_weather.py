@@ -41,12 +41,12 @@ def _scores(sample, weight=None, batches=None, area="cells"):
   for size in batches or (len(observation),):
     part = slice(start, start + size)
     total.add(
-        update(
-            forecast[:, part],
-            observation[part],
-            weight[part],
-            climatology=climatology[part],
-        )
+      update(
+        forecast[:, part],
+        observation[part],
+        weight[part],
+        climatology=climatology[part],
+      )
     )
     start += size
   return total.compute()["weather"]
@@ -59,29 +59,27 @@ def test_the_scores_of_one_field_by_hand():
   built = metrics.build(("weather",))
   total = metrics.Accumulator(built)
   total.add(
-      metrics.evaluate(
-          built,
-          forecast,
-          observation,
-          np.ones_like(observation),
-          climatology=np.full_like(observation, 10),
-      )
+    metrics.evaluate(
+      built,
+      forecast,
+      observation,
+      np.ones_like(observation),
+      climatology=np.full_like(observation, 10),
+    )
   )
   expected = {
-      "rmse": 1,
-      "mae": 1,
-      "bias": 0,
-      "acc": (2 + 6) / math.sqrt(8 * 12),
-      "activity": 1,
-      "activity_observation": math.sqrt((0 + 0 + 4 + 4) / 4),
-      "mse_skill": 1 - 4 / 12,
+    "rmse": 1,
+    "mae": 1,
+    "bias": 0,
+    "acc": (2 + 6) / math.sqrt(8 * 12),
+    "activity": 1,
+    "activity_observation": math.sqrt((0 + 0 + 4 + 4) / 4),
+    "mse_skill": 1 - 4 / 12,
   }
   found = total.compute()["weather"]
   assert list(found) == list(expected)
   for name, value in expected.items():
-    np.testing.assert_allclose(
-        found[name].overall, value, atol=1e-6, err_msg=name
-    )
+    np.testing.assert_allclose(found[name].overall, value, atol=1e-6, err_msg=name)
 
 
 def _weatherbench(forecast, observation, climatology):
@@ -98,17 +96,15 @@ def _weatherbench(forecast, observation, climatology):
     return x.weighted(weights).mean(("latitude", "longitude"))
 
   f, o, c = (
-      xr.DataArray(x.astype(np.float64), dims=DIMS)
-      for x in (forecast, observation, climatology)
+    xr.DataArray(x.astype(np.float64), dims=DIMS)
+    for x in (forecast, observation, climatology)
   )
-  acc = mean((f - c) * (o - c)) / np.sqrt(
-      mean((f - c) ** 2) * mean((o - c) ** 2)
-  )
+  acc = mean((f - c) * (o - c)) / np.sqrt(mean((f - c) ** 2) * mean((o - c) ** 2))
   return {
-      "rmse": np.sqrt(mean((f - o) ** 2).mean("time")),
-      "mae": mean(abs(f - o)).mean("time"),
-      "bias": mean(f - o).mean("time"),
-      "acc": acc.mean("time"),
+    "rmse": np.sqrt(mean((f - o) ** 2).mean("time")),
+    "mae": mean(abs(f - o)).mean("time"),
+    "bias": mean(f - o).mean("time"),
+    "acc": acc.mean("time"),
   }
 
 
@@ -118,7 +114,7 @@ def test_they_are_weatherbench_2s():
   expected = _weatherbench(forecast[0], observation, climatology)
   for name, values in expected.items():
     np.testing.assert_allclose(
-        found[name].by_lead_and_variable, values, rtol=2e-5, err_msg=name
+      found[name].by_lead_and_variable, values, rtol=2e-5, err_msg=name
     )
 
 
@@ -129,13 +125,9 @@ def test_activity_and_skill_are_those_of_plain_numpy():
   f, o = forecast.mean(0) - climatology, observation - climatology
   for name, anomaly in (("activity", f), ("activity_observation", o)):
     deviation = np.sqrt(anomaly.var((2, 3)).mean(0))
-    np.testing.assert_allclose(
-        found[name].by_lead_and_variable, deviation, rtol=1e-5
-    )
+    np.testing.assert_allclose(found[name].by_lead_and_variable, deviation, rtol=1e-5)
   skill = 1 - ((f - o) ** 2).mean((0, 2, 3)) / (o**2).mean((0, 2, 3))
-  np.testing.assert_allclose(
-      found["mse_skill"].by_lead_and_variable, skill, rtol=1e-5
-  )
+  np.testing.assert_allclose(found["mse_skill"].by_lead_and_variable, skill, rtol=1e-5)
 
 
 def test_lead_times_and_variables_are_pooled_as_further_samples():
@@ -143,14 +135,14 @@ def test_lead_times_and_variables_are_pooled_as_further_samples():
   found = _scores((forecast, observation, climatology), area="none")
   error = (forecast[0] - observation).astype(np.float64)
   for field, axes in (
-      ("overall", None),
-      ("by_lead", (0, 2, 3, 4)),
-      ("by_variable", (0, 1, 2, 3)),
+    ("overall", None),
+    ("by_lead", (0, 2, 3, 4)),
+    ("by_variable", (0, 1, 2, 3)),
   ):
     rmse = np.sqrt((error**2).mean(axes))
     np.testing.assert_allclose(getattr(found["rmse"], field), rmse, rtol=1e-5)
     np.testing.assert_allclose(
-        getattr(found["bias"], field), error.mean(axes), rtol=1e-4
+      getattr(found["bias"], field), error.mean(axes), rtol=1e-4
     )
 
 
@@ -158,18 +150,18 @@ def test_scores_do_not_depend_on_the_batches_and_padding_is_no_sample():
   sample = _sample()
   whole = _scores(sample)
   padded = tuple(
-      np.concatenate([x, np.full_like(x[..., :2, :, :, :, :], np.nan)], -5)
-      for x in sample
+    np.concatenate([x, np.full_like(x[..., :2, :, :, :, :], np.nan)], -5)
+    for x in sample
   )
   weight = np.ones_like(padded[1])
   weight[5:] = 0
   parts = _scores(padded, weight, (3, 4))
   for name, score in whole.items():
     np.testing.assert_allclose(
-        parts[name].by_lead_and_variable,
-        score.by_lead_and_variable,
-        rtol=1e-5,
-        err_msg=name,
+      parts[name].by_lead_and_variable,
+      score.by_lead_and_variable,
+      rtol=1e-5,
+      err_msg=name,
     )
 
 
@@ -183,7 +175,7 @@ def test_land_weighs_nothing_and_each_field_as_much_as_any_other():
   error = np.where(weight, forecast[0] - observation, np.nan)
   mse = np.nanmean(error.astype(np.float64) ** 2, (2, 3)).mean(0)
   np.testing.assert_allclose(
-      found["rmse"].by_lead_and_variable, np.sqrt(mse), rtol=1e-5
+    found["rmse"].by_lead_and_variable, np.sqrt(mse), rtol=1e-5
   )
   pooled = np.sqrt(np.nanmean(error**2, (0, 2, 3)))
   assert np.abs(pooled / np.sqrt(mse) - 1).max() > 1e-3
@@ -211,19 +203,17 @@ def test_scores_agrees_on_the_errors():
   forecast, observation, climatology = _sample()
   found = _scores((forecast, observation, climatology))
   f, o = (
-      xr.DataArray(x.astype(np.float64), dims=DIMS)
-      for x in (forecast[0], observation)
+    xr.DataArray(x.astype(np.float64), dims=DIMS) for x in (forecast[0], observation)
   )
   weights = xr.DataArray(
-      fields.cell_weights(LATITUDES).astype(np.float64), dims="latitude"
+    fields.cell_weights(LATITUDES).astype(np.float64), dims="latitude"
   )
   keep = {"preserve_dims": ["lead", "variable"], "weights": weights}
   for name, function in (
-      ("rmse", other.rmse),
-      ("mae", other.mae),
-      ("bias", other.additive_bias),
+    ("rmse", other.rmse),
+    ("mae", other.mae),
+    ("bias", other.additive_bias),
   ):
     np.testing.assert_allclose(
-        found[name].by_lead_and_variable, function(f, o, **keep), rtol=1e-4
+      found[name].by_lead_and_variable, function(f, o, **keep), rtol=1e-4
     )
-

@@ -89,7 +89,6 @@ def test_split_batch_and_tokens_give_one_device_result(shape, monkeypatch):
   mesh = jax.make_mesh(shape, ("data", "space"), (AxisType.Auto,) * 2)
   sharding = NamedSharding(mesh, PartitionSpec("data", "space"))
   step = jax.jit(
-    lambda *x: value_and_gradients(blocked.attention, *x),
-    in_shardings=sharding,
+    lambda *x: value_and_gradients(blocked.attention, *x), in_shardings=sharding
   )
   assert_close(step(*inputs), value_and_gradients(plain, *inputs), 3e-6)

@@ -9,15 +9,11 @@ from stjax import models
 from stjax.models.fourcastnet import FourierFilter, kept_modes
 
 # Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def run(module, x):
-  return jit(module.init_with_output, static_argnums=2)(
-    jax.random.key(1), x, False
-  )
+  return jit(module.init_with_output, static_argnums=2)(jax.random.key(1), x, False)
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6), (5, 7), (1, 8)])
@@ -48,9 +44,7 @@ def test_a_share_keeps_the_lowest_wave_numbers_of_each_axis(share):
     ((6, 6), 1.0, slice(0, 6), 4),  # All.
   ],
 )
-def test_the_legacy_modes_are_those_of_the_released_code(
-  shape, share, rows, columns
-):
+def test_the_legacy_modes_are_those_of_the_released_code(shape, share, rows, columns):
   assert kept_modes(*shape, share, legacy=True) == (0, rows, columns)
 
 

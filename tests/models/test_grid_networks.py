@@ -11,12 +11,8 @@ from stjax import models
 
 # Options of small networks, and an odd grid where they take one.
 SMALL = {
-  "cno": (
-    dict(features=4, depth=1, neck_blocks=2, lift_features=6), (7, 9)
-  ),
-  "fno": (
-    dict(features=6, modes_h=3, modes_w=3, depth=2, readout_features=8), (7, 9)
-  ),
+  "cno": (dict(features=4, depth=1, neck_blocks=2, lift_features=6), (7, 9)),
+  "fno": (dict(features=6, modes_h=3, modes_w=3, depth=2, readout_features=8), (7, 9)),
   "kno": (dict(features=5, modes_h=3, modes_w=3, steps=2), (7, 9)),
   "resnet": (dict(features=4, blocks=(1, 2)), (7, 9)),
   "unet": (dict(features=4, depth=1), (7, 9)),
@@ -28,9 +24,7 @@ DEEP = ("cno", "unet_strided")
 B, T, C = 2, 3, 2
 
 # Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def slow_if_deep(names):
@@ -154,9 +148,7 @@ def test_training_normalises_by_the_batch_and_keeps_statistics(name):
   module = build(name)
   x = inputs(name)
   variables = lively(module, x)
-  y, updated = jit(
-    lambda: module.apply(variables, x, True, mutable=["batch_stats"])
-  )()
+  y, updated = jit(lambda: module.apply(variables, x, True, mutable=["batch_stats"]))()
   old, new = variables["batch_stats"], updated["batch_stats"]
   assert jax.tree.structure(old) == jax.tree.structure(new)
   assert all(

@@ -8,9 +8,7 @@ from stjax import models
 from stjax.models.lsm import SpectralBlock
 
 # Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def test_patches_do_not_see_each_other():
@@ -32,9 +30,7 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
 
 @pytest.mark.parametrize("padding", [0, (3, 2), (0, 2), (3, 0)])
 def test_padding_is_cut_off_again_in_each_direction(padding):
-  module = models.build(
-    "lsm", features=8, depth=1, patch_size=1, padding=padding
-  )
+  module = models.build("lsm", features=8, depth=1, patch_size=1, padding=padding)
   y, _ = jax.eval_shape(
     module.init_with_output, jax.random.key(0), jnp.zeros((1, 2, 5, 6, 1))
   )

@@ -26,17 +26,13 @@ def test_circular_grids_must_be_halved_evenly():
     ({"features": None, "frames": "channels"}, 6, False),
   ],
 )
-def test_the_width_is_the_inputs_unless_another_is_asked(
-  options, width, lifted
-):
+def test_the_width_is_the_inputs_unless_another_is_asked(options, width, lifted):
   params = params_of((2, 4, 6, 3), **options)
   assert ("lift" in params) == lifted
   assert params["readout"]["kernel"].shape[2] == width
 
 
-@pytest.mark.parametrize(
-  ("height", "width", "taps"), [(5, 6, (1, 2)), (8, 3, (2, 1))]
-)
+@pytest.mark.parametrize(("height", "width", "taps"), [(5, 6, (1, 2)), (8, 3, (2, 1))])
 def test_prolongations_fit_odd_and_even_grids(height, width, taps):
   params = params_of((1, height, width, 2))
   assert params["cycle_0"]["prolong_0"]["kernel"].shape == (*taps, 4, 4)

@@ -19,8 +19,7 @@ def inputs(batch=2, frames=3, height=6, width=10, channels=2):
 
 
 @pytest.mark.parametrize(
-  ("name", "expected"),
-  [("convlstm", 15_083_520 - UNUSED), ("predrnn", 23_838_720)],
+  ("name", "expected"), [("convlstm", 15_083_520 - UNUSED), ("predrnn", 23_838_720)]
 )
 def test_the_published_networks_have_their_number_of_parameters(name, expected):
   module = models.build(name, horizon=10)
@@ -85,8 +84,7 @@ def test_recomputing_steps_changes_no_gradient(name):
 
     gradients.append(jax.jit(jax.grad(loss))(variables))
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
-    *gradients,
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), *gradients
   )
 
 
@@ -95,9 +93,7 @@ def test_recomputing_steps_changes_no_gradient(name):
 def test_it_learns_to_shift_a_pattern(name):
   # A random pattern moves one patch a frame around a torus.
   pattern = jax.random.uniform(jax.random.key(0), (4, 1, 6, 8, 1))
-  frames = jnp.concatenate(
-    [jnp.roll(pattern, 2 * i, 3) for i in range(5)], axis=1
-  )
+  frames = jnp.concatenate([jnp.roll(pattern, 2 * i, 3) for i in range(5)], axis=1)
   history, target = frames[:, :3], frames[:, 3:]
   module = models.build(
     name,

@@ -8,11 +8,7 @@ import pytest
 from stjax import models
 from stjax.models.simvp import SimVP
 from stjax.models.translators import TRANSLATORS
-from stjax.models.translators.metaformer import (
-  drop_path_rates,
-  fold_time,
-  unfold_time,
-)
+from stjax.models.translators.metaformer import drop_path_rates, fold_time, unfold_time
 
 # Published sizes of SimVP on Moving MNIST, in parameters.
 SIZES = {
@@ -40,9 +36,7 @@ SMALL = dict(
 FRAMES, HEIGHT, WIDTH = 2, 8, 12
 
 # Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def inputs(seed=0, batch=2, shape=(FRAMES, HEIGHT, WIDTH, 1)):
@@ -79,11 +73,7 @@ def test_the_published_networks_have_their_number_of_parameters(translator):
 
 def test_the_smallest_published_network_has_its_number_of_parameters():
   module = models.build(
-    "simvp",
-    spatial_features=8,
-    temporal_features=16,
-    spatial_depth=2,
-    temporal_depth=2,
+    "simvp", spatial_features=8, temporal_features=16, spatial_depth=2, temporal_depth=2
   )
   assert parameter_count(module, (10, 64, 64, 1)) == 156_233
 
@@ -92,9 +82,7 @@ def test_the_forecast_may_have_other_channels_than_the_history():
   module = build(out_channels=3)
   x = inputs(shape=(FRAMES, HEIGHT, WIDTH, 2))
   y, _ = jax.eval_shape(
-    functools.partial(module.init_with_output, train=True),
-    jax.random.key(0),
-    x,
+    functools.partial(module.init_with_output, train=True), jax.random.key(0), x
   )
   assert y.shape == (2, FRAMES, HEIGHT, WIDTH, 3)
   assert y.dtype == jnp.float32
@@ -129,9 +117,7 @@ def test_no_stochastic_depth_means_none():
       variables, x, True, rngs={"dropout": key}, mutable=["batch_stats"]
     )[0]
   )
-  np.testing.assert_array_equal(
-    run(jax.random.key(0)), run(jax.random.key(1))
-  )
+  np.testing.assert_array_equal(run(jax.random.key(0)), run(jax.random.key(1)))
 
 
 @pytest.mark.slow
@@ -165,8 +151,7 @@ def test_recomputing_blocks_changes_no_gradient(translator):
 
     gradients.append(jit(jax.grad(loss))(variables["params"]))
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-    *gradients,
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *gradients
   )
 
 
@@ -187,9 +172,7 @@ def test_bfloat16_is_close_to_float32(translator):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "translator", ["gsta", "incepu", "poolformer", "uniformer"]
-)
+@pytest.mark.parametrize("translator", ["gsta", "incepu", "poolformer", "uniformer"])
 def test_circular_padding_has_no_preferred_place(translator):
   # Rolling by multiples of the down-sampling factor (2) rolls the forecast.
   module, x = build(translator=translator, padding_mode="circular"), inputs()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stjax import models
-from stjax.models import denoisers
+from stjax.models.denoisers import common as denoisers
 from stjax.models.stid import fold_frames, unfold_frames
 
 B, T_IN, T_OUT, H, W, C = 3, 4, 2, 3, 5, 2
@@ -43,23 +43,19 @@ def variables_of(module, name):
   )
   generator = np.random.default_rng(1)
   return jax.tree.map(
-    lambda s: jnp.asarray(0.3 * generator.standard_normal(s.shape, np.float32)),
-    shapes,
+    lambda s: jnp.asarray(0.3 * generator.standard_normal(s.shape, np.float32)), shapes
   )
 
 
 NAMES = ("stid", "stid_denoiser")
-KINDS = [("stid", {}), ("stid_denoiser", {}),
-         ("stid_denoiser", {"full_window": True})]
+KINDS = [("stid", {}), ("stid_denoiser", {}), ("stid_denoiser", {"full_window": True})]
 
 
 @pytest.mark.parametrize(
   ("name", "nodes", "options", "calendar_sizes", "expected"),
   [
     ("stid", 207, {}, (2, 7), 140_972),
-    (
-      "stid", 500, dict(node_dim=64, embed_dim=64, num_layers=8), (12,), 447_308
-    ),
+    ("stid", 500, dict(node_dim=64, embed_dim=64, num_layers=8), (12,), 447_308),
     # Less the table of 16 columns that the original never reads.
     ("stid_denoiser", 207, dict(full_window=True), (2, 7), 877_832 - 3_312),
     ("stid_denoiser", 500, dict(full_window=True), (12,), 677_720 - 8_000),
@@ -137,8 +133,7 @@ def test_a_node_is_forecast_from_itself_alone(name):
     return jnp.sum(jnp.square(y[1, :, 2, 3]))
 
   floats = tuple(
-    i for i, x in enumerate(arguments(name))
-    if jnp.issubdtype(x.dtype, jnp.floating)
+    i for i, x in enumerate(arguments(name)) if jnp.issubdtype(x.dtype, jnp.floating)
   )
   gradients = jax.jit(jax.grad(one_node, argnums=floats))(*arguments(name))
   for gradient in gradients:
@@ -175,9 +170,7 @@ def test_the_time_is_that_of_the_last_known_frame(name, frame):
 
   days, other = calendar(), (calendar() + 1) % 6
   expected = run(days)
-  np.testing.assert_array_equal(
-    run(other.at[:, frame].set(days[:, frame])), expected
-  )
+  np.testing.assert_array_equal(run(other.at[:, frame].set(days[:, frame])), expected)
   for column in range(2):
     changed = days.at[:, frame, column].set(other[:, frame, column])
     assert jnp.abs(run(changed) - expected).max() > 1e-3
@@ -237,9 +230,7 @@ def test_a_step_beyond_the_table_is_not_clamped(step):
   module = build("stid_denoiser")
   variables = variables_of(module, "stid_denoiser")
   noisy, steps, *rest = arguments("stid_denoiser")
-  y = module.apply(
-    variables, noisy, steps.at[1].set(step), *rest, calendar=calendar()
-  )
+  y = module.apply(variables, noisy, steps.at[1].set(step), *rest, calendar=calendar())
   assert jnp.isnan(y[1]).all()
   assert jnp.isfinite(y[::2]).all()
 
@@ -259,9 +250,7 @@ def test_divisors_look_up_the_truncated_quotient():
 
 
 def test_a_network_without_tables_needs_no_calendar():
-  module = build(
-    "stid", calendar_names=(), calendar_sizes=(), calendar_dims=()
-  )
+  module = build("stid", calendar_names=(), calendar_sizes=(), calendar_dims=())
   assert module.reads == ()
   assert build("stid").reads == ("calendar",)
   variables = module.init(jax.random.key(0), *arguments("stid"))
@@ -317,9 +306,7 @@ def test_bfloat16_is_close_and_keeps_float32_parameters(name):
 def test_a_forecast_may_have_other_channels():
   module = build("stid", out_channels=3)
   shown = arguments("stid")
-  y, _ = module.init_with_output(
-    jax.random.key(0), *shown, calendar=calendar()
-  )
+  y, _ = module.init_with_output(jax.random.key(0), *shown, calendar=calendar())
   assert y.shape == (B, T_OUT, H, W, 3)
 
 
@@ -387,9 +374,7 @@ def test_the_step_table_is_exact_or_rounded_like_the_released_one():
   np.testing.assert_allclose(exact, expected, atol=1e-7)
   rounded = denoisers.step_table(50, 128, "float32")
   assert 0.02 < np.abs(rounded - exact).max() < 0.03
-  np.testing.assert_array_equal(
-    denoisers.step_table(7, 128, "float32"), rounded[:7]
-  )
+  np.testing.assert_array_equal(denoisers.step_table(7, 128, "float32"), rounded[:7])
 
 
 def test_smooth_sinusoids_turn_at_most_one_radian_a_step():

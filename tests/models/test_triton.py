@@ -17,9 +17,7 @@ SMALL = dict(
 FRAMES, HEIGHT, WIDTH, CHANNELS = 3, 6, 10, 2
 
 # Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def inputs(seed=0, batch=2, shape=(FRAMES, HEIGHT, WIDTH, CHANNELS)):
@@ -31,9 +29,7 @@ def build(**options):
 
 
 def shapes_of(module, shape=(FRAMES, HEIGHT, WIDTH, CHANNELS)):
-  return jax.eval_shape(
-    lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape)))
-  )
+  return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape))))
 
 
 def lively(module):
@@ -72,9 +68,7 @@ def test_the_published_networks_have_their_number_of_parameters(
 def test_the_forecast_may_have_other_channels_than_the_history(depth):
   module = build(out_channels=5, spatial_depth=depth)
   y, _ = jax.eval_shape(
-    functools.partial(module.init_with_output, train=True),
-    jax.random.key(0),
-    inputs(),
+    functools.partial(module.init_with_output, train=True), jax.random.key(0), inputs()
   )
   assert y.shape == (2, FRAMES, HEIGHT, WIDTH, 5)
   assert y.dtype == jnp.float32
@@ -135,9 +129,7 @@ def test_the_ends_of_a_conv_core_mix_near_pixels_only(core_first, width, local):
   shapes = shapes_of(build(core_first=core_first, temporal_features=width))
   found = shapes.get("batch_stats", {"core": {}})["core"]
   assert sorted(found) == local
-  resized = [
-    name for name, x in shapes["params"]["core"].items() if "resize" in x
-  ]
+  resized = [name for name, x in shapes["params"]["core"].items() if "resize" in x]
   assert resized == ([] if width == 24 else ["block_0", "block_2"])
 
 
@@ -193,9 +185,7 @@ def test_bfloat16_is_close_to_float32():
   assert z.dtype == jnp.float32
   error = jnp.abs(y - z).max() / jnp.abs(y).max()
   assert 0 < error < 0.05
-  assert {x.dtype.name for x in jax.tree.leaves(shapes_of(rough))} == {
-    "float32"
-  }
+  assert {x.dtype.name for x in jax.tree.leaves(shapes_of(rough))} == {"float32"}
 
 
 @pytest.mark.slow

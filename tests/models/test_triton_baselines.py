@@ -60,9 +60,7 @@ some_slow = pytest.mark.parametrize(
 every = pytest.mark.parametrize("case", NETWORKS)
 
 # Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(
-  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def build(case, **options):
@@ -75,9 +73,7 @@ def inputs(shape, batch=2):
 
 
 def shapes_of(module, shape):
-  return jax.eval_shape(
-    lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape)))
-  )
+  return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape))))
 
 
 def lively(module, shape):
@@ -139,8 +135,7 @@ def test_every_parameter_gets_a_finite_gradient(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "case",
-  ["convlstm_states", "dit", "fourcastnet", "mgno", "simvp, first version"],
+  "case", ["convlstm_states", "dit", "fourcastnet", "mgno", "simvp, first version"]
 )
 def test_recomputing_changes_no_gradient(case):
   module, shape = build(case, remat=False)
@@ -183,9 +178,7 @@ def test_options_without_weights_make_a_difference(case, one, other):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("padding_mode", ["circular", "zeros"])
-@pytest.mark.parametrize(
-  ("case", "step"), [("mgno", 4), ("convlstm_states", 1)]
-)
+@pytest.mark.parametrize(("case", "step"), [("mgno", 4), ("convlstm_states", 1)])
 def test_only_circular_padding_has_no_preferred_place(case, step, padding_mode):
   # Rolling by multiples of the coarsest cell rolls the forecast.
   module, _ = build(case, padding_mode=padding_mode)

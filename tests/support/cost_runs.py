@@ -10,19 +10,19 @@ STEPS, NODES = 240, 6
 # Slots of the day that the series below has, by its step of an hour.
 SLOTS = 24
 TINY = {
-    "num_epochs": 1.0,
-    "global_batch_size": 16,
-    "data.history": 6,
-    "data.horizon": 3,
-    "evaluation.batch_size": 16,
-    "evaluation.figures": 1,
-    "evaluation.validation_stride": 4,
-    "evaluation.validation_members": 3,
-    "evaluation.every_epochs": 1.0,
-    "forecast.batch_size": 16,
-    "forecast.members": 4,
-    "forecast.sampler.steps": 4,
-    "log.every_steps": 1,
+  "num_epochs": 1.0,
+  "global_batch_size": 16,
+  "data.history": 6,
+  "data.horizon": 3,
+  "evaluation.batch_size": 16,
+  "evaluation.figures": 1,
+  "evaluation.validation_stride": 4,
+  "evaluation.validation_members": 3,
+  "evaluation.every_epochs": 1.0,
+  "forecast.batch_size": 16,
+  "forecast.members": 4,
+  "forecast.sampler.steps": 4,
+  "log.every_steps": 1,
 }
 _MEAN = {"horizon": 3, "node_dim": 4, "embed_dim": 6, "num_layers": 1}
 _DENOISER = _MEAN | {"num_steps": 5}

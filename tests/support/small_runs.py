@@ -8,26 +8,26 @@ from configs import diffusion_boiling, simvp_boiling
 
 # Big enough to hold every kind of layer, small enough to compile in seconds.
 TINY = {
-    "num_epochs": 2.0,
-    "global_batch_size": 8,
-    "model.spatial_features": 4,
-    "model.temporal_features": 8,
-    "model.spatial_depth": 2,
-    "model.temporal_depth": 2,
-    "model.mlp_ratio": 2.0,
-    "optimizer.learning_rate": 1e-3,
-    "optimizer.clip_norm": 0.0,
-    "data.normalise": "none",
-    "data.num_samples": 20,
-    "data.num_frames": 8,
-    "data.image_size": 16,
-    "data.history": 3,
-    "data.horizon": 3,
-    "data.stride": 10,
-    "evaluation.batch_size": 8,
-    "evaluation.figures": 1,
-    "forecast.batch_size": 8,
-    "log.every_steps": 1,
+  "num_epochs": 2.0,
+  "global_batch_size": 8,
+  "model.spatial_features": 4,
+  "model.temporal_features": 8,
+  "model.spatial_depth": 2,
+  "model.temporal_depth": 2,
+  "model.mlp_ratio": 2.0,
+  "optimizer.learning_rate": 1e-3,
+  "optimizer.clip_norm": 0.0,
+  "data.normalise": "none",
+  "data.num_samples": 20,
+  "data.num_frames": 8,
+  "data.image_size": 16,
+  "data.history": 3,
+  "data.horizon": 3,
+  "data.stride": 10,
+  "evaluation.batch_size": 8,
+  "evaluation.figures": 1,
+  "forecast.batch_size": 8,
+  "log.every_steps": 1,
 }
 
 
@@ -36,7 +36,7 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
   config = simvp_boiling.get_config("default")
   config.update_from_flattened_dict(TINY)
   config.update_from_flattened_dict(
-      {k.replace("__", "."): v for k, v in changes.items()}
+    {k.replace("__", "."): v for k, v in changes.items()}
   )
   return config
 
@@ -46,21 +46,21 @@ def tiny_diffusion(mean_workdir, **changes) -> ml_collections.ConfigDict:
   config = diffusion_boiling.get_config()
   mean = {k: v for k, v in TINY.items() if k.startswith("model.")}
   config.update_from_flattened_dict(
-      {k: v for k, v in TINY.items() if k not in mean}
-      | {f"frozen.mean.{k}": v for k, v in mean.items()}
-      | {
-          "frozen.mean.init_from": str(mean_workdir),
-          "model.horizon": TINY["data.horizon"],
-          "model.features": 4,
-          "model.groups": 2,
-          "model.depth": 1,
-          "method.num_steps": 5,
-          "forecast.members": 3,
-          "forecast.sampler.steps": 3,
-      }
+    {k: v for k, v in TINY.items() if k not in mean}
+    | {f"frozen.mean.{k}": v for k, v in mean.items()}
+    | {
+      "frozen.mean.init_from": str(mean_workdir),
+      "model.horizon": TINY["data.horizon"],
+      "model.features": 4,
+      "model.groups": 2,
+      "model.depth": 1,
+      "method.num_steps": 5,
+      "forecast.members": 3,
+      "forecast.sampler.steps": 3,
+    }
   )
   config.update_from_flattened_dict(
-      {k.replace("__", "."): v for k, v in changes.items()}
+    {k.replace("__", "."): v for k, v in changes.items()}
   )
   return config
 
@@ -69,16 +69,14 @@ def tiny_flags(**changes) -> list[str]:
   """The same as command-line flags."""
   values = TINY | {k.replace("__", "."): v for k, v in changes.items()}
   return ["--config=configs/simvp_boiling.py"] + [
-      f"--config.{k}={v}" for k, v in values.items()
+    f"--config.{k}={v}" for k, v in values.items()
   ]
 
 
 def trees_equal(a, b) -> bool:
   """Whether two trees hold the same bits."""
   same = jax.tree.map(
-      lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)),
-      _raw(a),
-      _raw(b),
+    lambda x, y: np.array_equal(np.asarray(x), np.asarray(y)), _raw(a), _raw(b)
   )
   return jax.tree.all(same)
 

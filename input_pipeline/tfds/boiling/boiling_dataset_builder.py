@@ -98,9 +98,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "sample_id": tfds.features.Text(),
         }
       ),
-      metadata=tfds.core.MetadataDict(
-        variables={boiling.VARIABLE: boiling.ATTRIBUTES}
-      ),
+      metadata=tfds.core.MetadataDict(variables={boiling.VARIABLE: boiling.ATTRIBUTES}),
       disable_shuffling=True,
     )
 
@@ -108,12 +106,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Deals out the plates: a permutation, cut by cumulated shares."""
     del dl_manager
     config = self.builder_config
-    order = np.random.RandomState(config.split_seed).permutation(
-      config.num_samples
-    )
+    order = np.random.RandomState(config.split_seed).permutation(config.num_samples)
     cuts = [
-      round(config.num_samples * float(share))
-      for share in np.cumsum(config.fractions)
+      round(config.num_samples * float(share)) for share in np.cumsum(config.fractions)
     ]
     parts = np.split(order, cuts)[:3]
     return {
@@ -134,8 +129,5 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       )
       yield (
         sample,
-        {
-          "frames": frames[0, ..., None],
-          "sample_id": boiling.sample_name(sample),
-        },
+        {"frames": frames[0, ..., None], "sample_id": boiling.sample_name(sample)},
       )

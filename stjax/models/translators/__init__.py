@@ -34,7 +34,6 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
 TRANSLATORS: dict[str, Callable[..., nn.Module]] = {
   "incepu": InceptionUNet,
   **{
-    name: functools.partial(MetaFormer, block=block)
-    for name, block in BLOCKS.items()
+    name: functools.partial(MetaFormer, block=block) for name, block in BLOCKS.items()
   },
 }

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from stjax.models.errors import NetworkError
-from stjax.models.layers import BatchNorm, LayerNorm, truncated_normal
+from stjax.errors import NetworkError
+from stjax.models.layers.basic import BatchNorm, LayerNorm, truncated_normal
 from stjax.models.translators.blocked_attention import attention
 from stjax.models.translators.metaformer import (
   HE,
@@ -61,9 +61,7 @@ class SelfAttention(nn.Module):
         "model.spatial_features (times the number of frames) to multiples of "
         f"{self.heads}"
       )
-    qkv = self.layer(
-      3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv"
-    )(x)
+    qkv = self.layer(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
     q, k, v = jnp.moveaxis(
       qkv.reshape(n, length, 3, self.heads, width // self.heads), 2, 0
     )
@@ -159,9 +157,9 @@ class WindowAttention(nn.Module):
     x = jnp.roll(x, (-shift, -shift), (1, 2))
     x = x.reshape(b, h // window, window, w // window, window, c)
     x = x.swapaxes(2, 3).reshape(-1, window**2, c)
-    x = SelfAttention(
-      self.heads, self.dropout, self.dtype, name="attention"
-    )(x, train, bias.astype(self.dtype))
+    x = SelfAttention(self.heads, self.dropout, self.dtype, name="attention")(
+      x, train, bias.astype(self.dtype)
+    )
     x = x.reshape(b, h // window, w // window, window, window, c)
     x = x.swapaxes(2, 3).reshape(b, h, w, c)
     return jnp.roll(x, (shift, shift), (1, 2))
@@ -187,11 +185,7 @@ class LocalAffinity(nn.Module):
     width = x.shape[-1]
     x = pointwise(width, dtype=self.dtype, name="expand")(x)
     x = depthwise(
-      width,
-      5,
-      padding_mode=self.padding_mode,
-      dtype=self.dtype,
-      name="depthwise",
+      width, 5, padding_mode=self.padding_mode, dtype=self.dtype, name="depthwise"
     )(x)
     return pointwise(width, dtype=self.dtype, name="project")(x)
 
@@ -199,9 +193,7 @@ class LocalAffinity(nn.Module):
 def vit(index: int, resized: bool) -> Constructor:
   """Block of the vision transformer, without positions."""
   del index, resized
-  return functools.partial(
-    TwoBranchBlock, norm=LayerNorm, mixer=GlobalAttention
-  )
+  return functools.partial(TwoBranchBlock, norm=LayerNorm, mixer=GlobalAttention)
 
 
 def swin(index: int, resized: bool) -> Constructor:

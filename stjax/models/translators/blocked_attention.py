@@ -48,9 +48,7 @@ def _in_float32(*qkv: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def blocked_attention(
-  q: jax.Array, k: jax.Array, v: jax.Array, size: int
-) -> jax.Array:
+def blocked_attention(q: jax.Array, k: jax.Array, v: jax.Array, size: int) -> jax.Array:
   """`attention` in float32 by blocks of `size` queries."""
   return _forward(q, k, v, size)[0]
 
@@ -106,9 +104,7 @@ def _backward(size: int, residuals, g):
     _into_blocks((g * y).sum(-1, keepdims=True), size),
     log_totals,
   )
-  _, ((k_gradient, v_gradient), q_gradient) = lax.scan(
-    head_gradients, None, heads
-  )
+  _, ((k_gradient, v_gradient), q_gradient) = lax.scan(head_gradients, None, heads)
   return (
     _scaled(_from_blocks(q_gradient, q.shape[1])),
     einops.rearrange(k_gradient, "h n d l -> n l h d"),

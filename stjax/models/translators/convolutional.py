@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models.errors import NetworkError
-from stjax.models.layers import BatchNorm, DropPath, LayerNorm
+from stjax.errors import NetworkError
+from stjax.models.layers.basic import BatchNorm, DropPath, LayerNorm
 from stjax.models.translators.metaformer import (
   Constructor,
   Mlp,
@@ -78,18 +78,12 @@ class ConvNeXtBlock(nn.Module):
     """Maps [B, h, w, C] to the same shape."""
     width = x.shape[-1]
     y = depthwise(
-      width,
-      7,
-      padding_mode=self.padding_mode,
-      dtype=self.dtype,
-      name="depthwise",
+      width, 7, padding_mode=self.padding_mode, dtype=self.dtype, name="depthwise"
     )(x)
     y = LayerNorm(1e-6, name="norm")(y)
     hidden = int(self.mlp_ratio * width)
     y = Mlp(hidden, pointwise, dtype=self.dtype, name="mlp")(y, train)
-    scale = self.param(
-      "scale", nn.initializers.constant(1e-6), (width,), jnp.float32
-    )
+    scale = self.param("scale", nn.initializers.constant(1e-6), (width,), jnp.float32)
     return x + DropPath(self.drop_path)(y * scale.astype(y.dtype), train)
 
 
@@ -116,11 +110,7 @@ class RecursiveGatedConv(nn.Module):
     y = pointwise(2 * width, dtype=self.dtype, name="expand")(x)
     y, a = jnp.split(y, [widths[0]], axis=-1)
     a = depthwise(
-      a.shape[-1],
-      7,
-      padding_mode=self.padding_mode,
-      dtype=self.dtype,
-      name="depthwise",
+      a.shape[-1], 7, padding_mode=self.padding_mode, dtype=self.dtype, name="depthwise"
     )(a)
     first, *others = jnp.split(
       a, [widths[0], sum(widths[:2]), sum(widths[:3])], axis=-1

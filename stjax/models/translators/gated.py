@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models.layers import BatchNorm, torch_conv_default
+from stjax.models.layers.basic import BatchNorm, torch_conv_default
 from stjax.models.translators.metaformer import (
   HE,
   TORCH,
@@ -58,9 +58,7 @@ class LargeKernelConv(nn.Module):
     x = depthwise(
       width, far, self.weights, dilation=self.dilation, **shared, name="far"
     )(x)
-    return pointwise(
-      self.features, self.weights, dtype=self.dtype, name="pointwise"
-    )(x)
+    return pointwise(self.features, self.weights, dtype=self.dtype, name="pointwise")(x)
 
 
 class Gate(nn.Module):
@@ -129,10 +127,7 @@ class TemporalGate(Gate):
     width = x.shape[-1]
     hidden = width // max(width // self.reduction, 4)
     layer = functools.partial(
-      nn.Dense,
-      use_bias=False,
-      kernel_init=torch_conv_default,
-      dtype=self.dtype,
+      nn.Dense, use_bias=False, kernel_init=torch_conv_default, dtype=self.dtype
     )
     s = x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
     s = nn.relu(layer(hidden, name="squeeze")(s))

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models.errors import NetworkError
-from stjax.models.layers import Conv, GroupNorm
+from stjax.errors import NetworkError
+from stjax.models.layers.basic import Conv, GroupNorm
 from stjax.models.translators.metaformer import fold_time, unfold_time
 
 KERNELS = (3, 5, 7, 11)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from stjax.models.layers import (
+from stjax.models.layers.basic import (
   BatchNorm,
   Conv,
   DropPath,
@@ -44,13 +44,9 @@ def pointwise(features: int, init: Init = HE, **options) -> Conv:
   return Conv(features, 1, **init._asdict(), **options)
 
 
-def depthwise(
-  features: int, kernel_size: int, init: Init = HE, **options
-) -> Conv:
+def depthwise(features: int, kernel_size: int, init: Init = HE, **options) -> Conv:
   """A convolution of each channel by itself; `Conv` has the options."""
-  return Conv(
-    features, kernel_size, groups=features, **init._asdict(), **options
-  )
+  return Conv(features, kernel_size, groups=features, **init._asdict(), **options)
 
 
 linear = functools.partial(nn.Dense, kernel_init=truncated_normal(0.02))
@@ -255,9 +251,7 @@ class MetaFormer(nn.Module):
         padding_mode=self.padding_mode,
         dtype=self.dtype,
       )
-      folded = resized(core, features, self.dtype, name=f"block_{i}")(
-        folded, train
-      )
+      folded = resized(core, features, self.dtype, name=f"block_{i}")(folded, train)
     return unfold_time(folded, x.shape[1])
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.models.layers import GroupNorm, LayerNorm
+from stjax.models.layers.basic import GroupNorm, LayerNorm
 from stjax.models.translators.metaformer import (
   NORMAL,
   Constructor,
@@ -62,9 +62,7 @@ class Pooling(nn.Module):
     if self.padding_mode == "circular":
       x_padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
       return nn.avg_pool(x_padded, (3, 3)) - x
-    pooled = nn.avg_pool(
-      x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False
-    )
+    pooled = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False)
     return pooled - x
 
 
@@ -72,9 +70,7 @@ def mlpmixer(index: int, resized: bool) -> Constructor:
   """Block of the MLP-Mixer."""
   del index, resized
   return functools.partial(
-    TwoBranchBlock,
-    norm=functools.partial(LayerNorm, eps=1e-6),
-    mixer=TokenMlp,
+    TwoBranchBlock, norm=functools.partial(LayerNorm, eps=1e-6), mixer=TokenMlp
   )
 
 

@@ -29,9 +29,7 @@ def _points(grid):
 
 def _advance(flow, fields, time_step, num_steps):
   """Fields [n, n] after some steps."""
-  later = navier_stokes.advance(
-    flow, np.fft.rfft2(fields)[None], time_step, num_steps
-  )
+  later = navier_stokes.advance(flow, np.fft.rfft2(fields)[None], time_step, num_steps)
   return np.fft.irfft2(later[0], s=fields.shape)
 
 
@@ -49,11 +47,7 @@ def test_a_taylor_green_flow_decays_without_moving(double, grid):
 
 def test_a_force_sets_a_resting_flow_in_motion_up_to_its_drag(double):
   flow = Flow(
-    grid=12,
-    viscosity=0.1,
-    drag=0.2,
-    forcing_wavenumber=3,
-    forcing_amplitude=2.0,
+    grid=12, viscosity=0.1, drag=0.2, forcing_wavenumber=3, forcing_amplitude=2.0
   )
   _, y = _points(12)
   rate = 9 * 0.1 + 0.2
@@ -76,17 +70,12 @@ def test_advection_keeps_energy_and_enstrophy_unless_it_aliases(double):
   twice = np.where((ky > 0) & (ky < grid // 2), 2, 1)
 
   def change(dealias):
-    slope = navier_stokes.explicit_terms(
-      Flow(grid=grid, dealias=dealias), field_hat
-    )
+    slope = navier_stokes.explicit_terms(Flow(grid=grid, dealias=dealias), field_hat)
     beyond = slope * (navier_stokes.dealias_filter(grid) == 0)
     assert np.any(beyond) != dealias
     product = (field_hat.conj() * np.asarray(slope)).real * twice
     scale = np.abs(product).sum()
-    return (
-      abs((product / square).sum()) / scale,
-      abs(product.sum()) / scale,
-    )
+    return (abs((product / square).sum()) / scale, abs(product.sum()) / scale)
 
   assert max(change(dealias=True)) < 1e-12
   # A field within the 2/3 aliases into nothing that it contains itself, so
@@ -145,18 +134,18 @@ _FRAMES = dict(num_frames=3, frame_spacing=0.1, time_step=0.05)
 
 
 def _initial(num_samples, grid=16, **changes):
-  return np.stack([
-    navier_stokes.initial_vorticity(k, grid=grid, **changes)
-    for k in range(num_samples)
-  ])
+  return np.stack(
+    [
+      navier_stokes.initial_vorticity(k, grid=grid, **changes)
+      for k in range(num_samples)
+    ]
+  )
 
 
 def test_both_precisions_agree_and_leave_the_global_flag_alone():
   before = jax.config.jax_enable_x64
   single, double = (
-    navier_stokes.simulate(
-      Flow(grid=16), _initial(2), precision=precision, **_FRAMES
-    )
+    navier_stokes.simulate(Flow(grid=16), _initial(2), precision=precision, **_FRAMES)
     for precision in navier_stokes.PRECISIONS
   )
   assert jax.config.jax_enable_x64 == before
@@ -221,13 +210,9 @@ def test_smaller_frames_show_what_they_can_or_are_interpolated():
     )[0, 0, :, :, 0].T
 
   x, y = _points(8)
-  np.testing.assert_allclose(
-    frame(8, "spectral"), np.cos(2 * x + y), atol=1e-5
-  )
+  np.testing.assert_allclose(frame(8, "spectral"), np.cos(2 * x + y), atol=1e-5)
   # Of three points the middle one; of four the mean of the two in the middle.
-  np.testing.assert_allclose(
-    frame(8, "bilinear"), initial[0, 1::3, 1::3], atol=1e-5
-  )
+  np.testing.assert_allclose(frame(8, "bilinear"), initial[0, 1::3, 1::3], atol=1e-5)
   middle = (initial[0, 1::4] + initial[0, 2::4]) / 2
   middle = (middle[:, 1::4] + middle[:, 2::4]) / 2
   np.testing.assert_allclose(frame(6, "bilinear"), middle, atol=1e-5)
@@ -239,12 +224,9 @@ def test_smaller_frames_show_what_they_can_or_are_interpolated():
 
 
 @pytest.mark.parametrize(
-  ("flow", "noise", "scale"),
-  [((32, 4, 1.0), 0, None), ((15, 6, 0.5), 1, 3.0)],
+  ("flow", "noise", "scale"), [((32, 4, 1.0), 0, None), ((15, 6, 0.5), 1, 3.0)]
 )
-def test_initial_flows_have_the_energy_or_the_speed_asked_for(
-  flow, noise, scale
-):
+def test_initial_flows_have_the_energy_or_the_speed_asked_for(flow, noise, scale):
   grid, peak, tau = flow
   field = navier_stokes.initial_vorticity(
     noise, grid=grid, peak_wavenumber=peak, tau=tau, max_speed=scale or 0.0
@@ -353,9 +335,7 @@ def counted(monkeypatch):
     sizes.append(len(initial))
     shape = (num_frames, image_size, image_size, len(variables))
     numbers = np.arange(first, first + len(initial), dtype=np.float32)
-    return np.broadcast_to(
-      numbers[:, None, None, None, None], (len(initial), *shape)
-    )
+    return np.broadcast_to(numbers[:, None, None, None, None], (len(initial), *shape))
 
   monkeypatch.setattr(navier_stokes, "simulate", simulate)
   return sizes
@@ -364,9 +344,7 @@ def counted(monkeypatch):
 def test_the_store_gives_the_simulated_frames(tmp_path):
   settings = _SMALL | dict(forcing_wavenumber=2, variables="vorticity, u")
   store = NavierStokesStore(**settings, cache_dir=str(tmp_path))
-  initial = np.stack([
-    navier_stokes.initial_vorticity(k, grid=12) for k in range(3)
-  ])
+  initial = np.stack([navier_stokes.initial_vorticity(k, grid=12) for k in range(3)])
   frames = navier_stokes.simulate(
     Flow(grid=12, viscosity=0.05, forcing_wavenumber=2),
     initial,
@@ -390,9 +368,7 @@ def test_the_store_gives_the_simulated_frames(tmp_path):
   assert len({store.sample_id(k) for k in range(3)}) == 3
 
 
-def test_groups_are_of_one_size_and_hold_every_trajectory_once(
-  counted, tmp_path
-):
+def test_groups_are_of_one_size_and_hold_every_trajectory_once(counted, tmp_path):
   for folder in (None, str(tmp_path)):
     store = NavierStokesStore(**_SMALL, cache_dir=folder)
     assert [store.read(k, 0, 1)[0, 0, 0, 0] for k in range(3)] == [0, 1, 2]
@@ -400,18 +376,14 @@ def test_groups_are_of_one_size_and_hold_every_trajectory_once(
 
 
 def test_a_group_is_as_large_as_memory_allows(counted, monkeypatch):
-  monkeypatch.setattr(
-    navier_stokes, "initial_vorticity", lambda *_, **__: np.zeros(())
-  )
+  monkeypatch.setattr(navier_stokes, "initial_vorticity", lambda *_, **__: np.zeros(()))
   settings = _SMALL | dict(num_samples=40, grid=512, image_size=64, group=0)
   NavierStokesStore(**settings)
   assert 2 <= counted[0] <= 8
   assert len(counted) == -(-40 // counted[0])
 
 
-def test_a_cached_store_reads_its_file_and_survives_pickling(
-  counted, tmp_path
-):
+def test_a_cached_store_reads_its_file_and_survives_pickling(counted, tmp_path):
   first = NavierStokesStore(**_SMALL, cache_dir=str(tmp_path))
   made = len(counted)
   again = NavierStokesStore(**_SMALL, cache_dir=str(tmp_path))
@@ -482,8 +454,7 @@ def test_a_damaged_cached_file_is_named_and_kept(counted, tmp_path):
 def test_splits_without_a_cache_dir_share_one_simulation(counted):
   config = dict(store="navier_stokes", history=1, horizon=1, **_SMALL)
   splits = [
-    input_pipeline.build(config, name, batch_size=1)
-    for name in ("train", "validation")
+    input_pipeline.build(config, name, batch_size=1) for name in ("train", "validation")
   ]
   assert splits[0].example_shape["inputs"] == (1, 8, 8, 1)
   assert len(counted) == 2

@@ -1,4 +1,5 @@
 """Array files in every layout."""
+
 import pickle
 
 import numpy as np
@@ -17,28 +18,38 @@ def save(tmp_path, array):
   return str(path)
 
 
-@pytest.mark.parametrize(("layout", "array"), [
+@pytest.mark.parametrize(
+  ("layout", "array"),
+  [
     ("NTHWC", DATA),
     ("NTCHW", DATA.transpose(0, 1, 4, 2, 3)),
     ("nchwt", DATA.transpose(0, 4, 2, 3, 1)),
     ("", DATA),
-])
+  ],
+)
 def test_five_axes_in_any_order_give_the_same_frames(tmp_path, layout, array):
   store = ArrayStore(save(tmp_path, array), layout=layout)
   assert (store.num_sequences, store.length(1)) == (2, 7)
   assert dict(store.space.sizes) == {"y": 5, "x": 3}
   assert [v.name for v in store.variables] == [
-      "channel_0", "channel_1", "channel_2", "channel_3"]
+    "channel_0",
+    "channel_1",
+    "channel_2",
+    "channel_3",
+  ]
   np.testing.assert_array_equal(store.read(1, 2, 6), DATA[1, 2:6])
 
 
-@pytest.mark.parametrize(("layout", "array", "frames"), [
+@pytest.mark.parametrize(
+  ("layout", "array", "frames"),
+  [
     ("NTHW", DATA[..., 0], DATA[1, 2:4, ..., :1]),
     ("", DATA[..., 0], DATA[1, 2:4, ..., :1]),
     ("WTH", DATA[0, ..., 0].transpose(2, 0, 1), DATA[0, 2:4, ..., :1]),
     ("", DATA[0, ..., 0], DATA[0, 2:4, ..., :1]),
     ("TH", DATA[0, :, :, 0, 0], DATA[0, 2:4, :, :1, :1]),
-])
+  ],
+)
 def test_axes_that_are_not_there_have_size_one(tmp_path, layout, array, frames):
   store = ArrayStore(save(tmp_path, array), layout=layout)
   actual = store.read(store.num_sequences - 1, 2, 4)
@@ -51,9 +62,12 @@ def test_npz_arrays_are_found_by_key(tmp_path):
   np.savez_compressed(path, frames=DATA.astype(np.float16), index=np.arange(3))
   store = ArrayStore(path, key="frames")
   np.testing.assert_array_equal(
-      store.read(0, 0, 7), DATA[0].astype(np.float16).astype(np.float32))
-  for key, words in (("", "frames, index.*data.key"),
-                     ("frame", "data.key.*'frame'.*'frames'")):
+    store.read(0, 0, 7), DATA[0].astype(np.float16).astype(np.float32)
+  )
+  for key, words in (
+    ("", "frames, index.*data.key"),
+    ("frame", "data.key.*'frame'.*'frames'"),
+  ):
     with pytest.raises(errors.DataError, match=words):
       ArrayStore(path, key=key)
 
@@ -76,13 +90,16 @@ def test_time_axes_follow_step_and_first_time(tmp_path):
   store = ArrayStore(path, step="MS", first_time="2000-01-01")
   months = np.arange("2000-01", "2000-08", dtype="datetime64[M]")
   np.testing.assert_array_equal(
-      store.times(0), months.astype("datetime64[s]").astype(np.int64))
+    store.times(0), months.astype("datetime64[s]").astype(np.int64)
+  )
   store = ArrayStore(path, step="10min")
   assert store.times(0) is None
   assert store.step == np.timedelta64(10, "m")
 
 
-@pytest.mark.parametrize(("options", "words"), [
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
     ({"layout": "NTHW"}, "data.layout='NTHW'.*5 different"),
     ({"layout": "NTHWW"}, "data.layout"),
     ({"layout": "NTXWC"}, "data.layout"),
@@ -90,7 +107,8 @@ def test_time_axes_follow_step_and_first_time(tmp_path):
     ({"variables": "a,b,c,d", "units": "K"}, "data.units 1"),
     ({"first_time": "2000-01-01"}, "data.step"),
     ({"step": "fortnite"}, "data.step='fortnite'"),
-])
+  ],
+)
 def test_unusable_options_are_named(tmp_path, options, words):
   with pytest.raises(errors.DataError, match=words):
     ArrayStore(save(tmp_path, DATA), **options)

@@ -1,4 +1,5 @@
 """Files written here and read back through the xarray store."""
+
 import pickle
 import threading
 
@@ -24,14 +25,21 @@ def dates(count=T, start="2003-01-30", step="D"):
 
 def dataset():
   return xr.Dataset(
-      {"sst": (("time", "lat", "lon"), field(),
-               {"units": "degC", "long_name": "surface temperature"}),
-       "ice": (("time", "lat", "lon"), field(1)),
-       "height": (("lat", "lon"), field(2)[0])},
-      coords={"time": dates(),
-              "lat": ("lat", np.linspace(60, -60, H),
-                      {"units": "degrees_north"}),
-              "lon": ("lon", np.arange(W) * 2.5, {"units": "degrees_east"})})
+    {
+      "sst": (
+        ("time", "lat", "lon"),
+        field(),
+        {"units": "degC", "long_name": "surface temperature"},
+      ),
+      "ice": (("time", "lat", "lon"), field(1)),
+      "height": (("lat", "lon"), field(2)[0]),
+    },
+    coords={
+      "time": dates(),
+      "lat": ("lat", np.linspace(60, -60, H), {"units": "degrees_north"}),
+      "lon": ("lon", np.arange(W) * 2.5, {"units": "degrees_east"}),
+    },
+  )
 
 
 def save(data, path, **options):
@@ -46,21 +54,22 @@ def save(data, path, **options):
 
 def frames(data, *names):
   """The frames expected of variables on (time, lat, lon)."""
-  return np.stack([data[name].transpose("time", "lat", "lon").values
-                   for name in names], axis=-1)
+  return np.stack(
+    [data[name].transpose("time", "lat", "lon").values for name in names], axis=-1
+  )
 
 
 @pytest.mark.parametrize("ending", ["nc", "nc3", "zarr"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_every_format_gives_frames_times_and_coordinates(tmp_path, ending):
   data = dataset()
-  store = XarrayStore(save(data, tmp_path / f"a.{ending}"),
-                      variables=("ice", "sst"))
+  store = XarrayStore(save(data, tmp_path / f"a.{ending}"), variables=("ice", "sst"))
   actual = store.read(0, 2, 9)
   assert actual.dtype == np.float32
   np.testing.assert_array_equal(actual, frames(data, "ice", "sst")[2:9])
   np.testing.assert_array_equal(
-      store.times(0), data.time.values.astype("datetime64[s]").astype(int))
+    store.times(0), data.time.values.astype("datetime64[s]").astype(int)
+  )
   assert store.variables[1].attrs["units"] == "degC"
   assert store.space.attrs["spatial_dims"] == ["lat", "lon"]
   for name in ("lat", "lon"):  # Latitude stays descending, as in the file.
@@ -68,33 +77,40 @@ def test_every_format_gives_frames_times_and_coordinates(tmp_path, ending):
     assert store.space[name].attrs["units"] == data[name].attrs["units"]
 
 
-@pytest.mark.parametrize("order", [
-    ("lon", "lat", "time"), ("lat", "time", "lon"), ("lon", "time", "lat")])
+@pytest.mark.parametrize(
+  "order", [("lon", "lat", "time"), ("lat", "time", "lon"), ("lon", "time", "lat")]
+)
 def test_dimensions_are_found_by_name_in_any_order(tmp_path, order):
   data = dataset()
   path = save(data.transpose(*order, ...), tmp_path / "a.nc")
   store = XarrayStore(path, variables="sst,ice")
-  np.testing.assert_array_equal(
-      store.read(0, 0, T), frames(data, "sst", "ice"))
+  np.testing.assert_array_equal(store.read(0, 0, T), frames(data, "sst", "ice"))
   assert store.space.attrs["spatial_dims"] == ["lat", "lon"]
 
 
-@pytest.mark.parametrize(("names", "attrs", "options"), [
+@pytest.mark.parametrize(
+  ("names", "attrs", "options"),
+  [
     (("latitude", "longitude"), ({}, {}), {}),
     (("y", "x"), ({}, {}), {}),
     (("n", "e"), ({"units": "degrees_north"}, {"units": "degrees_east"}), {}),
     (("e", "n"), ({"axis": "Y"}, {"axis": "X"}), {}),
     (("a", "b"), ({}, {}), {"spatial_dims": ("a", "b")}),
     (("a", "b"), ({}, {}), {}),
-])
+  ],
+)
 def test_rows_and_columns_are_found(tmp_path, names, attrs, options):
   data = xr.Dataset(
-      {"v": (("time", *names), field())},
-      coords={"time": dates(), **{
-          name: (name, np.arange(size, dtype=float), a)
-          for name, size, a in zip(names, (H, W), attrs, strict=True)}})
-  store = XarrayStore(save(data, tmp_path / "a.nc"), variables=("v",),
-                      **options)
+    {"v": (("time", *names), field())},
+    coords={
+      "time": dates(),
+      **{
+        name: (name, np.arange(size, dtype=float), a)
+        for name, size, a in zip(names, (H, W), attrs, strict=True)
+      },
+    },
+  )
+  store = XarrayStore(save(data, tmp_path / "a.nc"), variables=("v",), **options)
   assert store.space.attrs["spatial_dims"] == list(names)
   np.testing.assert_array_equal(store.read(0, 0, T)[..., 0], field())
 
@@ -104,21 +120,32 @@ def test_levels_become_channels_beside_surface_fields(tmp_path):
   z = rng.rand(T, 3, W, H).astype(np.float32)
   ps = rng.rand(T, W, H).astype(np.float32)
   data = xr.Dataset(
-      {"z": (("time", "level", "longitude", "latitude"), z, {"units": "m"}),
-       "ps": (("time", "longitude", "latitude"), ps),
-       "top": (("time", "depth", "longitude", "latitude"), ps[:, None])},
-      coords={"time": dates(), "level": [250, 500, 850],
-              "longitude": np.arange(W) * 1.0, "latitude": np.arange(H) * 1.0})
+    {
+      "z": (("time", "level", "longitude", "latitude"), z, {"units": "m"}),
+      "ps": (("time", "longitude", "latitude"), ps),
+      "top": (("time", "depth", "longitude", "latitude"), ps[:, None]),
+    },
+    coords={
+      "time": dates(),
+      "level": [250, 500, 850],
+      "longitude": np.arange(W) * 1.0,
+      "latitude": np.arange(H) * 1.0,
+    },
+  )
   path = save(data, tmp_path / "a.nc")
   store = XarrayStore(path, variables=("z", "ps", "top", "z@500"))
   assert [v.name for v in store.variables] == [
-      "z@250", "z@500", "z@850", "ps", "top", "z@500"]
+    "z@250",
+    "z@500",
+    "z@850",
+    "ps",
+    "top",
+    "z@500",
+  ]
   assert store.variables[1].attrs == {"units": "m", "level": 500}
   actual = store.read(0, 1, 4)
-  for channel, expected in enumerate(
-      (z[:, 0], z[:, 1], z[:, 2], ps, ps, z[:, 1])):
-    np.testing.assert_array_equal(
-        actual[..., channel], expected[1:4].swapaxes(1, 2))
+  for channel, expected in enumerate((z[:, 0], z[:, 1], z[:, 2], ps, ps, z[:, 1])):
+    np.testing.assert_array_equal(actual[..., channel], expected[1:4].swapaxes(1, 2))
   with pytest.raises(errors.DataError, match="'z@510'.*'z@500'"):
     XarrayStore(path, variables=("z@510",))
 
@@ -127,8 +154,11 @@ def test_levels_become_channels_beside_surface_fields(tmp_path):
 def test_packed_values_and_missing_codes_are_decoded(tmp_path, code):
   data = dataset()[["sst"]]
   data["sst"] = data["sst"].where(data["sst"] > 0.3)
-  path = save(data, tmp_path / "a.nc", encoding={"sst": {
-      "dtype": "int16", "scale_factor": 0.001, "_FillValue": code}})
+  path = save(
+    data,
+    tmp_path / "a.nc",
+    encoding={"sst": {"dtype": "int16", "scale_factor": 0.001, "_FillValue": code}},
+  )
   actual = XarrayStore(path, variables=("sst",)).read(0, 0, T)
   np.testing.assert_allclose(actual[..., 0], data["sst"], atol=6e-4)
   assert np.isnan(actual).any() and not np.isnan(actual).all()
@@ -137,30 +167,50 @@ def test_packed_values_and_missing_codes_are_decoded(tmp_path, code):
 def test_samples_have_names_events_splits_and_times_of_their_own(tmp_path):
   starts = ["2010-01-01", "2010-02-01", "2011-01-01"]
   rain = field(0, (3, T, H, W))
-  data = xr.Dataset({
+  data = xr.Dataset(
+    {
       "rain": (("sample", "time", "y", "x"), rain),
-      "valid_time": (("time", "sample"), np.stack(
-          [dates(T, start) for start in starts], axis=1)),
+      "valid_time": (
+        ("time", "sample"),
+        np.stack([dates(T, start) for start in starts], axis=1),
+      ),
       "name": ("sample", ["a", "b", "c"]),
       "storm": ("sample", ["s", "s", "t"]),
-      "split": ("sample", ["train", "val", "test"])})
+      "split": ("sample", ["train", "val", "test"]),
+    }
+  )
   path = save(data, tmp_path / "a.nc")
   store = XarrayStore(
-      path, variables=("rain",), sample_dim="sample", sample_variable="name",
-      event_variable="storm", split_variable="split")
+    path,
+    variables=("rain",),
+    sample_dim="sample",
+    sample_variable="name",
+    event_variable="storm",
+    split_variable="split",
+  )
   assert store.num_sequences == 3
   assert [store.sample_id(i) for i in range(3)] == ["a", "b", "c"]
   assert [store.event(i) for i in range(3)] == ["s", "s", "t"]
   assert [store.split_label(i) for i in range(3)] == ["train", "val", "test"]
   for i, start in enumerate(starts):
     np.testing.assert_array_equal(
-        store.times(i), dates(T, start).astype("datetime64[s]").astype(int))
+      store.times(i), dates(T, start).astype("datetime64[s]").astype(int)
+    )
     np.testing.assert_array_equal(store.read(i, 3, 5)[..., 0], rain[i, 3:5])
   split = input_pipeline.build(
-      {"store": "xarray", "path": path, "variables": "rain",
-       "sample_dim": "sample", "sample_variable": "name",
-       "split_variable": "split", "history": 4, "horizon": 7},
-      "validation", batch_size=2)
+    {
+      "store": "xarray",
+      "path": path,
+      "variables": "rain",
+      "sample_dim": "sample",
+      "sample_variable": "name",
+      "split_variable": "split",
+      "history": 4,
+      "horizon": 7,
+    },
+    "validation",
+    batch_size=2,
+  )
   assert split.labels["sample_id"].values.tolist() == ["b"]
 
 
@@ -173,9 +223,13 @@ def test_several_files_are_joined_along_time(tmp_path):
   assert store.length(0) == T and len(store.files) == 2
   np.testing.assert_array_equal(store.read(0, 2, 8), frames(data, "sst")[2:8])
   np.testing.assert_array_equal(
-      store.times(0), data.time.values.astype("datetime64[s]").astype(int))
-  cut = XarrayStore(str(tmp_path / "?.nc"), variables=("sst",),
-                    select={"time": ("2003-02-04", "2003-02-06")})
+    store.times(0), data.time.values.astype("datetime64[s]").astype(int)
+  )
+  cut = XarrayStore(
+    str(tmp_path / "?.nc"),
+    variables=("sst",),
+    select={"time": ("2003-02-04", "2003-02-06")},
+  )
   np.testing.assert_array_equal(cut.read(0, 0, 3), frames(data, "sst")[5:8])
 
 
@@ -187,13 +241,16 @@ def test_files_of_another_grid_are_named(tmp_path):
     XarrayStore(str(tmp_path / "*.nc"), variables=("sst",))
 
 
-@pytest.mark.parametrize(("select", "index"), [
+@pytest.mark.parametrize(
+  ("select", "index"),
+  [
     ({"lat": (1, 4)}, np.s_[:, 1:4]),
     ({"lat": (-30.0, 60.0)}, np.s_[:, 0:4]),  # Descending in the file.
     ({"lat": (60.0, -30.0), "lon": (2.5, 7.5)}, np.s_[:, 0:4, 1:4]),
     ({"time": ("2003-02", "2003-02-03")}, np.s_[2:5]),
     ({"time": (1, None, 3), "lon": [0, -1]}, np.s_[1::3, :, :-1]),
-])
+  ],
+)
 def test_select_takes_positions_values_and_dates(tmp_path, select, index):
   data = dataset()
   path = save(data, tmp_path / "a.nc")
@@ -201,8 +258,7 @@ def test_select_takes_positions_values_and_dates(tmp_path, select, index):
   expected = data["sst"].values[index]
   assert store.length(0) == len(expected) == len(store.times(0))
   assert tuple(store.space.sizes.values()) == expected.shape[1:]
-  np.testing.assert_array_equal(
-      store.read(0, 0, len(expected))[..., 0], expected)
+  np.testing.assert_array_equal(store.read(0, 0, len(expected))[..., 0], expected)
 
 
 def test_coarsening_takes_means_of_the_observed_cells(tmp_path):
@@ -218,17 +274,19 @@ def test_coarsening_takes_means_of_the_observed_cells(tmp_path):
   np.testing.assert_allclose(actual, coarse, rtol=1e-6)
   np.testing.assert_allclose(store.space["lat"], coarse["lat"])
   assert store.space["lat"].attrs["units"] == "degrees_north"
-  assert np.isnan(XarrayStore(path, variables=("sst",), coarsen=2)
-                  .read(0, 0, 1)[0, 0, 0, 0])
+  assert np.isnan(
+    XarrayStore(path, variables=("sst",), coarsen=2).read(0, 0, 1)[0, 0, 0, 0]
+  )
 
 
 def test_sensors_are_a_grid_one_column_wide(tmp_path):
-  data = xr.Dataset({"speed": (("time", "sensor"), field()[..., 0])},
-                    coords={"time": dates(), "sensor": np.arange(H) + 100})
+  data = xr.Dataset(
+    {"speed": (("time", "sensor"), field()[..., 0])},
+    coords={"time": dates(), "sensor": np.arange(H) + 100},
+  )
   store = XarrayStore(save(data, tmp_path / "a.nc"), variables=("speed",))
   assert store.space.attrs["spatial_dims"] == ["sensor", "column"]
-  np.testing.assert_array_equal(
-      store.read(0, 1, 4), field()[1:4, :, :1, None])
+  np.testing.assert_array_equal(store.read(0, 1, 4), field()[1:4, :, :1, None])
 
 
 def test_time_without_dates_counts_frames(tmp_path):
@@ -241,8 +299,12 @@ def test_time_without_dates_counts_frames(tmp_path):
 def test_dates_of_a_model_calendar_stay_equally_spaced(tmp_path, calendar):
   pytest.importorskip("cftime")
   data = dataset().assign_coords(
-      time=("time", np.arange(T), {"units": "days since 2004-02-25",
-                                   "calendar": calendar}))
+    time=(
+      "time",
+      np.arange(T),
+      {"units": "days since 2004-02-25", "calendar": calendar},
+    )
+  )
   store = XarrayStore(save(data, tmp_path / "a.nc"), variables=("sst",))
   assert set(np.diff(store.times(0))) == {86400}
   assert store.space.attrs["calendar"] == calendar
@@ -261,13 +323,22 @@ def test_a_two_dimensional_position_is_kept(tmp_path):
 def test_windows_cross_no_gap_and_the_template_is_labelled(tmp_path, ending):
   data = dataset().isel(time=[0, 1, 2, 3, 6, 7, 8, 9, 10])
   split = input_pipeline.build(
-      {"store": "xarray", "path": save(data, tmp_path / f"a.{ending}"),
-       "variables": ("sst",), "history": 2, "horizon": 1,
-       "split": {"fractions": (1.0, 0.0, 0.0)}}, "train", batch_size=2)
+    {
+      "store": "xarray",
+      "path": save(data, tmp_path / f"a.{ending}"),
+      "variables": ("sst",),
+      "history": 2,
+      "horizon": 1,
+      "split": {"fractions": (1.0, 0.0, 0.0)},
+    },
+    "train",
+    batch_size=2,
+  )
   assert split.num_examples == 2 + 3
   init = split.labels["init_time"].values
   np.testing.assert_array_equal(
-      split.labels["valid_time"].values[:, 0] - init, np.timedelta64(1, "D"))
+    split.labels["valid_time"].values[:, 0] - init, np.timedelta64(1, "D")
+  )
   assert split.coordinates["lead_time"].values == np.timedelta64(1, "D")
   assert split.coordinates["sst"].attrs["units"] == "degC"
   assert "gap" in split.coordinates["lead_time"].attrs["comment"]
@@ -281,8 +352,7 @@ def test_a_store_works_after_pickling_and_in_threads(tmp_path):
 
   def read():
     for start in range(T - 3):
-      if not (store.read(0, start, start + 3) == expected[start:start + 3]
-              ).all():
+      if not (store.read(0, start, start + 3) == expected[start : start + 3]).all():
         wrong.append(start)
 
   threads = [threading.Thread(target=read) for _ in range(4)]
@@ -293,7 +363,9 @@ def test_a_store_works_after_pickling_and_in_threads(tmp_path):
   assert not wrong
 
 
-@pytest.mark.parametrize(("options", "words"), [
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
     ({"variables": ()}, "data.variables is empty.*sst, ice"),
     ({"variables": "stt"}, "data.variables.*'stt'.*'sst'"),
     ({"variables": "height"}, "'height' has no time dimension"),
@@ -311,7 +383,8 @@ def test_a_store_works_after_pickling_and_in_threads(tmp_path):
     ({"select": {"time": (1.0, 2.0)}}, "data.select.time.*dates"),
     ({"select": {"time": ("no", "date")}}, "data.select.time"),
     ({"coarsen": 0}, "data.coarsen=0"),
-])
+  ],
+)
 def test_unusable_options_are_named(tmp_path, options, words):
   path = save(dataset(), tmp_path / "a.nc")
   with pytest.raises(errors.DataError, match=words):
@@ -319,10 +392,12 @@ def test_unusable_options_are_named(tmp_path, options, words):
 
 
 def test_unusable_files_are_named(tmp_path):
-  for path, words in (("", "data.path is empty"),
-                      (tmp_path / "no.nc", f"{tmp_path}/no.nc.*data.path"),
-                      (tmp_path / "*.nc", "No file matches.*data.path"),
-                      (tmp_path, "cannot open.*data.path")):
+  for path, words in (
+    ("", "data.path is empty"),
+    (tmp_path / "no.nc", f"{tmp_path}/no.nc.*data.path"),
+    (tmp_path / "*.nc", "No file matches.*data.path"),
+    (tmp_path, "cannot open.*data.path"),
+  ):
     with pytest.raises(errors.DataError, match=words):
       XarrayStore(str(path), variables=("sst",))
   (tmp_path / "a.txt").write_text("not a grid")

@@ -1,0 +1,1 @@
+"""Long forecasts, piece by piece, and their labelled stores."""

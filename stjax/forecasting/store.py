@@ -1,0 +1,176 @@
+"""Labelled forecast stores in Zarr, written piece by piece."""
+
+import io
+import json
+import math
+import pathlib
+import shutil
+import warnings
+import zipfile
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from absl import logging
+
+from input_pipeline import files
+from stjax.forecasting import layouts
+
+_CHUNK_VALUES = 2**20  # Of the store: whole forecasts, up to about 4 MB.
+
+# What numpy raises for an archive that is damaged, empty or none.
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+
+
+def _progress_path(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(f".{path.name}.progress.npz")
+
+
+def read_histories(path: pathlib.Path) -> np.ndarray:
+  with np.load(_progress_path(path), allow_pickle=False) as saved:
+    return saved["histories"]
+
+
+class ForecastStore:
+  """A Zarr store that forecasts are written into, batch by batch.
+
+  It is written beside its place and moved there when it is complete, so that
+  a crash never leaves half a store under the final name; a draft that the
+  same forecast left is gone on with.
+
+  Args:
+    path: where the store goes, ending in .zarr.
+    coordinates: variables, attributes, lead times and grid; see
+      `input_pipeline.Split`.
+    labels: names and times of the examples, on dimension "sample".
+    members: ensemble members M.
+    attributes: of the whole store.
+    frames: lead times that are written together; 0: all.
+    about: what a draft must have been made of to be gone on with, plain
+      values; None: none is.
+    layout: its name; see `stjax.layouts`.
+
+  Raises:
+    ConfigError: the layout has no place for such data.
+  """
+
+  def __init__(
+    self,
+    path: pathlib.Path,
+    coordinates: xr.Dataset,
+    labels: xr.Dataset,
+    members: int,
+    attributes: dict[str, str],
+    layout: str = "stjax",
+    frames: int = 0,
+    about: dict[str, Any] | None = None,
+  ):
+    self._path = path
+    self.draft = path.with_name(f".{path.name}.draft")
+    self._progress = _progress_path(path)
+    self._about = json.dumps(about, sort_keys=True)
+    self._layout = layouts.build(layout, coordinates, labels, members)
+    # Where to go on: example and lead time.
+    self.reached = self._find_progress() if about else None
+    if self.reached is None:
+      self._create(coordinates, members, attributes, frames)
+    self._group = zarr.open_group(self.draft, mode="a")
+
+  def _find_progress(self):
+    if not (self._progress.exists() and self.draft.exists()):
+      return None
+    try:
+      with np.load(self._progress, allow_pickle=False) as saved:
+        same = str(saved["about"]) == self._about
+        reached = int(saved["example"]), int(saved["lead"])
+    except _UNREADABLE as error:
+      logging.warning(
+        "%s cannot be read (%s): the forecast begins anew.", self._progress, error
+      )
+      return None
+    return reached if same else None
+
+  def _create(self, coordinates, members, attributes, frames):
+    """Makes an empty draft."""
+    self._progress.unlink(missing_ok=True)
+    shutil.rmtree(self.draft, ignore_errors=True)
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    frame = self._layout.coords.assign_attrs(attributes)
+    # Zarr has a stable type for strings of any length only.
+    texts = [n for n, c in frame.coords.items() if c.dtype.kind == "U"]
+    frame = frame.assign_coords({n: frame[n].astype(object) for n in texts})
+    frame.to_zarr(self.draft, mode="w", consolidated=False)
+    group = zarr.open_group(self.draft, mode="a")
+    lead = coordinates.sizes["lead_time"]
+    frames = min(frames or lead, lead)
+    space = coordinates.attrs["spatial_dims"]
+    grid = tuple(coordinates.sizes[d] for d in space)
+    # Small fields of many members would be as many tiny files.
+    together = max(_CHUNK_VALUES // (frames * math.prod(grid)), 1)
+    for name, one in self._layout.arrays.items():
+      inner = len(one.dims) - len(grid) - self._layout.by_member
+      array = group.create_array(
+        name,
+        shape=one.sizes,
+        chunks=(
+          *((min(members, together),) if self._layout.by_member else ()),
+          *(1, frames, 1)[:inner],  # Starts, lead times, levels.
+          *grid,
+        ),
+        dtype="float32",
+        fill_value=float("nan"),
+        dimension_names=one.dims,
+      )
+      array.attrs.update(_plain(dict(one.attrs)))
+
+  def write(self, first: int, forecast: np.ndarray, lead: int = 0) -> None:
+    """Writes lead times of examples `first`, `first + 1`, ...
+
+    Args:
+      first: number of the first example.
+      forecast: [M, B, n, H, W, C] in physical units.
+      lead: number of the first lead time.
+    """
+    rows = slice(first, first + forecast.shape[1])
+    leads = slice(lead, lead + forecast.shape[2])
+    for name, index, values in self._layout.parts(forecast, rows, leads):
+      self._group[name][index] = values
+
+  def keep_progress(
+    self, example: int, lead: int, histories: np.ndarray | None
+  ) -> None:
+    """Remembers how far the draft is written.
+
+    Args:
+      example: number of the first example that is not complete.
+      lead: lead times of it that are written.
+      histories: what the forecast goes on from, where lead is not 0.
+    """
+    parts = {"about": self._about, "example": example, "lead": lead}
+    if histories is not None:
+      parts["histories"] = histories
+    content = io.BytesIO()
+    np.savez(content, **parts)
+    files.write_atomically(self._progress, content.getvalue())
+
+  def close(self) -> None:
+    """Completes the store and moves it to its place."""
+    with warnings.catch_warnings():
+      # Not in the Zarr 3 specification yet, but what xarray looks for.
+      warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+      zarr.consolidate_metadata(self.draft)
+    old = self._path.with_name(f".{self._path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if self._path.exists():
+      self._path.rename(old)
+    self.draft.rename(self._path)
+    self._progress.unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
+  return {
+    k: v.tolist() if isinstance(v, np.generic | np.ndarray) else v
+    for k, v in attributes.items()
+  }

@@ -1,0 +1,195 @@
+"""A small conditional U-Net for diffusion over grids.
+
+Ho et al. 2020, "Denoising Diffusion Probabilistic Models"; the step scales
+and shifts the normalised features, as Dhariwal & Nichol 2021. There is no
+attention: the deepest level sees far enough in small fields.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from stjax.errors import NetworkError, unknown_name
+from stjax.models.denoisers import common as denoisers
+from stjax.models.denoisers.common import dense
+from stjax.models.layers.basic import Conv, GroupNorm
+from stjax.models.simvp import PADDING_MODES
+from stjax.models.stid import fold_frames, unfold_frames
+
+
+class StepBlock(nn.Module):
+  """x + two convolutions, scaled and shifted in between by the step.
+
+  Attributes:
+    features: output channels.
+    groups: of the norms.
+    dropout: rate before the second convolution.
+    padding_mode: "zeros" or "circular".
+    dtype: compute dtype.
+  """
+
+  features: int
+  groups: int
+  dropout: float
+  padding_mode: str
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, step: jax.Array, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] and the step's [B, F] to [B, H, W, features]."""
+    options = dict(padding_mode=self.padding_mode, dtype=self.dtype)
+    groups = self.groups
+    h = nn.silu(GroupNorm(groups, name="first_norm")(x))
+    h = Conv(self.features, 3, **options, name="first")(h)
+    scale, shift = jnp.split(
+      dense(2 * self.features, step.shape[-1], self.dtype, name="step")(step)[
+        :, None, None
+      ],
+      2,
+      axis=-1,
+    )
+    h = GroupNorm(groups, name="second_norm")(h) * (1 + scale) + shift
+    h = nn.Dropout(self.dropout)(nn.silu(h), deterministic=not train)
+    h = Conv(self.features, 3, **options, name="second")(h)
+    if x.shape[-1] != self.features:
+      x = Conv(self.features, 1, dtype=self.dtype, name="skip")(x)
+    return x + h
+
+
+def double(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
+  """Repeats every pixel of [B, h, w, C] to 2 x 2 and cuts to the grid."""
+  x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+  return x[:, : grid[0], : grid[1]]
+
+
+class UNetDenoiser(nn.Module):
+  """Predicts a diffusion's noise on a grid of any size.
+
+  The frames of noisy field, history and shift are channels. Level l has
+  features * 2 ** l channels on a grid halved l times (rounded up).
+
+  Attributes:
+    horizon: frames T_out to forecast.
+    features: channels of the finest level; a multiple of `groups`.
+    depth: how often the grid is halved.
+    blocks: blocks of each level, on the way down and on the way up.
+    step_dim: features of the step, even.
+    groups: of the norms.
+    dropout: rate within the blocks.
+    padding_mode: "zeros", or "circular" for fields that wrap around (the
+      grid must then be a multiple of 2 ** depth).
+    remat: recompute the blocks in the backward pass.
+    dtype: compute dtype; parameters and the result stay float32.
+  """
+
+  denoises: ClassVar[bool] = True
+
+  horizon: int
+  features: int = 32
+  depth: int = 2
+  blocks: int = 2
+  step_dim: int = 128
+  groups: int = 8
+  dropout: float = 0.0
+  padding_mode: str = "zeros"
+  remat: bool = False
+  dtype: str | jnp.dtype = "float32"
+
+  def __post_init__(self):
+    lowest = {"horizon": 1, "features": 1, "depth": 0, "blocks": 1, "groups": 1}
+    for option, least in lowest.items():
+      if getattr(self, option) < least:
+        raise NetworkError(
+          f"model.{option} is {getattr(self, option)}; expected at least {least}"
+        )
+    if self.features % self.groups:
+      raise NetworkError(
+        f"model.features is {self.features}; expected a multiple of "
+        f"model.groups = {self.groups}"
+      )
+    if self.step_dim < 4 or self.step_dim % 2:
+      raise NetworkError(
+        f"model.step_dim is {self.step_dim}; expected an even number, at least 4"
+      )
+    if not 0 <= self.dropout < 1:
+      raise NetworkError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1")
+    if self.padding_mode not in PADDING_MODES:
+      raise unknown_name(
+        "padding (model.padding_mode)", self.padding_mode, PADDING_MODES
+      )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self,
+    noisy: jax.Array,
+    step: jax.Array,
+    history: jax.Array,
+    shift: jax.Array,
+    train: bool = False,
+  ) -> jax.Array:
+    """Predicts what the diffusion is parameterised by, e.g. the noise.
+
+    Args:
+      noisy: [B, T_out, H, W, C] noisy field.
+      step: [B] (or []) integers, indices of the training schedule.
+      history: [B, T_in, H, W, C], normalised.
+      shift: [B, T_out, H, W, C], what the diffusion is shifted by; 0: nothing.
+      train: use dropout (random stream "dropout").
+
+    Returns:
+      [B, T_out, H, W, C] float32; zeros from fresh parameters.
+
+    Raises:
+      NetworkError: a shape that the network cannot take.
+    """
+    step = denoisers.check_inputs(noisy, step, history, shift, self.horizon)
+    h, w, channels = noisy.shape[2:]
+    factor = 2**self.depth
+    if self.padding_mode == "circular" and (h % factor or w % factor):
+      raise NetworkError(
+        f"the grid is {h} x {w}; a circular one must be a multiple of {factor}"
+        f" = 2 ** model.depth: lower model.depth (now {self.depth})"
+      )
+    dtype = jnp.dtype(self.dtype)
+    options = dict(padding_mode=self.padding_mode, dtype=dtype)
+    embedding = denoisers.StepEmbedding(dtype, name="step")(
+      denoisers.smooth_sinusoids(step, self.step_dim)
+    )
+    block_class = nn.remat(StepBlock, static_argnums=(3,)) if self.remat else StepBlock
+
+    def block(x, width, name):
+      module = block_class(width, self.groups, self.dropout, **options, name=name)
+      return module(x, embedding, train)
+
+    x = jnp.concatenate(
+      [fold_frames(part) for part in (noisy, history, shift)], axis=-1
+    ).astype(dtype)
+    x = Conv(self.features, 3, **options, name="stem")(x)
+    widths = [self.features * 2**level for level in range(self.depth + 1)]
+    skips = []
+    for level, width in enumerate(widths):
+      if level:
+        x = Conv(width, 3, stride=2, **options, name=f"halve_{level}")(x)
+      for i in range(self.blocks):
+        x = block(x, width, f"down_{level}_{i}")
+      skips.append(x)
+    for level in reversed(range(self.depth)):
+      skip = skips[level]
+      x = double(x, skip.shape[1:3])
+      x = Conv(widths[level], 3, **options, name=f"double_{level}")(x)
+      x = jnp.concatenate([x, skip], axis=-1)
+      for i in range(self.blocks):
+        x = block(x, widths[level], f"up_{level}_{i}")
+    x = nn.silu(GroupNorm(self.groups, name="norm")(x))
+    y = Conv(
+      self.horizon * channels,
+      3,
+      **options,
+      kernel_init=nn.initializers.zeros,
+      bias_init=nn.initializers.zeros,
+      name="readout",
+    )(x)
+    return unfold_frames(y, self.horizon).astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""What a config and a work directory stand for."""

@@ -1,0 +1,1 @@
+"""The train step, its state, and what is kept of it."""

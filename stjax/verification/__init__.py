@@ -1,0 +1,1 @@
+"""Baselines, tables and figures of forecasts that are scored."""

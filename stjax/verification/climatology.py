@@ -1,0 +1,91 @@
+"""What scores and baselines know besides a batch: the training climate."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import input_pipeline
+from stjax import errors
+from stjax import metrics as metrics_lib
+from stjax.methods import base
+from stjax.run import run as run_lib
+
+# batch -> [B, T, H, W, C] in physical units; runs under jit.
+Reference = Callable[[base.Batch], jax.Array]
+
+
+def check(conventions: Iterable[str], calendar_names: Sequence[str]) -> None:
+  """Refuses conventions that the data cannot serve.
+
+  Args:
+    conventions: of evaluation.conventions.
+    calendar_names: the columns of data.calendar.
+
+  Raises:
+    ConfigError: an unknown name, or one that reads the climate of data
+      without a calendar.
+  """
+  for name in conventions:
+    kind = errors.pick("evaluation.conventions", name, metrics_lib.METRICS)
+    if getattr(kind, "reads", ()) and not calendar_names:
+      raise errors.ConfigError(
+        f"evaluation.conventions has {name!r}, which compares with the"
+        " training climate and needs data.calendar, such as ('month',)."
+      )
+
+
+def build(
+  run: run_lib.Run, metrics: Mapping[str, metrics_lib.Metric]
+) -> dict[str, Reference]:
+  """What the metrics read, by name; see `stjax.metrics.base.Metric`."""
+  references = {}
+  for metric in metrics.values():
+    for name in getattr(metric, "reads", ()):
+      if name == "climatology":
+        references[name] = _of_targets(climatology(run))
+      elif name == "threshold":
+        references[name] = _by_calendar(
+          run,
+          input_pipeline.climatological_quantile(
+            run.config.data.to_dict(), metric.quantile, cache_dir=run.workdir / "data"
+          ),
+        )
+      elif name == "history":
+        references[name] = lambda batch: history(run, batch)
+  return references
+
+
+def climatology(run: run_lib.Run) -> Reference:
+  """The training mean of the calendar cell, for every frame of a batch."""
+  return _by_calendar(
+    run,
+    input_pipeline.climatology(
+      run.config.data.to_dict(), cache_dir=run.workdir / "data"
+    ),
+  )
+
+
+def history(run: run_lib.Run, batch: base.Batch) -> jax.Array:
+  """The inputs [B, T_in, H, W, C] in physical units, NaN where missing."""
+  fields = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
+  if "mask" in batch:
+    fields = jnp.where(batch["mask"][:, : fields.shape[1]], fields, jnp.nan)
+  return fields
+
+
+def _by_calendar(run: run_lib.Run, table: np.ndarray) -> Reference:
+  """Looks [cells, H, W, C] up for every frame of a batch."""
+
+  def fields(batch):
+    cell = input_pipeline.cell_index(batch["calendar"], run.calendar_sizes)
+    return jnp.asarray(table)[cell]
+
+  return fields
+
+
+def _of_targets(reference: Reference) -> Reference:
+  return lambda batch: reference(
+    batch | {"calendar": batch["calendar"][:, -batch["targets"].shape[1] :]}
+  )

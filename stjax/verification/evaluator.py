@@ -1,0 +1,259 @@
+"""Verification: a checkpoint and a split -> scores, tables and figures."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import input_pipeline
+from stjax import config as config_lib
+from stjax import metrics as metrics_lib
+from stjax import sharding as sharding_lib
+from stjax.forecasting import chunks as rollout_lib
+from stjax.metrics import grid
+from stjax.run import run as run_lib
+from stjax.verification import baselines as baselines_lib
+from stjax.verification import climatology as references
+from stjax.verification import figures
+
+PyTree = Any
+FORECAST = "forecast"
+
+
+@dataclasses.dataclass
+class Scores:
+  """What came out of one pass over a split.
+
+  Attributes:
+    loss: the method's loss on the trained horizon, the exact mean over the
+      split.
+    results: source ("forecast", "persistence", ...) -> convention -> score.
+    diagrams: the forecast's curves and histograms, by convention.
+  """
+
+  loss: float
+  results: dict[str, dict[str, dict[str, metrics_lib.Score]]]
+  diagrams: dict[str, dict[str, dict[str, np.ndarray]]]
+
+
+class Evaluator:
+  """Scores forecasts; compiled once, at first use, for all splits.
+
+  Args:
+    run: the run.
+    batch_size: examples over all devices.
+    members: ensemble members M.
+    baselines: forecasts to score besides, by name.
+  """
+
+  def __init__(
+    self,
+    run: run_lib.Run,
+    batch_size: int,
+    *,
+    members: int = 1,
+    baselines: Mapping[str, baselines_lib.Baseline] | None = None,
+  ):
+    self._run = run
+    self._batch_size = batch_size
+    self._members = members
+    self._baselines = baselines or {}
+    options = run.config.evaluation
+    self._metrics = metrics_lib.build(
+      tuple(options.conventions),
+      data_range=options.data_range or _observed_range(run.statistics),
+      area_weights=grid.area_weights(
+        "evaluation.area_weights", options.area_weights, run.coordinates
+      ),
+      thresholds=tuple(options.thresholds),
+      cell_weights=grid.cell_weights(
+        "evaluation.area_weights", options.area_weights, run.coordinates
+      ),
+      variables=tuple(map(str, run.coordinates.data_vars)),
+      **config_lib.plain(options.heatwave),
+    )
+    self._references = references.build(run, self._metrics)
+
+  @functools.cached_property
+  def _function(self) -> jax.stages.Compiled:
+    run, options = self._run, self._run.config.evaluation
+    batch = run.abstract_batch(self._batch_size, options.history, options.horizon)
+    key = jax.eval_shape(lambda: rollout_lib.forecast_key(0))
+    rows = {"fields": batch["targets"].shape}
+    by_row = sharding_lib.batch_shardings(rows, run.mesh)["fields"]
+    bands = sharding_lib.batch_shardings(
+      {"fields": (len(figures.QUANTILES), *rows["fields"])}, run.mesh, 1
+    )["fields"]
+    fields = {"forecast": by_row}
+    if self._members > 1:
+      fields["quantiles"] = bands
+    return sharding_lib.lower_and_compile(
+      self._score_batch,
+      run.mesh,
+      run.abstract_variables,
+      run.abstract_frozen,
+      batch,
+      key,
+      out_shardings=(sharding_lib.replicated(run.mesh), fields),
+    )
+
+  def _score_batch(self, variables, frozen, batch, key):
+    """Totals of one batch, and its forecast's mean and quantiles."""
+    method, horizon = self._run.method, batch["targets"].shape[1]
+    trained = self._run.as_trained(batch)
+    loss, outputs = method.loss(variables, frozen, trained, key, train=False)
+    weight = jnp.asarray(outputs.weight, jnp.float32)
+    forecast = rollout_lib.ensemble(self._run, self._batch_size, self._members, horizon)
+    members = forecast(variables, frozen, trained, key)
+    sources = {FORECAST: self._run.physical(members)}
+    for name, baseline in self._baselines.items():
+      sources[name] = baseline(batch, horizon)[None]
+    observation = input_pipeline.inverse(self._run.statistics, batch["targets"], xp=jnp)
+    points = metrics_lib.point_weights(
+      observation,
+      mask=batch["mask"][:, -horizon:] if "mask" in batch else None,
+      valid=batch["valid"],
+    )
+    known = self._known(batch)
+    totals = {
+      source: metrics_lib.evaluate(self._metrics, fields, observation, points, **known)
+      for source, fields in sources.items()
+    }
+    loss = {"sum": loss * weight, "weight": weight}
+    members = sources[FORECAST]
+    fields = {"forecast": members.mean(axis=0)}
+    if self._members > 1:
+      levels = jnp.asarray(figures.QUANTILES)
+      fields["quantiles"] = jnp.quantile(members, levels, axis=0)
+    return (totals, loss), fields
+
+  def _known(self, batch):
+    """What the metrics read besides; see `stjax.metrics.base.Metric`."""
+    return {name: reference(batch) for name, reference in self._references.items()}
+
+  def score(
+    self,
+    variables: PyTree,
+    frozen: PyTree,
+    data: input_pipeline.Split,
+    keep: Mapping[int, dict[str, np.ndarray]] | None = None,
+  ) -> Scores:
+    """Scores every example of a split once.
+
+    Args:
+      variables: of the method.
+      frozen: what the method reads and never trains.
+      data: an unshuffled split.
+      keep: examples to bring home, by number; filled with "history",
+        "observation" and "forecast" [T, H, W, C] in physical units, NaN where
+        missing; of an ensemble, its mean and "quantiles" [Q, T, H, W, C].
+    """
+    accumulators = {}
+    loss = np.zeros(2)
+    key = rollout_lib.forecast_key(self._run.config.seed)
+    first = 0
+    for host_batch in data.batches:
+      batch = sharding_lib.put_batch(host_batch, self._run.mesh)
+      (totals, terms), fields = self._function(variables, frozen, batch, key)
+      terms = jax.device_get(terms)
+      loss += [terms["sum"], terms["weight"]]
+      for source, values in totals.items():
+        if source not in accumulators:
+          accumulators[source] = metrics_lib.Accumulator(self._metrics)
+        accumulators[source].add(values)
+      rows = len(batch["index"])
+      wanted = [n for n in (keep or {}) if first <= n < first + rows]
+      if wanted:
+        self._bring_home(keep, wanted, first, batch, fields)
+      first += rows
+    return Scores(
+      loss=float(loss[0] / max(loss[1], 1.0)),
+      results={s: a.compute() for s, a in accumulators.items()},
+      diagrams=accumulators[FORECAST].diagrams(),
+    )
+
+  def _bring_home(self, keep, wanted, first, batch, fields):
+    fetch = sharding_lib.fetch
+    inverse = functools.partial(input_pipeline.inverse, self._run.statistics)
+    history, observation = (
+      inverse(fetch(batch[name])) for name in ("inputs", "targets")
+    )
+    if "mask" in batch:
+      mask = fetch(batch["mask"])
+      frames = history.shape[1]
+      history = np.where(mask[:, :frames], history, np.nan)
+      observation = np.where(mask[:, frames:], observation, np.nan)
+    fields = {name: fetch(values) for name, values in fields.items()}
+    held = self._run.method.held(batch)
+    if held is not None:
+      held = fetch(held)[:, None]
+      fields = {n: np.where(held, np.nan, v) for n, v in fields.items()}
+    for number in wanted:
+      row = number - first
+      keep[number].update(
+        history=history[row],
+        observation=observation[row],
+        forecast=fields["forecast"][row],
+      )
+      if "quantiles" in fields:
+        keep[number]["quantiles"] = fields["quantiles"][:, row]
+
+  def score_names(self) -> list[str]:
+    """Names of the scores that `summary` will have, before any is made."""
+    run = self._run
+    batch = run.abstract_batch(
+      run.config.evaluation.batch_size,
+      run.config.evaluation.history,
+      run.config.evaluation.horizon,
+    )
+    fields = batch["targets"]
+    totals = jax.eval_shape(
+      lambda forecast, batch: metrics_lib.evaluate(
+        self._metrics,
+        forecast,
+        batch["targets"],
+        batch["targets"],
+        **self._known(batch),
+      ),
+      jax.ShapeDtypeStruct((self._members, *fields.shape), jnp.float32),
+      batch,
+    )
+    empty = metrics_lib.Accumulator(self._metrics)
+    empty.add(jax.tree.map(lambda t: np.ones(t.shape), totals))
+    return ["loss", *metrics_lib.scalars(empty.compute())]
+
+  @staticmethod
+  def summary(scores: Scores) -> dict[str, float]:
+    """The forecast's overall scores: "loss", "physical/mse", ..."""
+    return {"loss": scores.loss} | metrics_lib.scalars(scores.results[FORECAST])
+
+
+def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:
+  """Maximum minus minimum of the training split, by variable."""
+  ends = np.stack([statistics.minimum, statistics.maximum])
+  # The recorded extremes are in transformed, not yet normalised units.
+  normalised = (ends - statistics.offset) / statistics.scale
+  low, high = input_pipeline.inverse(statistics, normalised)
+  return tuple(float(v) for v in np.maximum(high - low, 1e-12))
+
+
+def open_split(run: run_lib.Run, name: str, every: int = 1) -> input_pipeline.Split:
+  """Opens a split in order, with the windows that are scored.
+
+  Args:
+    run: the run.
+    name: "train", "validation" or "test".
+    every: of the windows, every so many is taken.
+  """
+  options = run.config.evaluation
+  return run.split(
+    name,
+    options.batch_size,
+    history=options.history,
+    horizon=options.horizon,
+    every=every,
+  )

@@ -1,0 +1,237 @@
+"""Scores as files and as a table to read: metrics.json, lead_time.csv.
+
+`results` is {source: {convention: {score: Score}}} throughout, the source
+being "forecast" or the name of a baseline; the first source leads.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import files
+from input_pipeline.labels import lead_labels
+from stjax.errors import MetricError
+from stjax.metrics.base import Diagrams, Score
+
+Results = Mapping[str, Mapping[str, Mapping[str, Score]]]
+
+FORECAST = "forecast"
+# Ends of the names of a diagram's arrays; see `stjax.metrics.base.Diagrams`.
+BY_LEAD, BY_VARIABLE = "_by_lead", "_by_variable"
+_ALL = "all"  # In place of a variable's name: pooled over the variables.
+
+
+def to_json(tree: Any, path: str = "") -> tuple[Any, list[str]]:
+  """Makes a tree of numbers valid JSON.
+
+  Args:
+    tree: nested mappings and sequences of plain values and numpy arrays.
+    path: where in the whole the tree is.
+
+  Returns:
+    The tree as dicts, lists and plain values, with null for what is not
+    finite; and one note for each null, such as "openstl/psnr/overall is inf".
+  """
+  if isinstance(tree, Mapping):
+    parts = {
+      str(key): to_json(value, f"{path}/{key}" if path else str(key))
+      for key, value in tree.items()
+    }
+    return (
+      {key: value for key, (value, _) in parts.items()},
+      [note for _, notes in parts.values() for note in notes],
+    )
+  if isinstance(tree, np.ndarray | np.generic):
+    tree = tree.tolist()
+  if isinstance(tree, list | tuple):
+    parts = [to_json(x, f"{path}[{i}]") for i, x in enumerate(tree)]
+    return [value for value, _ in parts], [n for _, ns in parts for n in ns]
+  if isinstance(tree, float) and not math.isfinite(tree):
+    return None, [f"{path} is {tree}"]
+  return tree, []
+
+
+def _score_tree(score: Score, variables: Sequence[str]) -> dict[str, Any]:
+  tree = {"overall": score.overall}
+  if score.by_variable is not None:
+    tree["by_variable"] = dict(zip(variables, score.by_variable, strict=True))
+  if score.by_lead is not None:
+    tree["by_lead"] = score.by_lead
+  if score.by_lead_and_variable is not None:
+    tree["by_lead_and_variable"] = dict(
+      zip(variables, score.by_lead_and_variable.T, strict=True)
+    )
+  return tree
+
+
+def diagrams_tree(
+  diagrams: Mapping[str, Diagrams], *, variables: Sequence[str]
+) -> dict[str, Any]:
+  """Returns the part "diagrams" of metrics.json.
+
+  {convention: {diagram: {array: list}}}; "<array>_by_variable" is a mapping
+  from the variables' names. null stands where there is no value, such as the
+  observed frequency of a probability that was never forecast.
+
+  Args:
+    diagrams: by convention, as `Accumulator.diagrams` returns them.
+    variables: [C] names.
+  """
+
+  def named(name, values):
+    if name.endswith(BY_VARIABLE):
+      return dict(zip(variables, values, strict=True))
+    return values
+
+  tree = {
+    convention: {
+      name: {key: named(key, value) for key, value in diagram.items()}
+      for name, diagram in by_name.items()
+    }
+    for convention, by_name in diagrams.items()
+  }
+  return to_json(tree)[0]
+
+
+def metrics_tree(
+  results: Results,
+  *,
+  variables: Sequence[str],
+  lead_times: Sequence,
+  units: Mapping[str, str] | None = None,
+  about: Mapping[str, Any] | None = None,
+  diagrams: Mapping[str, Diagrams] | None = None,
+) -> dict[str, Any]:
+  """Returns the content of metrics.json.
+
+  {convention: {score: {"overall", "by_variable": {name: x}, "by_lead": [T],
+  "by_lead_and_variable": {name: [T]}}}} for the forecast, the same under
+  "baselines" for every other source, and what is needed to read them:
+  "variables" with units, "lead_times" as labels, "notes" on every null of a
+  score; and "diagrams" (see `diagrams_tree`) where there are any.
+
+  Args:
+    results: the scores by source; "forecast" must be there.
+    variables: [C] names.
+    lead_times: [T] timedelta64 or steps.
+    units: by variable.
+    about: further plain values (number of samples, split, step, ...).
+    diagrams: of the forecast, by convention.
+  """
+  _check(results)
+
+  def conventions(scores):
+    return {
+      convention: {
+        name: _score_tree(score, variables) for name, score in by_name.items()
+      }
+      for convention, by_name in scores.items()
+    }
+
+  tree = {
+    "about": dict(about or {}),
+    "variables": {name: (units or {}).get(name, "") for name in variables},
+    "lead_times": lead_labels(lead_times),
+    **conventions(results[FORECAST]),
+    "baselines": {
+      source: conventions(scores)
+      for source, scores in results.items()
+      if source != FORECAST
+    },
+  }
+  tree, notes = to_json(tree)
+  if diagrams:
+    tree["diagrams"] = diagrams_tree(diagrams, variables=variables)
+  return tree | {"notes": notes}
+
+
+def write_metrics(path: str | os.PathLike, results: Results, **keys) -> None:
+  """Writes metrics.json; the keys are those of `metrics_tree`."""
+  tree = metrics_tree(results, **keys)
+  files.write_atomically(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
+
+
+def lead_time_rows(
+  results: Results, *, variables: Sequence[str], lead_times: Sequence
+) -> list[dict[str, Any]]:
+  """Returns one row for every source, variable and lead time.
+
+  Columns: source, variable, step (1 is the first forecast frame), lead_time,
+  and "<convention>/<score>" for every score. Where there are several
+  variables, rows of the variable "all" hold what is pooled over them; a score
+  that one variable does not have by itself is empty there.
+  """
+  _check(results)
+  labels = lead_labels(lead_times)
+  pooled = [(_ALL, None)] if len(variables) > 1 else []
+  rows = []
+  for source, conventions in results.items():
+    for variable, channel in [*((v, i) for i, v in enumerate(variables)), *pooled]:
+      for lead, label in enumerate(labels):
+        row = {
+          "source": source,
+          "variable": variable,
+          "step": lead + 1,
+          "lead_time": label,
+        }
+        for convention, scores in conventions.items():
+          for name, score in scores.items():
+            values = score.by_lead
+            if channel is not None and score.by_lead_and_variable is not None:
+              values = score.by_lead_and_variable[:, channel]
+            elif channel is not None and len(variables) > 1:
+              values = None
+            row[f"{convention}/{name}"] = "" if values is None else float(values[lead])
+        rows.append(row)
+  return rows
+
+
+def write_lead_times(
+  path: str | os.PathLike,
+  results: Results,
+  *,
+  variables: Sequence[str],
+  lead_times: Sequence,
+) -> None:
+  """Writes lead_time.csv with the rows of `lead_time_rows`."""
+  rows = lead_time_rows(results, variables=variables, lead_times=lead_times)
+  text = io.StringIO()
+  table = csv.DictWriter(text, list(rows[0]), lineterminator="\n", restval="")
+  table.writeheader()
+  table.writerows(rows)
+  files.write_atomically(path, text.getvalue())
+
+
+def console_table(results: Results, title: str = "") -> str:
+  """Returns overall scores as text: a row a score, a column a source."""
+  _check(results)
+  sources = list(results)
+  rows = [["", *sources]]
+  for convention, scores in results[FORECAST].items():
+    for name in scores:
+      cells = (results[s].get(convention, {}).get(name) for s in sources)
+      rows.append(
+        [f"{convention} {name}"]
+        + ["" if c is None else f"{float(c.overall):.5g}" for c in cells]
+      )
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  lines = [
+    "  ".join(
+      [row[0].ljust(widths[0])]
+      + [x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True)]
+    ).rstrip()
+    for row in rows
+  ]
+  lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+  return "\n".join(([title] if title else []) + lines)
+
+
+def _check(results: Results) -> None:
+  if FORECAST not in results:
+    raise MetricError(f"The results need the source {FORECAST!r}; got {list(results)}.")
