@@ -116,7 +116,7 @@ def random_frozen(run):
 
 def first_batch(run, batch_size: int):
   """Numpy arrays of the first training windows."""
-  return run.as_trained(next(iter(run.split("train", batch_size).batches)))
+  return run.crop_to_training_window(next(iter(run.split("train", batch_size).batches)))
 
 
 def stjax_contenders(run) -> dict[str, Contender]:
@@ -124,7 +124,7 @@ def stjax_contenders(run) -> dict[str, Contender]:
   import jax
 
   from stjax import sharding
-  from stjax.forecasting import chunks as rollout_lib
+  from stjax.forecasting import chunks
 
   config = run.config
   state, frozen = run.fresh_state(), random_frozen(run)
@@ -132,12 +132,12 @@ def stjax_contenders(run) -> dict[str, Contender]:
   batch = sharding.put_batch(first_batch(run, config.global_batch_size), run.mesh)
   windows = config.forecast.batch_size
   horizon = config.data.horizon
-  rollout = rollout_lib.Rollout(
+  rollout = chunks.Rollout(
     run, windows, config.forecast.members, horizon, frames=horizon
   )
   histories = sharding.put_batch(first_batch(run, windows), run.mesh)
   variables = run.fresh_state().variables()
-  key = rollout_lib.forecast_key(config.seed)
+  key = chunks.forecast_key(config.seed)
 
   def train():
     nonlocal state

@@ -108,10 +108,10 @@ def get_config() -> ml_collections.ConfigDict:
     ),
     # And "climatology", "anomaly_persistence", "damped_anomaly_persistence",
     # which need data.calendar.
-    baselines=("persistence", "lead_mean"),
+    baselines=("persistence", "training_mean"),
     figures=4,  # Examples shown as pictures and animations.
     points=(),  # (row, column) of fan charts; (): some are chosen.
-    stride=1,  # Every so many windows of the split are scored.
+    window_stride=1,  # Every so many windows of the split are scored.
     validation_stride=1,  # The same while training,
     validation_members=1,  # with so many ensemble members.
   )
@@ -120,7 +120,7 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint="best",
     history=0,  # Frames before each forecast; 0: as trained.
     horizon=0,  # Lead times; 0: as trained. More are fed back.
-    beyond=False,  # Also from where the data end before the last lead time.
+    past_data_end=False,  # Also from where the data end before the last lead time.
     members=1,  # Of the ensemble; evaluation draws as many.
     member_chunk=0,  # Members made at the same time; 0: as memory allows.
     batch_size=8,
@@ -129,9 +129,9 @@ def get_config() -> ml_collections.ConfigDict:
     lead_chunk=0,
     # Standard deviations from the training mean at which a forecast stops;
     # 0: only where it is not finite.
-    blow_up=1000.0,
+    abort_above_std=1000.0,
     # (lowest, highest) possible value, None for no end: others are clipped.
-    valid_range=(),
+    clip_range=(),
     layout="stjax",  # Of the store; or "weatherbench2": see docs/metrics.md.
     sampler=config_dict.create(  # Of methods that sample.
       name="ddpm",  # Or "ddim", "heun", "dpm++"; see docs/diffusion.md.

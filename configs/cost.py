@@ -47,7 +47,7 @@ class _Set:
     calendar: feature -> its number of values.
     batch_size: of training.
     layout: of the files' axes.
-    valid_range: lowest and highest value that the quantity takes.
+    clip_range: lowest and highest value that the quantity takes.
     temperature: of sampling, the best CRPS on the validation split.
     released_slots: slots per day that the published code counts.
   """
@@ -58,7 +58,7 @@ class _Set:
   calendar: dict[str, int]
   batch_size: int
   first_time: tuple[str, ...] = ()
-  valid_range: tuple[float | None, ...] = ()
+  clip_range: tuple[float | None, ...] = ()
   temperature: float = 1.0
   released_slots: int = 0
 
@@ -72,7 +72,7 @@ SETS = {
     # and little of 288 slots.
     calendar={"hour_of_day": 24},
     batch_size=24,
-    valid_range=(0.0, 70.0),  # The detectors report no more than 70.
+    clip_range=(0.0, 70.0),  # The detectors report no more than 70.
     released_slots=2,
   ),
   "sst": _Set(
@@ -90,7 +90,7 @@ SETS = {
     step="30min",
     calendar={"slot_of_day": 48, "day_of_week": 7},
     batch_size=24,
-    valid_range=(0.0, None),
+    clip_range=(0.0, None),
     released_slots=12,
   ),
   "mobile_nj": _Set(
@@ -99,7 +99,7 @@ SETS = {
     step="1h",
     calendar={"slot_of_day": 24, "day_of_week": 7},
     batch_size=8,
-    valid_range=(0.0, None),
+    clip_range=(0.0, None),
     released_slots=24,
   ),
 }
@@ -217,7 +217,7 @@ def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDic
     baselines=("persistence", "climatology"),
   )
   c.forecast.batch_size = 8
-  c.forecast.valid_range = () if released else data.valid_range
+  c.forecast.clip_range = () if released else data.clip_range
   mean = _mean_network(name, data, released)
   if stage == "mean":
     c.method = ml_collections.ConfigDict({"name": "regression"})

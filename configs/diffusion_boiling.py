@@ -59,6 +59,6 @@ def get_config() -> ml_collections.ConfigDict:
     batch_size=1,
   )
   c.checkpoint.update(best_metric="ensemble/crps", best_mode="min")
-  c.forecast.update(members=8, batch_size=1, valid_range=(0.0, 1.0))
+  c.forecast.update(members=8, batch_size=1, clip_range=(0.0, 1.0))
   c.forecast.sampler.update(name="dpm++", steps=10)
   return c

@@ -55,11 +55,11 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   c.method = ml_collections.ConfigDict(
     dict(
       name="regression",
-      increments=True,  # What is left to learn is the change.
-      anomalies=False,
-      hold_missing=False,
-      read_mask=False,
-      pad_to=4,
+      predict_tendency=True,  # What is left to learn is the change.
+      predict_anomaly=False,
+      zero_missing=False,
+      mask_as_input=False,
+      pad_to_multiple=4,
       area_weights="latitude",
       curriculum=(),
       push_forward=0,
@@ -85,9 +85,9 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
     # Test are the 44 months from 2017 on; the first 18 months validate.
     c.data.split.ranges = _ranges((0, 18), (18, 84), (84, None))
     c.method.update(
-      anomalies=True,
-      hold_missing=True,
-      read_mask=True,
+      predict_anomaly=True,
+      zero_missing=True,
+      mask_as_input=True,
       input_noise=0.01,  # About a quarter of the usual anomaly.
     )
     c.model.update(
@@ -103,7 +103,7 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
     c.data.update(variables=("u", "v"), history=5, horizon=5)
     # Test are the last 110 days, as in the data's own description.
     c.data.split.ranges = _ranges((0, 40), (40, 256), (256, None))
-    c.method.update(hold_missing=True, read_mask=True)
+    c.method.update(zero_missing=True, mask_as_input=True)
     c.model.out_channels = 2
     c.evaluation.horizon = c.forecast.horizon = 10
   if variant == "atmosphere":

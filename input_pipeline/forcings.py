@@ -36,7 +36,7 @@ class Forcings:
           f"{self.store.location(sequence)} has {length} frames of the "
           f"forcings (data.forcings), but {stop} are needed up to the last "
           "lead time. Give longer forcings (data.forcings.path), a shorter "
-          "forecast.horizon, or forecast.beyond=False."
+          "forecast.horizon, or forecast.past_data_end=False."
         )
 
   def read(self, sequence: int, start: int, stop: int) -> np.ndarray:

@@ -194,7 +194,7 @@ def make(
   elif by == "window":
     if beyond:
       raise errors.DataError(
-        "Windows beyond the end of the data (forecast.beyond) have no share "
+        "Windows beyond the end of the data (forecast.past_data_end) have no share "
         "in data.split.by='window'. Cut by 'time' or 'ranges'."
       )
     parts = [(i, 0, store.length(i)) for i in range(store.num_sequences)]

@@ -79,7 +79,7 @@ _SECTIONS = {
     "baselines",
     "figures",
     "points",
-    "stride",
+    "window_stride",
     "validation_stride",
     "validation_members",
   ),
@@ -92,10 +92,10 @@ _SECTIONS = {
     "members",
     "member_chunk",
     "batch_size",
-    "beyond",
+    "past_data_end",
     "lead_chunk",
-    "blow_up",
-    "valid_range",
+    "abort_above_std",
+    "clip_range",
     "layout",
     "sampler",
   ),
@@ -222,9 +222,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _positive("evaluation.batch_size", config.evaluation.batch_size)
   _positive("forecast.batch_size", config.forecast.batch_size)
   _positive("forecast.members", config.forecast.members)
-  for key in ("stride", "validation_stride", "validation_members"):
+  for key in ("window_stride", "validation_stride", "validation_members"):
     _positive(f"evaluation.{key}", config.evaluation[key])
-  ends = tuple(config.forecast.valid_range)
+  ends = tuple(config.forecast.clip_range)
   closed = [end for end in ends if end is not None]
   if ends and not (
     len(ends) == 2
@@ -233,7 +233,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     and closed == sorted(set(closed))
   ):
     raise errors.ConfigError(
-      f"forecast.valid_range={ends} must be empty or (lowest, highest), in"
+      f"forecast.clip_range={ends} must be empty or (lowest, highest), in"
       " physical units; None leaves one end open."
     )
   for section in ("evaluation", "forecast"):
@@ -255,7 +255,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "log.histograms_every_steps",
     "forecast.member_chunk",
     "forecast.lead_chunk",
-    "forecast.blow_up",
+    "forecast.abort_above_std",
     "optimizer.clip_norm",
     "optimizer.weight_decay",
   ):

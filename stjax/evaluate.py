@@ -39,7 +39,7 @@ def check(run: run_lib.Run, splits: bool) -> None:
   if not splits:
     return
   evaluator_lib.open_split(run, options.split)
-  if "lead_mean" in options.baselines:
+  if "training_mean" in options.baselines:
     evaluator_lib.open_split(run, "train")
 
 
@@ -60,7 +60,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   options = run.config.evaluation
   variables = sources.load_variables(run, run.workdir, options.checkpoint)
   frozen = sources.frozen(run)
-  data = evaluator_lib.open_split(run, options.split, options.stride)
+  data = evaluator_lib.open_split(run, options.split, options.window_stride)
   evaluator = evaluator_lib.Evaluator(
     run,
     options.batch_size,
@@ -83,7 +83,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
       "loss": scores.loss,
       "area_weights": options.area_weights,
       "members": run.config.forecast.members,
-      "stride": options.stride,
+      "window_stride": options.window_stride,
     },
   }
   about["diagrams"] = scores.diagrams

@@ -12,12 +12,10 @@ from jax.experimental import multihost_utils
 from input_pipeline.labels import lead_labels
 from stjax import config as config_lib
 from stjax import sharding as sharding_lib
-from stjax.forecasting import chunks as rollout_lib
-from stjax.forecasting import layouts
-from stjax.forecasting import stability as drift
+from stjax.forecasting import chunks, layouts, stability
 from stjax.forecasting import store as store_lib
 from stjax.run import run as run_lib
-from stjax.run import sources as initialise
+from stjax.run import sources
 
 PyTree = Any
 
@@ -61,20 +59,18 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   Raises:
     ConfigError: no checkpoint.
     DataError: the split has no window of this length.
-    BlownUp: a forecast is not finite, or `forecast.blow_up` standard
+    BlownUp: a forecast is not finite, or `forecast.abort_above_std` standard
       deviations away from the training mean.
   """
   options = run.config.forecast
   horizon = options.horizon or run.config.data.horizon
-  variables = initialise.load_variables(run, run.workdir, options.checkpoint)
-  frozen = initialise.frozen(run)
+  variables = sources.load_variables(run, run.workdir, options.checkpoint)
+  frozen = sources.frozen(run)
   data = run.forecast_split()
-  frames = rollout_lib.piece_frames(
+  frames = chunks.piece_frames(
     run, options.batch_size, options.members, horizon, options.lead_chunk
   )
-  rollout = rollout_lib.Rollout(
-    run, options.batch_size, options.members, horizon, frames
-  )
+  rollout = chunks.Rollout(run, options.batch_size, options.members, horizon, frames)
   path = run.workdir / "forecast" / f"{options.split}.zarr"
   store = None
   if jax.process_index() == 0:
@@ -99,18 +95,18 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   if first or lead:
     logging.info("Going on with %s from forecast %d, lead time %d", path, first, lead)
     data = run.forecast_split(start=first // options.batch_size)
-  key = rollout_lib.forecast_key(run.config.seed)
+  key = chunks.forecast_key(run.config.seed)
   for batch in data.batches:
-    batch = sharding_lib.put_batch(run.as_trained(batch), run.mesh)
+    batch = sharding_lib.put_batch(run.crop_to_training_window(batch), run.mesh)
     count = min(options.batch_size, data.num_examples - first)
-    held = run.method.held(batch)
-    if held is not None:
-      held = sharding_lib.fetch(held)[:count, None]
+    undefined = run.method.undefined_mask(batch)
+    if undefined is not None:
+      undefined = sharding_lib.fetch(undefined)[:count, None]
     for piece in rollout.pieces(variables, frozen, batch, key, lead, histories):
-      sound = _sound_leads(piece, count, options.blow_up)
+      sound = _sound_leads(piece, count, options.abort_above_std)
       fields = sharding_lib.fetch(piece.fields)[:, :count, :sound]
-      if held is not None:
-        fields = np.where(held, np.nan, fields)
+      if undefined is not None:
+        fields = np.where(undefined, np.nan, fields)
       if store is not None:
         store.write(first, fields, piece.lead)
       if sound < piece.fields.shape[2]:
@@ -134,7 +130,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   if store is not None:
     store.close()
     if horizon > run.config.data.horizon:
-      drift.report(run, path)
+      stability.report(run, path)
   logging.info(
     "%d forecasts of %d frames, %d member(s): %s",
     data.num_examples,
@@ -169,7 +165,7 @@ def _where_to_begin(
   return *reached, store_lib.read_histories(path) if reached[1] else None
 
 
-def _sound_leads(piece: rollout_lib.Piece, count: int, limit: float) -> int:
+def _sound_leads(piece: chunks.Piece, count: int, limit: float) -> int:
   """How many lead times of a piece come before a blow-up."""
   extreme = sharding_lib.fetch(piece.extreme)[:, :count]
   # Written so that NaN is beyond the limit too.
@@ -181,7 +177,7 @@ def _sound_leads(piece: rollout_lib.Piece, count: int, limit: float) -> int:
 def _blown_up(run, data, piece, first, count, sound, path) -> str:
   """Says which forecast blew up, and when."""
   extreme = sharding_lib.fetch(piece.extreme)[:, :count, sound]
-  beyond = ~(extreme < (run.config.forecast.blow_up or np.inf))
+  beyond = ~(extreme < (run.config.forecast.abort_above_std or np.inf))
   member, row, channel = np.argwhere(beyond)[0]
   lead = piece.lead + sound
   name = list(data.coordinates.data_vars)[channel]
@@ -192,8 +188,8 @@ def _blown_up(run, data, piece, first, count, sound, path) -> str:
   return (
     f"the forecast from {when} blew up at lead time {label} (frame"
     f" {lead + 1}): member {member} of {name!r} is {distance:.3g} standard"
-    f" deviations from its training mean (forecast.blow_up="
-    f"{run.config.forecast.blow_up:g}). What came before is in"
+    f" deviations from its training mean (forecast.abort_above_std="
+    f"{run.config.forecast.abort_above_std:g}). What came before is in"
     f" {path.with_name(f'.{path.name}.draft')}. Shorten forecast.horizon, or"
     " train for longer rollouts (docs/rollouts.md)."
   )

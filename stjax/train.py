@@ -20,9 +20,9 @@ from stjax import config as config_lib
 from stjax import errors
 from stjax import sharding as sharding_lib
 from stjax.run import run as run_lib
-from stjax.run import sources as initialise
+from stjax.run import sources
 from stjax.training import checkpoint as checkpoint_lib
-from stjax.training import logs as writers
+from stjax.training import logs as logs_lib
 from stjax.training import progress as progress_lib
 from stjax.training import state as state_lib
 from stjax.verification import evaluator as evaluator_lib
@@ -144,14 +144,14 @@ def train(run: run_lib.Run) -> bool:
     ConfigError: the work directory's checkpoint does not fit.
   """
   config = run.config
-  initialise.check_sources(run)
+  sources.check_sources(run)
   checkpoints = run.checkpoints()
   saved = checkpoints.latest_step
   if saved is None or saved < run.num_steps:
     # First of all: an error in what another run left is said at once.
-    frozen = initialise.frozen(run)
+    frozen = sources.frozen(run)
   if saved is None:
-    state = initialise.first_state(run)
+    state = sources.first_state(run)
     position = checkpoint_lib.Position(batches=0)
   else:
     state, position = checkpoints.restore(saved, run.abstract_state)
@@ -165,7 +165,7 @@ def train(run: run_lib.Run) -> bool:
 
   if jax.process_index() == 0:
     logging.info("\n%s", run.describe())
-  writer = writers.create(run.workdir / "logs", first_step=step + 1)
+  writer = logs_lib.create(run.workdir / "logs", first_step=step + 1)
   if step == 0:
     writer.write_hparams(_flat(config_lib.plain(config)))
   evaluator = evaluator_lib.Evaluator(

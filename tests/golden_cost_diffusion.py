@@ -24,7 +24,7 @@ NAME, BETA_START, BETA_END, STEPS = "quadratic", 1e-4, 0.5, 50
 
 
 def schedule_of(config) -> diffusion.NoiseSchedule:
-  return diffusion.make(
+  return diffusion.build_schedule(
     NAME,
     config.get("diff_steps", STEPS),
     config.get("beta_start", BETA_START),
@@ -69,7 +69,7 @@ def tables(case: Case) -> None:
     "alpha_hat": 1 - schedule.beta,
     "alpha": schedule.alpha_bar,
     "sqrt_alpha": schedule.signal(steps),
-    "sqrt_one_minus_alpha": schedule.noise(steps),
+    "sqrt_one_minus_alpha": schedule.sigma(steps),
     "z_weight_forward": 1 - np.sqrt(schedule.alpha_bar),
     "rev_coeff_x": weights.x,
     "rev_coeff_z": 1 - weights.x,
@@ -170,7 +170,7 @@ def train_loss(case: Case) -> None:
   schedule = schedule_of(case.meta["config"])
   rows = number[:, None, None, None, None]
   noisy = (
-    schedule.signal(rows) * (target - prior) + schedule.noise(rows) * noise + prior
+    schedule.signal(rows) * (target - prior) + schedule.sigma(rows) * noise + prior
   )
   both = expected["denoiser_input"]
   known = jnp.concatenate([batch["inputs"], prior], axis=1)

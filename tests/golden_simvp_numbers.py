@@ -12,7 +12,7 @@ from golden_simvp_networks import first_axes, last_axes, network_options
 from input_pipeline.simulate import boiling
 from stjax import convert, metrics, models
 from stjax.methods import regression
-from stjax.methods import rollout as feedback
+from stjax.methods import rollout as rollout_lib
 from stjax.training import optim, step
 from stjax.training import state as state_lib
 
@@ -144,7 +144,7 @@ def rollout(case: Case) -> None:
     return network.apply(variables, history, False), carry
 
   forecast, _ = jax.jit(
-    lambda history: feedback.feed_back(step_fn, history, (), expected.shape[1])
+    lambda history: rollout_lib.feed_back(step_fn, history, (), expected.shape[1])
   )(last_axes(case.group("input")["x"]))
   assert_close("out", first_axes(forecast), expected)
 

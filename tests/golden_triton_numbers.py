@@ -11,7 +11,7 @@ from golden_triton_networks import build
 
 from stjax import convert
 from stjax.methods import losses, regression
-from stjax.methods import rollout as feedback
+from stjax.methods import rollout as rollout_lib
 from stjax.metrics import fields, spectra
 
 
@@ -56,10 +56,10 @@ def rollout(case: Case) -> None:
       # All but the newest frame of a forecast are thrown away.
       return network.apply(variables, history)[:, -1:], carry
 
-    forecast = lambda x: feedback.feed_back(step, x, (), horizon)[0]
+    forecast = lambda x: rollout_lib.feed_back(step, x, (), horizon)[0]
   else:
     method = regression.Regression(network, history.shape[1])
-    forecast = lambda x: feedback.rollout(
+    forecast = lambda x: rollout_lib.rollout(
       method, variables, {}, {"inputs": x}, jax.random.key(0), 1, horizon
     )[0]
   y = jax.jit(forecast, compiler_options=QUICK)(history)
@@ -87,7 +87,7 @@ def ocean_rollout(network, variables, inputs, expected) -> None:
   data, mask = last_axes(inputs["data"])[None], last_axes(inputs["mask"])
   ocean = mask.shape[-1]
   frames = len(expected)
-  method = regression.Regression(network, frames - 1, hold_missing=True)
+  method = regression.Regression(network, frames - 1, zero_missing=True)
   batch = {
     "inputs": data[:, :1, ..., :ocean],
     "mask": jnp.broadcast_to(mask != 0, (1, frames, *mask.shape)),
@@ -121,7 +121,9 @@ def ocean_train_step(case: Case) -> None:
       inputs["mask"],
       losses.equalise_gradients,
     )
-    y, _ = feedback.feed_back(step, history, (), targets.shape[1], {"forcing": forcing})
+    y, _ = rollout_lib.feed_back(
+      step, history, (), targets.shape[1], {"forcing": forcing}
+    )
     errors = losses.relative_l2(y, targets, inputs["mask"])
     by_channel = errors.mean(0).sum(0)
     return by_channel.mean(), (by_channel, y)

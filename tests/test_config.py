@@ -109,9 +109,9 @@ def test_a_misspelt_key_in_a_config_file_is_refused(section, key):
     {"evaluation__horizon": 2},
     {"checkpoint__keep_latest": 0},
     {"optimizer__learning_rate": float("nan")},
-    {"forecast__valid_range": (0.0, float("inf"))},
-    {"forecast__valid_range": (None, None)},
-    {"forecast__valid_range": (1.0,)},
+    {"forecast__clip_range": (0.0, float("inf"))},
+    {"forecast__clip_range": (None, None)},
+    {"forecast__clip_range": (1.0,)},
   ],
 )
 def test_values_are_checked_before_anything_is_made(changes):
@@ -152,9 +152,9 @@ def test_several_files_may_move_but_not_be_others(tmp_path):
 
 
 def test_an_open_end_of_the_valid_range_is_json(tmp_path):
-  config_lib.validate(tiny_config(forecast__valid_range=(None, 1.0)))
-  config = tiny_config(forecast__valid_range=(0.0, None))
+  config_lib.validate(tiny_config(forecast__clip_range=(None, 1.0)))
+  config = tiny_config(forecast__clip_range=(0.0, None))
   config_lib.validate(config)
   config_lib.claim_workdir(config, tmp_path)
   saved = json.loads((tmp_path / "config.json").read_text())
-  assert saved["forecast"]["valid_range"] == [0.0, None]
+  assert saved["forecast"]["clip_range"] == [0.0, None]

@@ -11,7 +11,7 @@ from configs import simvp_xarray
 from stjax import errors, evaluate, forecast, train
 from stjax.forecasting import store as store_lib
 from stjax.run import build as build_lib
-from stjax.run import sources as initialise
+from stjax.run import sources
 from stjax.verification import baselines, figures
 from stjax.verification import evaluator as evaluator_lib
 
@@ -106,7 +106,7 @@ def test_scores_do_not_depend_on_the_batch_or_the_devices(finished):
   run, content = finished
   for devices, size in ((1, 3), (8, 16)):
     other = latitude_run(run.workdir.parent, devices, evaluation__batch_size=size)
-    variables = initialise.load_variables(other, run.workdir, "best")
+    variables = sources.load_variables(other, run.workdir, "best")
     scores = evaluator_lib.Evaluator(other, size).score(
       variables, {}, evaluator_lib.open_split(other, "test")
     )
@@ -145,15 +145,15 @@ def test_persistence_takes_the_last_value_that_was_observed():
   np.testing.assert_array_equal(found[0, 1], found[0, 0])
 
 
-def test_the_lead_mean_is_that_of_the_training_targets(make_run):
+def test_the_training_mean_is_that_of_the_training_targets(make_run):
   run = make_run(1)
-  mean = baselines.lead_mean(run)
+  mean = baselines.training_mean(run)
   data = run.split("train", 1)
   targets = np.concatenate([b["targets"] for b in data.batches])
   targets = input_pipeline.inverse(run.statistics, targets)
   np.testing.assert_allclose(mean, targets.mean((0, 2, 3)), rtol=1e-5)
   # The second call reads what the first one left.
-  np.testing.assert_array_equal(baselines.lead_mean(run), mean)
+  np.testing.assert_array_equal(baselines.training_mean(run), mean)
 
 
 def test_a_store_appears_only_when_it_is_whole(tmp_path):
@@ -183,8 +183,8 @@ def test_a_store_appears_only_when_it_is_whole(tmp_path):
 def test_a_new_run_starts_from_the_best_of_another(finished, tmp_path):
   run, _ = finished
   other = latitude_run(tmp_path, init_from=str(run.workdir))
-  state = initialise.first_state(other)
-  best = initialise.load_variables(run, run.workdir, "best")
+  state = sources.first_state(other)
+  best = sources.load_variables(run, run.workdir, "best")
   jax.tree.map(np.testing.assert_array_equal, state.params, best["params"])
   assert int(state.step) == 0
   nowhere = (
@@ -193,7 +193,7 @@ def test_a_new_run_starts_from_the_best_of_another(finished, tmp_path):
     else None
   )
   with pytest.raises(errors.ConfigError, match="nowhere"):
-    initialise.first_state(nowhere)
+    sources.first_state(nowhere)
 
 
 def test_periods_count_epochs_or_steps(make_run):

@@ -41,7 +41,7 @@ def build(folder, **changes):
     path=str(folder / "data.nc"), variables=("height",), history=1, horizon=2
   )
   config.data.forcings.update(variables=("push",), path=str(folder / "forcings.nc"))
-  config.method.update(increments=True, hold_missing=True)
+  config.method.update(predict_tendency=True, zero_missing=True)
   config.update_from_flattened_dict(
     {
       "num_epochs": 40.0,
@@ -51,7 +51,7 @@ def build(folder, **changes):
       "evaluation.figures": 1,
       "forecast.horizon": 5,
       "forecast.lead_chunk": 2,
-      "forecast.beyond": True,
+      "forecast.past_data_end": True,
     }
     | {k.replace("__", "."): v for k, v in changes.items()}
   )

@@ -103,7 +103,7 @@ def test_the_metrics_are_those_of_the_forecast_store(finished):
     rtol=1e-5,
   )
   rows = list(csv.DictReader((workdir / "evaluation/lead_time.csv").open()))
-  assert {r["source"] for r in rows} == {"forecast", "persistence", "lead_mean"}
+  assert {r["source"] for r in rows} == {"forecast", "persistence", "training_mean"}
   assert len(rows) == 3 * 3
 
 

@@ -15,7 +15,7 @@ import input_pipeline
 from stjax import errors, evaluate, forecast, train
 from stjax.run import build as build_lib
 from stjax.run import run as run_lib
-from stjax.run import sources as initialise
+from stjax.run import sources
 from stjax.verification import baselines
 from stjax.verification import evaluator as evaluator_lib
 
@@ -86,9 +86,9 @@ def test_the_second_stage_needs_nothing_of_the_first_any_more(
 
 def test_the_frozen_mean_is_that_of_the_first_stage(diffusion, folder):
   run, _ = diffusion
-  frozen = initialise.frozen(run)
+  frozen = sources.frozen(run)
   mean_run = build(tiny_config(folder, "mean"), folder / "mean")
-  best = initialise.load_variables(mean_run, mean_run.workdir, "best")
+  best = sources.load_variables(mean_run, mean_run.workdir, "best")
   assert trees_equal(frozen["mean"], best)
   assert frozen["scale"].shape == (3, 6, 1, 1)
   scale = np.asarray(frozen["scale"])[0, :, 0, 0]
@@ -166,8 +166,8 @@ def test_scores_agree_where_devices_share_the_members(diffusion, folder, tmp_pat
   other = build(config, tmp_path / "w", devices=4)
   results = []
   for one, size in ((run, 16), (other, 3)):
-    frozen = initialise.frozen(one)
-    variables = initialise.load_variables(one, one.workdir, "best")
+    frozen = sources.frozen(one)
+    variables = sources.load_variables(one, one.workdir, "best")
     scores = evaluator_lib.Evaluator(one, size, members=4).score(
       variables, frozen, evaluator_lib.open_split(one, "test", 5)
     )
@@ -184,10 +184,10 @@ def test_scores_agree_where_devices_share_the_members(diffusion, folder, tmp_pat
 def test_a_window_draws_the_same_whatever_else_is_scored(diffusion, folder, tmp_path):
   """Every third window alone is scored as it is among all."""
   run, _ = diffusion
-  config = tiny_config(folder, "diffusion", evaluation__stride=3)
+  config = tiny_config(folder, "diffusion", evaluation__window_stride=3)
   thinned = build(config, run.workdir)
-  frozen = initialise.frozen(run)
-  variables = initialise.load_variables(run, run.workdir, "best")
+  frozen = sources.frozen(run)
+  variables = sources.load_variables(run, run.workdir, "best")
   drawn = []
   for one, stride in ((run, 1), (thinned, 3)):
     evaluator = evaluator_lib.Evaluator(one, 16, members=4)
@@ -202,10 +202,10 @@ def test_a_window_draws_the_same_whatever_else_is_scored(diffusion, folder, tmp_
 def test_values_beyond_the_valid_range_are_clipped(diffusion, folder, tmp_path):
   run, _ = diffusion
   shutil.copytree(run.workdir, tmp_path / "w")
-  clipped = forecasts(folder, tmp_path / "w", forecast__valid_range=(9.0, 11.0))
+  clipped = forecasts(folder, tmp_path / "w", forecast__clip_range=(9.0, 11.0))
   assert float(clipped.min()) == 9.0
   assert float(clipped.max()) == 11.0
-  below = run_lib.Run.physical(
+  below = run_lib.Run.to_physical(
     dataclasses.replace(run, config=open_above(run.config, 9.0)),
     np.array([[-1e3], [1e3]], np.float32),
   )
@@ -214,7 +214,7 @@ def test_values_beyond_the_valid_range_are_clipped(diffusion, folder, tmp_path):
 
 def open_above(config, lowest):
   config = config.copy_and_resolve_references()
-  config.forecast.valid_range = (lowest, None)
+  config.forecast.clip_range = (lowest, None)
   return config
 
 
@@ -285,7 +285,7 @@ def test_a_network_need_not_know_the_calendar_of_the_data(folder, tmp_path):
   with config.ignore_type():  # As a config file may have it.
     config.data.calendar = "slot_of_day, day_of_week"
   run = build(config, tmp_path / "w")
-  assert run.method.network.reads == ()
+  assert run.method.network.extra_inputs == ()
   # The climatology does: it is that of every slot of every weekday.
   climatology = baselines.build(run)["climatology"]
   data = evaluator_lib.open_split(run, "test")
@@ -336,7 +336,7 @@ def test_kept_variables_of_another_source_are_pointed_out(
   def warnings(source):
     config = tiny_config(folder, "diffusion", frozen__mean__init_from=str(source))
     caplog.clear()
-    initialise.frozen(build(config, tmp_path / "w"))
+    sources.frozen(build(config, tmp_path / "w"))
     return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
 
   assert not warnings(folder / "mean")
@@ -363,8 +363,8 @@ def test_a_mean_of_another_size_is_refused(folder, tmp_path):
   ("change", "words"),
   [
     ({"forecast__members": 0}, "forecast.members=0"),
-    ({"evaluation__stride": 0}, "evaluation.stride=0"),
-    ({"forecast__valid_range": (2.0, 1.0)}, "forecast.valid_range"),
+    ({"evaluation__window_stride": 0}, "evaluation.window_stride=0"),
+    ({"forecast__clip_range": (2.0, 1.0)}, "forecast.clip_range"),
     ({"model__calendar_sizes": (12, 7)}, "model.calendar_sizes"),
     ({"model__calendar_names": ("day_of_week", "slot_of_day")}, "model.calendar_names"),
     ({"data__calendar": ()}, "model.calendar_names.*data.calendar"),

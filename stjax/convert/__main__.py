@@ -15,8 +15,7 @@ from absl import flags, logging
 from stjax import convert, errors
 from stjax.convert import files, report
 from stjax.run import build as build_lib
-from stjax.run import cli
-from stjax.run import sources as initialise
+from stjax.run import cli, sources
 from stjax.training import checkpoint as checkpoint_lib
 
 _USAGE = (
@@ -74,9 +73,9 @@ def _from_torch(config, workdir: pathlib.Path) -> None:
         f"{workdir} already holds step {checkpoints.latest_step} of a run;"
         " choose a new --workdir."
       )
-    variables = initialise.convert_weights(run, state_dict, _ALLOW_UNUSED.value or None)
+    variables = sources.convert_weights(run, state_dict, _ALLOW_UNUSED.value or None)
     _print_report(run, variables, state_dict)
-    state = initialise.with_variables(run.fresh_state(), variables)
+    state = sources.with_variables(run.fresh_state(), variables)
     # No scores: until something is, the newest checkpoint is the best.
     checkpoints.save(0, state, checkpoint_lib.Position(batches=0), wait=True)
     checkpoints.close()
@@ -101,10 +100,10 @@ def _to_torch(config, workdir: pathlib.Path) -> None:
     raise errors.ConfigError(f"{workdir} is not a work directory with checkpoints.")
   run = build_lib.build(config, workdir)
   variables = jax.device_get(
-    initialise.load_variables(run, run.workdir, _CHECKPOINT.value)
+    sources.load_variables(run, run.workdir, _CHECKPOINT.value)
   )
   state_dict = convert.to_torch(
-    config.model.name, variables, **initialise.network_options(run)
+    config.model.name, variables, **sources.network_options(run)
   )
   _print_report(run, variables)
   try:
@@ -115,7 +114,7 @@ def _to_torch(config, workdir: pathlib.Path) -> None:
 
 
 def _print_report(run, variables, state_dict=None) -> None:
-  options = initialise.network_options(run)
+  options = sources.network_options(run)
   name = run.config.model.name
   if _REPORT.value:
     table = report.layers(name, variables, state_dict=state_dict, **options)

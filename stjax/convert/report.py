@@ -111,7 +111,7 @@ def errors(
     )
   fields = {
     name: jnp.asarray(arrays[name])
-    for name in getattr(network, "reads", ())
+    for name in getattr(network, "extra_inputs", ())
     if name in arrays
   }
   try:

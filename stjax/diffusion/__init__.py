@@ -5,7 +5,7 @@ Functions of arrays: no network, no config object, no PRNG key. Steps are
 
     x_t = signal x0 + sigma noise,  signal = sqrt(A_t), sigma = sqrt(1 - A_t).
 
-    schedule = diffusion.make("quadratic", 50, 1e-4, 0.5)
+    schedule = diffusion.build_schedule("quadratic", 50, 1e-4, 0.5)
     x = diffusion.sample("ddim", predict, schedule, start, draw, num_steps=10)
 """
 

@@ -263,7 +263,7 @@ def sample(
 
   def clean(x, step):
     x0, _ = parameterisations.to_x0_and_noise(
-      kind, predict(x, step), x, schedule.signal(step), schedule.noise(step)
+      kind, predict(x, step), x, schedule.signal(step), schedule.sigma(step)
     )
     return x0 if clip_x0 is None else jnp.clip(x0, *clip_x0)
 

@@ -40,7 +40,7 @@ class NoiseSchedule:
     """Returns sqrt(A_t) in float32, for steps of any shape."""
     return _gather(np.sqrt(self.alpha_bar), step)
 
-  def noise(self, step: jax.Array | int) -> jax.Array:
+  def sigma(self, step: jax.Array | int) -> jax.Array:
     """Returns sqrt(1 - A_t) in float32, for steps of any shape."""
     return _gather(np.sqrt(1 - self.alpha_bar), step)
 
@@ -73,7 +73,7 @@ SCHEDULES = {
 }
 
 
-def make(
+def build(
   name: str, num_steps: int, beta_start: float, beta_end: float
 ) -> NoiseSchedule:
   """Builds a noise schedule.

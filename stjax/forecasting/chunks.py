@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stjax import sharding as sharding_lib
-from stjax.methods import base
-from stjax.methods import rollout as feedback
+from stjax.methods import base, rollout
 from stjax.run import run as run_lib
 
 PyTree = Any
@@ -73,7 +72,7 @@ def ensemble(
   """
 
   def forecast(variables, frozen, batch, key, members):
-    return feedback.rollout(run.method, variables, frozen, batch, key, members, horizon)
+    return rollout.rollout(run.method, variables, frozen, batch, key, members, horizon)
 
   return share(run, forecast, batch_size, members)
 
@@ -178,14 +177,14 @@ class Rollout:
       histories = jax.make_array_from_callback(
         self._history.shape, self._history.sharding, lambda where: histories[where]
       )
-      made = self._go_on(*fixed, self._block(lead), histories)
+      made = self._continue_rollout(*fixed, self._block(lead), histories)
     else:
       made = self._begin(*fixed)
     while True:
       further = lead + self.frames
       later = None
       if further < self._horizon:
-        later = self._go_on(*fixed, self._block(further), made[-1])
+        later = self._continue_rollout(*fixed, self._block(further), made[-1])
       count = min(self._horizon - lead, self.frames)
       fields, extreme, histories = made
       yield Piece(lead, fields[:, :, :count], extreme[:, :, :count], histories)
@@ -205,25 +204,25 @@ class Rollout:
     spread = np.where(statistics.std > 0, statistics.std, 1.0)
     distance = (transformed - statistics.mean) / spread
     extreme = jnp.abs(distance).max((-3, -2))
-    return self._run.physical(forecast), extreme, histories
+    return self._run.to_physical(forecast), extreme, histories
 
   @functools.cached_property
   def _begin(self) -> jax.stages.Compiled:
     """Compiles (variables, frozen, batch, key) -> the first piece."""
 
     def function(variables, frozen, batch, key, members):
-      return feedback.begin(
+      return rollout.start_rollout(
         self._run.method, variables, frozen, batch, key, members, self._blocks
       )
 
     return self._compile(function)
 
   @functools.cached_property
-  def _go_on(self) -> jax.stages.Compiled:
+  def _continue_rollout(self) -> jax.stages.Compiled:
     """Compiles (..., number of the block, histories) -> a later piece."""
 
     def function(variables, frozen, batch, key, number, histories, members):
-      return feedback.go_on(
+      return rollout.continue_rollout(
         self._run.method,
         variables,
         frozen,

@@ -21,7 +21,7 @@ Variables = dict[str, PyTree]
 # Of an ensemble: how many, M for 0 ... M-1, or the numbers [M] of some.
 Members = int | jax.Array
 # Along time, and known for lead times too.
-KNOWN = ("calendar", "forcings")
+known_future = ("calendar", "forcings")
 # Forecast points made at the same time: enough rows for full speed, and the
 # activations of a network of a few hundred features stay below 1 GB; on a CPU,
 # within its cache.
@@ -34,13 +34,13 @@ class Outputs:
   """What a loss gives besides its value.
 
   Attributes:
-    terms: scalars to log, by name, means over the batch.
+    scalars: scalars to log, by name, means over the batch.
     collections: the new values of what is learned without gradients.
     weight: how much this batch counts against others of the same step (the
       number of observed points), so that parts average exactly.
   """
 
-  terms: dict[str, jax.Array]
+  scalars: dict[str, jax.Array]
   collections: dict[str, PyTree]
   weight: jax.Array | float = 1.0
 
@@ -127,7 +127,7 @@ class Method(abc.ABC):
     """Trained methods that this one reads, by their names in `frozen`."""
     return {}
 
-  def shown_channels(self, variables: int, forcings: int) -> int:
+  def input_channels(self, variables: int, forcings: int) -> int:
     """Channels that its network is shown of so many variables."""
     del forcings
     return variables
@@ -187,7 +187,7 @@ class Method(abc.ABC):
   ) -> tuple[jax.Array, Outputs]:
     """Returns the scalar loss of a batch and its `Outputs`."""
 
-  def held(self, batch: Batch) -> jax.Array | None:
+  def undefined_mask(self, batch: Batch) -> jax.Array | None:
     """Where a forecast stands for nothing, such as land: [B, H, W, C].
 
     None: nowhere. Such values are written as missing.
@@ -212,13 +212,13 @@ class Method(abc.ABC):
     """
 
 
-def reads(
+def extra_inputs(
   network: nn.Module, batch: Batch, frames: int | None = None
 ) -> dict[str, jax.Array]:
   """What a network reads of a batch besides its inputs, by keyword.
 
   Args:
-    network: says so by its attribute `reads`.
+    network: says so by its attribute `extra_inputs`.
     batch: the batch.
     frames: length that arrays along time are cut to, from the first history
       frame on; None: not cut.
@@ -226,7 +226,7 @@ def reads(
   Raises:
     ValueError: the data do not have it.
   """
-  names = getattr(network, "reads", ())
+  names = getattr(network, "extra_inputs", ())
   for name in names:
     if name not in batch:
       raise ValueError(
@@ -234,7 +234,8 @@ def reads(
         f" do not give; set data.{name}"
       )
   return {
-    name: batch[name][:, :frames] if name in KNOWN else batch[name] for name in names
+    name: batch[name][:, :frames] if name in known_future else batch[name]
+    for name in names
   }
 
 

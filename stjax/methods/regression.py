@@ -14,7 +14,7 @@ import numpy as np
 
 from stjax import errors
 from stjax.methods import base, losses, representation
-from stjax.methods import rollout as feedback
+from stjax.methods import rollout as rollout_lib
 from stjax.metrics import grid
 
 PyTree = Any
@@ -108,17 +108,17 @@ class Regression(base.Method):
       or "cells"; see `stjax.grid.area_weights`.
     input_noise: standard deviation of the noise that is added to the observed
       history in training, normalised units.
-    hold_missing: what every history frame lacks, such as land, is set to 0,
+    zero_missing: what every history frame lacks, such as land, is set to 0,
       the training mean, in whatever is forecast and fed back.
-    read_mask: the network gets one more input per variable, 1 where it is
+    mask_as_input: the network gets one more input per variable, 1 where it is
       observed and 0 elsewhere; give model.out_channels the variables' number.
-    increments: the network forecasts the change since the newest frame, in
+    predict_tendency: the network forecasts the change since the newest frame, in
       units of the usual change from one frame to the next.
-    anomalies: the network is shown, and forecasts, what exceeds the
+    predict_anomaly: the network is shown, and forecasts, what exceeds the
       climatology: the training mean of each place by the cell of
-      data.calendar; in units of its usual size. With increments: changes of
+      data.calendar; in units of its usual size. With predict_tendency: changes of
       the newest anomaly.
-    pad_to: the network's grid is continued, by its last row and column, to
+    pad_to_multiple: the network's grid is continued, by its last row and column, to
       multiples of this; what it forecasts there is cut off.
   """
 
@@ -134,11 +134,11 @@ class Regression(base.Method):
   variable_weights: Sequence[float] = ()
   area_weights: str = "none"
   input_noise: float = 0.0
-  hold_missing: bool = False
-  read_mask: bool = False
-  increments: bool = False
-  anomalies: bool = False
-  pad_to: int = 1
+  zero_missing: bool = False
+  mask_as_input: bool = False
+  predict_tendency: bool = False
+  predict_anomaly: bool = False
+  pad_to_multiple: int = 1
 
   def __post_init__(self):
     if self.network is None:
@@ -186,8 +186,8 @@ class Regression(base.Method):
       for epoch, frames in self.curriculum
     )
 
-  def shown_channels(self, variables: int, forcings: int) -> int:
-    return variables * (1 + self.read_mask) + forcings
+  def input_channels(self, variables: int, forcings: int) -> int:
+    return variables * (1 + self.mask_as_input) + forcings
 
   def prepared_shapes(
     self, example: dict[str, tuple[int, ...]]
@@ -220,7 +220,7 @@ class Regression(base.Method):
   def _known(self, batch: base.Batch) -> dict[str, jax.Array]:
     """What is read along time, from the first history frame on."""
     frames = batch["inputs"].shape[1] + self.horizon
-    return base.reads(self.network, batch, frames) | self._represent().known(
+    return base.extra_inputs(self.network, batch, frames) | self._represent().known(
       batch, self.horizon
     )
 
@@ -265,23 +265,23 @@ class Regression(base.Method):
       step = jax.checkpoint(step)
     skipped = self._skipped(step, history, collections, known) if train else 0
     if not skipped:
-      forecast, collections = feedback.feed_back(
+      forecast, collections = rollout_lib.feed_back(
         step, history, collections, self.horizon, known
       )
       return forecast, collections, 0
     first, collections = jax.lax.stop_gradient(
-      feedback.feed_back(step, history, collections, skipped, known)
+      rollout_lib.feed_back(step, history, collections, skipped, known)
     )
     # Other random numbers than those of the blocks before.
     further = lambda history, collections, number, **known: step(
       history, collections, skipped + number, **known
     )
-    forecast, collections = feedback.feed_back(
+    forecast, collections = rollout_lib.feed_back(
       further,
-      feedback.newest(history, first),
+      rollout_lib.newest(history, first),
       collections,
       self.horizon - skipped,
-      feedback.later(known, skipped),
+      rollout_lib.later(known, skipped),
     )
     return jnp.concatenate([first, forecast], 1), collections, skipped
 
@@ -353,14 +353,14 @@ class Regression(base.Method):
     weight = weight.at[:, :skipped].set(0)
     count = jnp.sum(weight)
     loss = jnp.sum(weight * values) / jnp.where(count > 0, count, 1.0)
-    terms = {}
+    scalars = {}
     if self.divergence_weight:
-      terms["divergence"] = divergence_regulariser(forecast, targets)
-      loss = loss + self.divergence_weight * terms["divergence"]
-    return loss, base.Outputs(terms, collections, count)
+      scalars["divergence"] = divergence_regulariser(forecast, targets)
+      loss = loss + self.divergence_weight * scalars["divergence"]
+    return loss, base.Outputs(scalars, collections, count)
 
-  def held(self, batch: base.Batch) -> jax.Array | None:
-    if not self.hold_missing:
+  def undefined_mask(self, batch: base.Batch) -> jax.Array | None:
+    if not self.zero_missing:
       return None
     return ~batch["mask"][:, : batch["inputs"].shape[1]].any(axis=1)
 

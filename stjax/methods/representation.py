@@ -23,28 +23,28 @@ class Representation:
   """How fields are turned for a network, and back.
 
   Attributes:
-    increments: the network forecasts the change since the newest frame that
+    predict_tendency: the network forecasts the change since the newest frame that
       is observed, at each place; of the size 1 where it is as large as those
       from one training frame to the next.
-    anomalies: it is shown, and forecasts, what exceeds the climatology; of the
+    predict_anomaly: it is shown, and forecasts, what exceeds the climatology; of the
       size 1 where it is as large as in training.
-    hold_missing: what every history frame lacks, such as land, is 0 in the
+    zero_missing: what every history frame lacks, such as land, is 0 in the
       forecast.
-    read_mask: it gets one more input per variable, 1 where observed, else 0.
-    pad_to: its grid is continued by the last row and column to multiples of
+    mask_as_input: it gets one more input per variable, 1 where observed, else 0.
+    pad_to_multiple: its grid is continued by the last row and column to multiples of
       this.
   """
 
-  increments: bool = False
-  anomalies: bool = False
-  hold_missing: bool = False
-  read_mask: bool = False
-  pad_to: int = 1
+  predict_tendency: bool = False
+  predict_anomaly: bool = False
+  zero_missing: bool = False
+  mask_as_input: bool = False
+  pad_to_multiple: int = 1
 
   def __post_init__(self):
-    if self.pad_to < 1:
+    if self.pad_to_multiple < 1:
       raise errors.ConfigError(
-        f"method.pad_to={self.pad_to} must be 1 (as it is) or more."
+        f"method.pad_to_multiple={self.pad_to_multiple} must be 1 (as it is) or more."
       )
 
   def prepared_shapes(
@@ -52,18 +52,18 @@ class Representation:
   ) -> dict[str, tuple[int, ...]]:
     """Shapes of what `prepare` gives; as `base.Method.prepared_shapes`."""
     shapes, grid = {}, example["targets"][1:]
-    if self.anomalies:
+    if self.predict_anomaly:
       shapes[_CLIMATOLOGY] = (*example["calendar"], *grid)
-    if self.anomalies or self.increments:
+    if self.predict_anomaly or self.predict_tendency:
       shapes[_SCALES] = (2, grid[-1])
     return shapes
 
   def prepare(self, material: base.Material) -> dict[str, np.ndarray]:
     """The climatology, and sizes of what is shown and what is forecast."""
     made = {}
-    if self.anomalies:
+    if self.predict_anomaly:
       made[_CLIMATOLOGY] = material.climatology()
-    if self.anomalies or self.increments:
+    if self.predict_anomaly or self.predict_tendency:
       made[_SCALES] = self._scales(material, made.get(_CLIMATOLOGY))
     return made
 
@@ -79,7 +79,7 @@ class Representation:
       fields = jnp.concatenate([batch["inputs"], batch["targets"]], axis=1)
       valid = batch["valid"][:, None, None, None, None]
       observed = batch.get("mask", jnp.ones(fields.shape, bool)) & valid
-      if self.anomalies:
+      if self.predict_anomaly:
         fields = fields - _at(climatology, batch["calendar"])
       both = observed[:, 1:] & observed[:, :-1]
       axes = (0, 1, 2, 3)
@@ -101,8 +101,8 @@ class Representation:
     sizes = np.sqrt(squares / np.maximum(count, 1))
     # What never changes cannot be scaled.
     values, changes = np.where(sizes > 1e-6, sizes, 1.0)
-    shown = values if self.anomalies else np.ones_like(values)
-    forecast = changes if self.increments else shown
+    shown = values if self.predict_anomaly else np.ones_like(values)
+    forecast = changes if self.predict_tendency else shown
     return np.stack([shown, forecast]).astype(np.float32)
 
   def blank(self, example: dict[str, tuple[int, ...]]) -> PyTree:
@@ -125,14 +125,14 @@ class Representation:
       ever = jnp.any(observed, axis=1, keepdims=True)
       later = jnp.repeat(ever, horizon, axis=1)
       known[_OBSERVED] = jnp.concatenate([observed, later], axis=1)
-    elif self.hold_missing or self.read_mask:
+    elif self.zero_missing or self.mask_as_input:
       raise errors.ConfigError(
-        "method.hold_missing and method.read_mask need data.missing='mask'."
+        "method.zero_missing and method.mask_as_input need data.missing='mask'."
       )
-    if self.anomalies:
+    if self.predict_anomaly:
       if "calendar" not in batch:
         raise errors.ConfigError(
-          "method.anomalies needs data.calendar, such as ('month',)."
+          "method.predict_anomaly needs data.calendar, such as ('month',)."
         )
       known[_CELLS] = batch["calendar"][:, : history + horizon]
     if "forcings" in batch:
@@ -174,18 +174,18 @@ class Representation:
     frames, height, width = history.shape[1:4]
     climatology = frozen.get(_CLIMATOLOGY)
     of_shown = of_forecast = 1.0
-    if self.anomalies or self.increments:
+    if self.predict_anomaly or self.predict_tendency:
       of_shown, of_forecast = frozen[_SCALES]
     if observed is not None:
       observed = observed[:, :frames]
-    if self.anomalies:
+    if self.predict_anomaly:
       history = history - _at(climatology, cells[:, :frames])
       if observed is not None:
         history = jnp.where(observed, history, 0)
     shown = [history / of_shown]
     if forcings is not None:
       shown += [jnp.zeros_like(forcings[:, :frames])]
-    if self.read_mask:
+    if self.mask_as_input:
       shown += [observed.astype(history.dtype)]
     if forcings is not None:
       later = self._block(network, shown, known)
@@ -199,12 +199,12 @@ class Representation:
         f" variables (data.variables). Set model.out_channels={wanted}."
       )
     forecast = forecast[:, :, :height, :width] * of_forecast
-    if self.increments:
+    if self.predict_tendency:
       forecast = forecast + _newest_observed(history, observed)
-    if self.anomalies:
+    if self.predict_anomaly:
       end = frames + forecast.shape[1]
       forecast = forecast + _at(climatology, cells[:, frames:end])
-    if self.hold_missing:
+    if self.zero_missing:
       ever = jnp.any(observed, axis=1, keepdims=True)
       forecast = jnp.where(ever, forecast, 0)
     return forecast, other
@@ -226,7 +226,7 @@ class Representation:
     return block
 
   def _padded(self, x: jax.Array) -> jax.Array:
-    more = [(0, -size % self.pad_to) for size in x.shape[2:4]]
+    more = [(0, -size % self.pad_to_multiple) for size in x.shape[2:4]]
     return jnp.pad(x, ((0, 0), (0, 0), *more, (0, 0)), mode="edge")
 
 

@@ -64,7 +64,7 @@ class Residual(base.Method):
         return forecast[0]
 
       # Each example has dropout of its own, whatever batch it is in.
-      names = ("inputs", *getattr(mean.network, "reads", ()))
+      names = ("inputs", *getattr(mean.network, "extra_inputs", ()))
       examples = {name: batch[name] for name in names}
       keys = base.example_keys(key, batch["index"])
       forecast = jax.vmap(one)(examples, keys)

@@ -118,7 +118,9 @@ class ResidualDiffusion(residual.Residual):
 
   @functools.cached_property
   def _schedule(self) -> diffusion.NoiseSchedule:
-    return diffusion.make(self.schedule, self.num_steps, self.beta_start, self.beta_end)
+    return diffusion.build_schedule(
+      self.schedule, self.num_steps, self.beta_start, self.beta_end
+    )
 
   def prepared_shapes(self, example):
     return {"scale": example["targets"]} if self._scaled else {}
@@ -146,9 +148,9 @@ class ResidualDiffusion(residual.Residual):
 
   def _reads(self, batch):
     frames = batch["inputs"].shape[1] + self.horizon
-    return base.reads(self.network, batch, frames)
+    return base.extra_inputs(self.network, batch, frames)
 
-  def prior(self, frozen: PyTree, sign: jax.Array) -> jax.Array:
+  def prior_shift(self, frozen: PyTree, sign: jax.Array) -> jax.Array:
     """Returns z for signs [B, T_out, H, W, C] of -1 and +1."""
     if not self._scaled:
       return jnp.zeros_like(sign)
@@ -181,7 +183,7 @@ class ResidualDiffusion(residual.Residual):
       batch["targets"].astype(jnp.float32) - mean,
       step=step,
       noise=noise,
-      prior=self.prior(frozen, sign),
+      prior_shift=self.prior_shift(frozen, sign),
       dropout_key=jax.random.fold_in(key, 1) if train else None,
     )
 
@@ -193,7 +195,7 @@ class ResidualDiffusion(residual.Residual):
     *,
     step: jax.Array,
     noise: jax.Array,
-    prior: jax.Array,
+    prior_shift: jax.Array,
     dropout_key: jax.Array | None = None,
   ) -> tuple[jax.Array, base.Outputs]:
     """The denoiser's mean squared error for given draws.
@@ -204,15 +206,15 @@ class ResidualDiffusion(residual.Residual):
       target: [B, T_out, H, W, C] what is diffused, y - mean.
       step: [B] of the schedule, from 0.
       noise: like target, standard normal.
-      prior: like target, z.
+      prior_shift: like target, z.
       dropout_key: None: the network is not training.
 
     Returns:
       The loss over observed points and its outputs.
     """
     by_row = step[:, None, None, None, None]
-    signal, sigma = self._schedule.signal(by_row), self._schedule.noise(by_row)
-    clean = target - prior
+    signal, sigma = self._schedule.signal(by_row), self._schedule.sigma(by_row)
+    clean = target - prior_shift
     train = dropout_key is not None
     collections = [name for name in variables if name != "params"]
     options = {}
@@ -220,10 +222,10 @@ class ResidualDiffusion(residual.Residual):
       options = {"rngs": {"dropout": dropout_key}, "mutable": collections}
     predicted = self.network.apply(
       variables,
-      signal * clean + sigma * noise + prior,
+      signal * clean + sigma * noise + prior_shift,
       step,
       batch["inputs"],
-      prior,
+      prior_shift,
       train=train,
       **self._reads(batch),
       **options,
@@ -258,8 +260,8 @@ class ResidualDiffusion(residual.Residual):
           jax.random.fold_in(k, self.num_steps + 1), shape, jnp.float32
         )
       )(keys)
-      prior = self.prior(frozen, sign)
-      residuals = self.sample(variables, batch, prior, draw(self.num_steps), draw)
+      prior_shift = self.prior_shift(frozen, sign)
+      residuals = self.sample(variables, batch, prior_shift, draw(self.num_steps), draw)
       return mean + residuals
 
     return base.map_members(one, members, self.sampling.member_chunk, mean.size)
@@ -268,7 +270,7 @@ class ResidualDiffusion(residual.Residual):
     self,
     variables: base.Variables,
     batch: base.Batch,
-    prior: jax.Array,
+    prior_shift: jax.Array,
     start: jax.Array,
     draw: Any,
   ) -> jax.Array:
@@ -277,8 +279,8 @@ class ResidualDiffusion(residual.Residual):
     Args:
       variables: of the denoiser.
       batch: inputs and what the network reads besides.
-      prior: [B, T_out, H, W, C], z; the same at every step.
-      start: like prior, standard normal.
+      prior_shift: [B, T_out, H, W, C], z; the same at every step.
+      start: like prior_shift, standard normal.
       draw: number of the draw -> the standard normal added there.
     """
     reads, sampling = self._reads(batch), self.sampling
@@ -286,7 +288,7 @@ class ResidualDiffusion(residual.Residual):
     def predict(history, x, step):
       rows = jnp.broadcast_to(step, (len(x),))
       return self.network.apply(
-        variables, x + prior, rows, history, prior, train=False, **reads
+        variables, x + prior_shift, rows, history, prior_shift, train=False, **reads
       )
 
     history = batch["inputs"]
@@ -305,4 +307,4 @@ class ResidualDiffusion(residual.Residual):
       num_steps=sampling.steps,
       eta=sampling.eta,
     )
-    return x + prior
+    return x + prior_shift

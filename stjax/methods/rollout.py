@@ -104,11 +104,11 @@ def rollout(
     [M, B, horizon, H, W, C] in normalised units.
   """
   blocks = -(-horizon // method.horizon)
-  forecast, _ = begin(method, variables, frozen, batch, key, members, blocks)
+  forecast, _ = start_rollout(method, variables, frozen, batch, key, members, blocks)
   return forecast[:, :, :horizon]
 
 
-def begin(
+def start_rollout(
   method: base.Method,
   variables: base.Variables,
   frozen: PyTree,
@@ -121,19 +121,19 @@ def begin(
 
   Returns:
     The forecast [M, B, blocks * method.horizon, H, W, C] and the newest T_in
-    frames of each member, from which `go_on` goes on.
+    frames of each member, from which `continue_rollout` goes on.
   """
   first = method.forecast(variables, frozen, batch, jax.random.fold_in(key, 0), members)
   histories = jax.vmap(newest, (None, 0))(batch["inputs"], first)
   if blocks == 1:
     return first, histories
-  rest, histories = go_on(
+  rest, histories = continue_rollout(
     method, variables, frozen, batch, key, members, histories, 1, blocks - 1
   )
   return jnp.concatenate([first, rest], axis=2), histories
 
 
-def go_on(
+def continue_rollout(
   method: base.Method,
   variables: base.Variables,
   frozen: PyTree,
@@ -144,7 +144,7 @@ def go_on(
   number: jax.Array | int,
   blocks: int,
 ) -> tuple[jax.Array, jax.Array]:
-  """More blocks of a `rollout`; the arguments and results are those of `begin`.
+  """More blocks of a `rollout`; the arguments and results are those of `start_rollout`.
 
   Args:
     method: makes the blocks.
@@ -157,7 +157,7 @@ def go_on(
     number: of the first of these blocks, 1 or more.
     blocks: how many.
   """
-  known = {name: batch[name] for name in base.KNOWN if name in batch}
+  known = {name: batch[name] for name in base.known_future if name in batch}
 
   def of_member(member, history):
 

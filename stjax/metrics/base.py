@@ -48,7 +48,7 @@ class Metric(Protocol):
 
   A metric may have a third method, `diagrams(totals) -> Diagrams`, of the
   same totals as `compute`: curves and histograms. It may name further fields
-  that it needs in an attribute `reads`; `update` then gets these by keyword:
+  that it needs in an attribute `extra_inputs`; `update` then gets these by keyword:
     climatology: [B, T, H, W, C] the training mean of the target's calendar
       cell, physical units.
     threshold: [B, T_in + T, H, W, C] a training quantile of the calendar cell
@@ -91,7 +91,7 @@ def evaluate(
     weight: [B, T, H, W, C], 0 where a point must not count; see
       `point_weights`.
     **known: what else is known about the batch, by the names that metrics
-      have in `reads`; see `Metric`.
+      have in `extra_inputs`; see `Metric`.
 
   Raises:
     MetricError: if the shapes do not fit, or a metric reads what is not known.
@@ -113,7 +113,7 @@ def evaluate(
     )
   totals = {}
   for name, metric in metrics.items():
-    reads = getattr(metric, "reads", ())
+    reads = getattr(metric, "extra_inputs", ())
     for field in reads:
       if field not in known:
         raise MetricError(

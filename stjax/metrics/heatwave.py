@@ -72,7 +72,7 @@ class Heatwave:
     area_weights: None, or weights [H] or [H, W] (any scale).
   """
 
-  reads: ClassVar[tuple[str, ...]] = ("threshold", "history")
+  extra_inputs: ClassVar[tuple[str, ...]] = ("threshold", "history")
   quantile: float = 0.9
   min_duration: int = 1
   area_weights: Sequence | np.ndarray | None = None

@@ -46,7 +46,7 @@ class Weather:
       `fields.cell_weights` of the latitudes; None where cells are equal.
   """
 
-  reads: ClassVar[tuple[str, ...]] = ("climatology",)
+  extra_inputs: ClassVar[tuple[str, ...]] = ("climatology",)
   cell_weights: Sequence | np.ndarray | None = None
 
   def update(

@@ -8,15 +8,15 @@ Forecasting networks map inputs [B, T_in, H, W, C] to [B, T_out, H, W, C_out]:
 mutable=["batch_stats"])`.
 
 Denoisers, which say so by the attribute `denoises = True`, are called as
-`module.apply(variables, noisy, step, history, shift, train=...)`:
+`module.apply(variables, noisy, step, history, prior_shift, train=...)`:
   noisy [B, T_out, H, W, C]: what is denoised (CoST: a noisy residual);
   step [B] int32: its noise level, an index of the training schedule;
   history [B, T_in, H, W, C]: the frames that are known, normalised;
-  shift [B, T_out, H, W, C]: what the noise is centred on; zeros where nothing.
+  prior_shift [B, T_out, H, W, C]: what the noise is centred on; zeros where nothing.
 They return [B, T_out, H, W, C] float32: the noise, the clean field or the
 velocity, as the diffusion is parameterised. `horizon` is their T_out.
 
-A network that reads more of a batch names it in its attribute `reads`, e.g.
+A network that reads more of a batch names it in its attribute `extra_inputs`, e.g.
 ("calendar",), and takes each as a keyword argument: calendar [B, T_in + T_out,
 K], integers. (Forecasting networks get it from the first history frame on and
 need no more than the history's.)
@@ -114,7 +114,7 @@ def example_arguments(
     targets = jnp.zeros((batch_size, network.horizon, h, w, c))
     arguments = (targets, jnp.zeros(batch_size, jnp.int32), inputs, targets)
   fields = {}
-  if "calendar" in getattr(network, "reads", ()):
+  if "calendar" in getattr(network, "extra_inputs", ()):
     fields["calendar"] = jnp.zeros(
       (batch_size, t + network.horizon, len(network.calendar_sizes)), jnp.int32
     )

@@ -214,7 +214,7 @@ def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
     raise NetworkError(
       f"the grid is {h} x {w}; expected multiples of {factor} = "
       f"2 ** (model.spatial_depth / 2): change model.spatial_depth (now "
-      f"{spatial_depth}), crop the data, or pad them (method.pad_to)"
+      f"{spatial_depth}), crop the data, or pad them (method.pad_to_multiple)"
     )
 
 

@@ -122,7 +122,7 @@ class NodeNetwork(nn.Module):
     super().__post_init__()
 
   @property
-  def reads(self) -> tuple[str, ...]:
+  def extra_inputs(self) -> tuple[str, ...]:
     """What it reads of a batch besides frames, each a keyword argument."""
     return ("calendar",) if self.calendar_names else ()
 
@@ -269,9 +269,9 @@ class STIDDenoiser(NodeNetwork):
     step_table: "exact", or "float32" for CoST's released weights; see
       `denoisers.step_table`.
     full_window: the released layout: the window's T_in + T_out frames, each
-      with the channels of [history | shift] and those of [0 | noisy], and as
+      with the channels of [history | prior_shift] and those of [0 | noisy], and as
       many frames out, of which the last T_out are the prediction. Otherwise
-      the features are those of history, shift and noisy, one after the other,
+      the features are those of history, prior_shift and noisy, one after the other,
       and only the prediction is computed.
   """
 
@@ -334,7 +334,7 @@ class STIDDenoiser(NodeNetwork):
     noisy: jax.Array,
     step: jax.Array,
     history: jax.Array,
-    shift: jax.Array,
+    prior_shift: jax.Array,
     train: bool = False,
     *,
     calendar: jax.Array | None = None,
@@ -345,7 +345,7 @@ class STIDDenoiser(NodeNetwork):
       noisy: [B, T_out, H, W, C] noisy residual.
       step: [B] (or []) integers, 0 .. num_steps - 1.
       history: [B, T_in, H, W, C], normalised.
-      shift: [B, T_out, H, W, C], what the diffusion is shifted by; 0: nothing.
+      prior_shift: [B, T_out, H, W, C], what the diffusion is shifted by; 0: nothing.
       train: use dropout (random stream "dropout").
       calendar: [B, T_in + T_out, K] integers, columns as `calendar_names`.
 
@@ -355,7 +355,7 @@ class STIDDenoiser(NodeNetwork):
     Raises:
       NetworkError: a shape that the network cannot take.
     """
-    step = denoisers.check_inputs(noisy, step, history, shift, self.horizon)
+    step = denoisers.check_inputs(noisy, step, history, prior_shift, self.horizon)
     channels, frames = noisy.shape[-1], history.shape[1] + self.horizon
     if calendar is not None and self.calendar_names:
       if calendar.ndim != 3 or calendar.shape[1] != frames:
@@ -365,13 +365,13 @@ class STIDDenoiser(NodeNetwork):
           "columns as model.calendar_names and data.calendar"
         )
     if self.full_window:
-      known = jnp.concatenate([history, shift], axis=1)
+      known = jnp.concatenate([history, prior_shift], axis=1)
       unknown = jnp.concatenate([jnp.zeros_like(history), noisy], axis=1)
       x = fold_frames(jnp.concatenate([known, unknown], axis=-1))
       y = self.window(x, step, frames * channels, train, calendar=calendar)
       return unfold_frames(y, frames)[:, -self.horizon :]
     x = jnp.concatenate(
-      [fold_frames(part) for part in (history, shift, noisy)], axis=-1
+      [fold_frames(part) for part in (history, prior_shift, noisy)], axis=-1
     )
     y = self.window(x, step, self.horizon * channels, train, calendar=calendar)
     return unfold_frames(y, self.horizon)

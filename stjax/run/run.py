@@ -150,7 +150,7 @@ class Run:
       history=options.history,
       horizon=horizon,
       targets=False,
-      beyond=horizon if options.beyond else 0,
+      beyond=horizon if options.past_data_end else 0,
     )
 
   def checkpoints(self) -> checkpoint_lib.Checkpoints:
@@ -220,7 +220,7 @@ class Run:
     """Shapes, types and shardings of the variables."""
     return self.abstract_state.variables()
 
-  def as_trained(
+  def crop_to_training_window(
     self, batch: dict[str, jax.Array | np.ndarray]
   ) -> dict[str, jax.Array | np.ndarray]:
     """Cuts a batch of longer windows down to the trained one around now."""
@@ -234,17 +234,17 @@ class Run:
     for name in ("mask", "time"):
       if name in batch:
         batch[name] = batch[name][:, max(early, 0) : last]
-    for name in base.KNOWN:  # To the end: rollouts read on.
+    for name in base.known_future:  # To the end: rollouts read on.
       if name in batch:
         batch[name] = batch[name][:, max(early, 0) :]
     return batch
 
-  def physical(self, forecast: jax.Array) -> jax.Array:
+  def to_physical(self, forecast: jax.Array) -> jax.Array:
     """A forecast [..., C] in physical units, within its valid range."""
     fields = input_pipeline.inverse(self.statistics, forecast, xp=jnp)
-    if self.config.forecast.valid_range:
+    if self.config.forecast.clip_range:
       # An end that is None is open.
-      fields = jnp.clip(fields, *self.config.forecast.valid_range)
+      fields = jnp.clip(fields, *self.config.forecast.clip_range)
     return fields
 
   def fresh_state(self) -> state_lib.TrainState:

@@ -19,7 +19,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 import input_pipeline
-from input_pipeline import files as stjax_files
+from input_pipeline import files as files_lib
 from stjax import config as config_lib
 from stjax import convert, errors
 from stjax import sharding as sharding_lib
@@ -176,7 +176,7 @@ def network_options(
   *frames, channels = run.example_shape["inputs"]
   if model is None:
     model = run.config.model
-    channels = run.method.shown_channels(channels, run.num_forcings)
+    channels = run.method.input_channels(channels, run.num_forcings)
   return {"in_shape": (*frames, channels), **config_lib.without(model, "name")}
 
 
@@ -316,7 +316,7 @@ def frozen(run: run_lib.Run) -> PyTree:
     for name, array in prepared.items()
   }
   if jax.process_index() == 0:
-    stjax_files.write_json(_sources_path(run), _sources(run))
+    files_lib.write_json(_sources_path(run), _sources(run))
   _keep(checkpointer, place, made)
   return made
 

@@ -23,7 +23,7 @@ def _gradients(
   key: jax.Array,
   method: base.Method,
 ) -> tuple[PyTree, PyTree, dict[str, jax.Array], jax.Array]:
-  """Gradients, new collections, scalar terms and weight of one microbatch."""
+  """Gradients, new collections, scalars and weight of one microbatch."""
 
   def loss_fn(params):
     variables = {"params": params, **state.collections}
@@ -33,7 +33,7 @@ def _gradients(
   return (
     gradients,
     outputs.collections,
-    {"loss": loss} | outputs.terms,
+    {"loss": loss} | outputs.scalars,
     (outputs.weight),
   )
 
@@ -54,14 +54,14 @@ def _accumulate(
 
   def one(collections, piece):
     part, rows = piece
-    gradients, collections, terms, weight = _gradients(
+    gradients, collections, scalars, weight = _gradients(
       state.replace(collections=collections),
       rows,
       frozen,
       jax.random.fold_in(key, part),
       method,
     )
-    weighted = jax.tree.map(lambda x: weight * x, (gradients, terms))
+    weighted = jax.tree.map(lambda x: weight * x, (gradients, scalars))
     return collections, weighted, weight
 
   cut = functools.partial(
@@ -81,8 +81,8 @@ def _accumulate(
   )
   # Without one observed point there is nothing to learn, and no 0 / 0.
   safe = jnp.where(weight > 0, weight, 1.0)
-  gradients, terms = jax.tree.map(lambda x: x / safe, totals)
-  return gradients, collections, terms
+  gradients, scalars = jax.tree.map(lambda x: x / safe, totals)
+  return gradients, collections, scalars
 
 
 def train_step(
@@ -110,14 +110,14 @@ def train_step(
 
   Returns:
     The state after the step and scalar means over the global batch: "loss",
-    the method's terms, "gradient_norm" (before clipping), "update_norm",
+    the method's scalars, "gradient_norm" (before clipping), "update_norm",
     "parameter_norm" and "learning_rate".
   """
   key = jax.random.fold_in(state.key, state.step)
   if accumulation_steps == 1:
-    gradients, collections, terms, _ = _gradients(state, batch, frozen, key, method)
+    gradients, collections, scalars, _ = _gradients(state, batch, frozen, key, method)
   else:
-    gradients, collections, terms = _accumulate(
+    gradients, collections, scalars = _accumulate(
       state, batch, frozen, key, method, accumulation_steps
     )
   updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
@@ -125,7 +125,7 @@ def train_step(
   ema_params = state.ema_params
   if ema_params is not None:
     ema_params = optax.incremental_update(params, ema_params, 1.0 - ema_decay)
-  scalars = terms | {
+  scalars = scalars | {
     "gradient_norm": optax.tree.norm(gradients),
     "update_norm": optax.tree.norm(updates),
     "parameter_norm": optax.tree.norm(params),

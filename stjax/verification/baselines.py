@@ -15,7 +15,7 @@ from stjax import metrics as metrics_lib
 from stjax import sharding as sharding_lib
 from stjax.methods import base
 from stjax.run import run as run_lib
-from stjax.verification import climatology as references
+from stjax.verification import climatology as climatology_lib
 
 # (batch, T_out) -> [B, T_out, H, W, C] in physical units; runs under jit.
 Baseline = Callable[[base.Batch, int], jax.Array]
@@ -60,8 +60,8 @@ def _persistence(run: run_lib.Run) -> Baseline:
   return fields
 
 
-def _lead_mean(run: run_lib.Run) -> Baseline:
-  mean = lead_mean(run).astype(np.float32)[:, None, None]
+def _training_mean(run: run_lib.Run) -> Baseline:
+  mean = training_mean(run).astype(np.float32)[:, None, None]
 
   def fields(batch, horizon):
     del horizon
@@ -71,7 +71,7 @@ def _lead_mean(run: run_lib.Run) -> Baseline:
 
 
 def _climatology(run: run_lib.Run) -> Baseline:
-  climatology = references.climatology(run)
+  climatology = climatology_lib.climatology(run)
 
   def fields(batch, horizon):
     return climatology(batch | {"calendar": batch["calendar"][:, -horizon:]})
@@ -80,12 +80,12 @@ def _climatology(run: run_lib.Run) -> Baseline:
 
 
 def _anomaly_persistence(run: run_lib.Run) -> Baseline:
-  return functools.partial(_persisting, run, references.climatology(run), 1.0)
+  return functools.partial(_persisting, run, climatology_lib.climatology(run), 1.0)
 
 
 def _damped_anomaly_persistence(run: run_lib.Run) -> Baseline:
   share = damping(run).astype(np.float32)[:, None, None]
-  return functools.partial(_persisting, run, references.climatology(run), share)
+  return functools.partial(_persisting, run, climatology_lib.climatology(run), share)
 
 
 def _persisting(run, climatology, share, batch, horizon):
@@ -130,7 +130,7 @@ def persistence(
   return jnp.repeat(last[:, None], horizon, axis=1)
 
 
-def lead_mean(run: run_lib.Run) -> np.ndarray:
+def training_mean(run: run_lib.Run) -> np.ndarray:
   """Mean of the training targets by lead time and variable, physical units.
 
   One pass over the training split; kept in the work directory.
@@ -143,7 +143,7 @@ def lead_mean(run: run_lib.Run) -> np.ndarray:
     del batch
     return targets, 1.0
 
-  return _ratio_by_lead(run, "lead_mean", totals)
+  return _ratio_by_lead(run, "training_mean", totals)
 
 
 def damping(run: run_lib.Run) -> np.ndarray:
@@ -159,7 +159,7 @@ def damping(run: run_lib.Run) -> np.ndarray:
   Source: Van den Dool 2007, "Empirical Methods in Short-Term Climate
   Prediction", section 8.4 (damped persistence).
   """
-  climatology = references.climatology(run)
+  climatology = climatology_lib.climatology(run)
 
   def totals(batch, targets):
     horizon = targets.shape[1]
@@ -212,13 +212,13 @@ def _ratio_by_lead(run: run_lib.Run, name: str, totals) -> np.ndarray:
   return ratio
 
 
-# persistence: the last frame; lead_mean: the training mean by lead time;
+# persistence: the last frame; training_mean: the training mean by lead time;
 # climatology: the training mean of every point by all columns of
 # data.calendar together; anomaly_persistence: the climatology and what the
 # last frame exceeded its own by, or, damped, the usual share of that.
 _BASELINES = {
   "persistence": _persistence,
-  "lead_mean": _lead_mean,
+  "training_mean": _training_mean,
   "climatology": _climatology,
   "anomaly_persistence": _anomaly_persistence,
   "damped_anomaly_persistence": _damped_anomaly_persistence,

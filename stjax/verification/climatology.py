@@ -29,7 +29,7 @@ def check(conventions: Iterable[str], calendar_names: Sequence[str]) -> None:
   """
   for name in conventions:
     kind = errors.pick("evaluation.conventions", name, metrics_lib.METRICS)
-    if getattr(kind, "reads", ()) and not calendar_names:
+    if getattr(kind, "extra_inputs", ()) and not calendar_names:
       raise errors.ConfigError(
         f"evaluation.conventions has {name!r}, which compares with the"
         " training climate and needs data.calendar, such as ('month',)."
@@ -42,7 +42,7 @@ def build(
   """What the metrics read, by name; see `stjax.metrics.base.Metric`."""
   references = {}
   for metric in metrics.values():
-    for name in getattr(metric, "reads", ()):
+    for name in getattr(metric, "extra_inputs", ()):
       if name == "climatology":
         references[name] = _of_targets(climatology(run))
       elif name == "threshold":

@@ -13,12 +13,11 @@ import input_pipeline
 from stjax import config as config_lib
 from stjax import metrics as metrics_lib
 from stjax import sharding as sharding_lib
-from stjax.forecasting import chunks as rollout_lib
+from stjax.forecasting import chunks
 from stjax.metrics import grid
 from stjax.run import run as run_lib
 from stjax.verification import baselines as baselines_lib
-from stjax.verification import climatology as references
-from stjax.verification import figures
+from stjax.verification import climatology, figures
 
 PyTree = Any
 FORECAST = "forecast"
@@ -76,13 +75,13 @@ class Evaluator:
       variables=tuple(map(str, run.coordinates.data_vars)),
       **config_lib.plain(options.heatwave),
     )
-    self._references = references.build(run, self._metrics)
+    self._references = climatology.build(run, self._metrics)
 
   @functools.cached_property
   def _function(self) -> jax.stages.Compiled:
     run, options = self._run, self._run.config.evaluation
     batch = run.abstract_batch(self._batch_size, options.history, options.horizon)
-    key = jax.eval_shape(lambda: rollout_lib.forecast_key(0))
+    key = jax.eval_shape(lambda: chunks.forecast_key(0))
     rows = {"fields": batch["targets"].shape}
     by_row = sharding_lib.batch_shardings(rows, run.mesh)["fields"]
     bands = sharding_lib.batch_shardings(
@@ -104,12 +103,12 @@ class Evaluator:
   def _score_batch(self, variables, frozen, batch, key):
     """Totals of one batch, and its forecast's mean and quantiles."""
     method, horizon = self._run.method, batch["targets"].shape[1]
-    trained = self._run.as_trained(batch)
+    trained = self._run.crop_to_training_window(batch)
     loss, outputs = method.loss(variables, frozen, trained, key, train=False)
     weight = jnp.asarray(outputs.weight, jnp.float32)
-    forecast = rollout_lib.ensemble(self._run, self._batch_size, self._members, horizon)
+    forecast = chunks.ensemble(self._run, self._batch_size, self._members, horizon)
     members = forecast(variables, frozen, trained, key)
-    sources = {FORECAST: self._run.physical(members)}
+    sources = {FORECAST: self._run.to_physical(members)}
     for name, baseline in self._baselines.items():
       sources[name] = baseline(batch, horizon)[None]
     observation = input_pipeline.inverse(self._run.statistics, batch["targets"], xp=jnp)
@@ -154,7 +153,7 @@ class Evaluator:
     """
     accumulators = {}
     loss = np.zeros(2)
-    key = rollout_lib.forecast_key(self._run.config.seed)
+    key = chunks.forecast_key(self._run.config.seed)
     first = 0
     for host_batch in data.batches:
       batch = sharding_lib.put_batch(host_batch, self._run.mesh)
@@ -188,10 +187,10 @@ class Evaluator:
       history = np.where(mask[:, :frames], history, np.nan)
       observation = np.where(mask[:, frames:], observation, np.nan)
     fields = {name: fetch(values) for name, values in fields.items()}
-    held = self._run.method.held(batch)
-    if held is not None:
-      held = fetch(held)[:, None]
-      fields = {n: np.where(held, np.nan, v) for n, v in fields.items()}
+    undefined = self._run.method.undefined_mask(batch)
+    if undefined is not None:
+      undefined = fetch(undefined)[:, None]
+      fields = {n: np.where(undefined, np.nan, v) for n, v in fields.items()}
     for number in wanted:
       row = number - first
       keep[number].update(

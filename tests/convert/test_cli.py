@@ -16,7 +16,7 @@ from small_runs import tiny_config, tiny_flags
 from stjax import config as config_lib
 from stjax import convert, errors, evaluate, models, train
 from stjax.convert import files, report
-from stjax.run import sources as initialise
+from stjax.run import sources
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/goldens/simvp/openstl_gsta_NS3_eval.npz"
@@ -285,7 +285,7 @@ def test_a_network_without_a_name_map_is_refused(make_run, state_dict):
   with run.config.unlocked():
     run.config.model = rule
   with pytest.raises(models.NetworkError, match="threshold_rule.*simvp"):
-    initialise.convert_weights(run, state_dict)
+    sources.convert_weights(run, state_dict)
 
 
 def test_nothing_is_written_for_torch_without_a_checkpoint(call, tmp_path):
@@ -301,11 +301,11 @@ def test_a_run_starts_from_a_torch_file(make_run, state_dict, tmp_path):
   weights = tmp_path / "weights.npz"
   files.write(weights, state_dict)
   run = make_run(1, init_from=str(weights), ema_decay=0.9)
-  state = initialise.first_state(run)
+  state = sources.first_state(run)
   assert int(state.step) == 0
   for params in (state.params, state.ema_params):
     variables = jax.device_get({"params": params, **state.collections})
-    options = initialise.network_options(run)
+    options = sources.network_options(run)
     assert_same(convert.to_torch("simvp", variables, **options), state_dict)
 
 
@@ -316,4 +316,4 @@ def test_a_torch_file_that_does_not_fit_is_an_error_of_init_from(
     changes = {"model__translator": "tau"} if name == "translator" else {}
     run = make_run(1, init_from=str(path), **changes)
     with pytest.raises(errors.ConfigError, match="init_from.*" + path.name):
-      initialise.first_state(run)
+      sources.first_state(run)

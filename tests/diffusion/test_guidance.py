@@ -27,7 +27,7 @@ def test_scale_of_one_never_calls_the_unconditional_network():
 
 def test_guidance_moves_samples_away_from_the_unconditional_mean():
   # Two narrow Gaussians: scores are linear in their means.
-  schedule = diffusion.make("quadratic", 50, 1e-4, 0.5)
+  schedule = diffusion.build_schedule("quadratic", 50, 1e-4, 0.5)
 
   def toward(mean):
     # x0 is the mean itself: a Gaussian without width.

@@ -19,20 +19,20 @@ DETERMINISTIC = ("ddim", "heun", "dpm++")
 @functools.cache
 def fine():
   """A long schedule, whose steps are small."""
-  return diffusion.make("linear", 1000, 1e-4, 0.02)
+  return diffusion.build_schedule("linear", 1000, 1e-4, 0.02)
 
 
 @functools.cache
 def coarse():
   """The released CoST's."""
-  return diffusion.make("quadratic", 50, 1e-4, 0.5)
+  return diffusion.build_schedule("quadratic", 50, 1e-4, 0.5)
 
 
 def gaussian(schedule, kind="epsilon"):
   """The exact predictor for data of N(MEAN, SPREAD^2)."""
 
   def predict(x, step):
-    signal, sigma = schedule.signal(step), schedule.noise(step)
+    signal, sigma = schedule.signal(step), schedule.sigma(step)
     variance = signal**2 * SPREAD**2 + sigma**2
     noise = sigma * (x - signal * MEAN) / variance
     x0 = MEAN + signal * SPREAD**2 * (x - signal * MEAN) / variance

@@ -12,7 +12,7 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "cost" / "schedule_50.n
 @pytest.mark.parametrize("name", ["quadratic", "scaled_linear"])
 def test_quadratic_betas_are_those_of_the_released_cost(name):
   with np.load(GOLDEN) as golden:
-    schedule = diffusion.make(name, 50, 1e-4, 0.5)
+    schedule = diffusion.build_schedule(name, 50, 1e-4, 0.5)
     np.testing.assert_allclose(schedule.beta, golden["output/beta"], rtol=1e-6)
     np.testing.assert_allclose(schedule.alpha_bar, golden["output/alpha"], rtol=1e-6)
     steps = np.arange(50)
@@ -20,23 +20,23 @@ def test_quadratic_betas_are_those_of_the_released_cost(name):
       schedule.signal(steps), golden["output/sqrt_alpha"], rtol=1e-6
     )
     np.testing.assert_allclose(
-      schedule.noise(steps), golden["output/sqrt_one_minus_alpha"], rtol=1e-6
+      schedule.sigma(steps), golden["output/sqrt_one_minus_alpha"], rtol=1e-6
     )
 
 
 def test_linear_betas_of_three_steps_by_hand():
-  schedule = diffusion.make("linear", 3, 0.1, 0.5)
+  schedule = diffusion.build_schedule("linear", 3, 0.1, 0.5)
   np.testing.assert_allclose(schedule.beta, [0.1, 0.3, 0.5])
   np.testing.assert_allclose(schedule.alpha_bar, [0.9, 0.63, 0.315])
 
 
 def test_quadratic_betas_of_three_steps_by_hand():
-  schedule = diffusion.make("quadratic", 3, 0.01, 0.25)
+  schedule = diffusion.build_schedule("quadratic", 3, 0.01, 0.25)
   np.testing.assert_allclose(schedule.beta, [0.01, 0.09, 0.25])
 
 
 def test_cosine_leaves_a_squared_cosine_and_never_all_noise():
-  schedule = diffusion.make("cosine", 100, 1e-4, 0.5)
+  schedule = diffusion.build_schedule("cosine", 100, 1e-4, 0.5)
 
   def share(t):
     return np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -50,9 +50,9 @@ def test_cosine_leaves_a_squared_cosine_and_never_all_noise():
 
 @pytest.mark.parametrize("name", diffusion.SCHEDULES)
 def test_signal_and_noise_share_a_variance_of_one(name):
-  schedule = diffusion.make(name, 7, 1e-3, 0.4)
+  schedule = diffusion.build_schedule(name, 7, 1e-3, 0.4)
   steps = np.array([[6, 0], [3, 3]], np.int32)
-  signal, noise = jax.jit(lambda s: (schedule.signal(s), schedule.noise(s)))(steps)
+  signal, noise = jax.jit(lambda s: (schedule.signal(s), schedule.sigma(s)))(steps)
   assert signal.shape == (2, 2)
   assert signal.dtype == noise.dtype == np.float32
   np.testing.assert_allclose(signal**2 + noise**2, 1.0, rtol=1e-6)
@@ -60,8 +60,8 @@ def test_signal_and_noise_share_a_variance_of_one(name):
 
 
 def test_a_small_noise_keeps_its_digits():
-  schedule = diffusion.make("linear", 3, 1e-9, 1e-8)
-  np.testing.assert_allclose(schedule.noise(0), np.sqrt(1e-9), rtol=1e-6)
+  schedule = diffusion.build_schedule("linear", 3, 1e-9, 1e-8)
+  np.testing.assert_allclose(schedule.sigma(0), np.sqrt(1e-9), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_every_accepted_schedule_samples_finite_data(arguments, sampler):
 
   Few steps of "heun" from a high noise level make the draws wider.
   """
-  schedule = diffusion.make(*arguments)
+  schedule = diffusion.build_schedule(*arguments)
   noise = jax.random.normal(jax.random.key(0), (1000,))
 
   def epsilon(x, step):
-    return schedule.noise(step) * x
+    return schedule.sigma(step) * x
 
   x = jax.jit(
     lambda start: diffusion.sample(
@@ -111,4 +111,4 @@ def test_every_accepted_schedule_samples_finite_data(arguments, sampler):
 )
 def test_what_is_no_schedule_is_refused(arguments, message):
   with pytest.raises(ValueError, match=message):
-    diffusion.make(*arguments)
+    diffusion.build_schedule(*arguments)

@@ -8,10 +8,10 @@ import xarray as xr
 from test_train import build, plates
 
 from stjax import forecast, train
-from stjax.forecasting import chunks as rollout_lib
+from stjax.forecasting import chunks as chunks_lib
 from stjax.forecasting import store as store_lib
-from stjax.methods import rollout as feedback
-from stjax.run import sources as initialise
+from stjax.methods import rollout as rollout_lib
+from stjax.run import sources
 
 HORIZON = 7
 
@@ -69,7 +69,7 @@ def test_pieces_are_the_whole_forecast(trained):
 
 def test_whole_blocks_make_a_piece(trained):
   run = build(trained, long_config(trained))
-  frames = lambda wanted, horizon=HORIZON: rollout_lib.piece_frames(
+  frames = lambda wanted, horizon=HORIZON: chunks_lib.piece_frames(
     run, 1, 1, horizon, wanted
   )
   assert [frames(n) for n in (1, 2, 3, 7, 9)] == [2, 2, 4, 7, 7]
@@ -116,7 +116,7 @@ def test_another_forecast_does_not_go_on_from_a_draft(trained, monkeypatch):
   monkeypatch.setattr(forecast.drift, "report", lambda *_: None)
   run = build(trained, long_config(trained))
   path = forecast.forecast(run)
-  variables = initialise.load_variables(run, run.workdir, "best")
+  variables = sources.load_variables(run, run.workdir, "best")
   about = forecast._about(run, variables, 2)
   labels = run.forecast_split().labels
   reopen = lambda about: store_lib.ForecastStore(
@@ -139,7 +139,7 @@ def test_another_forecast_does_not_go_on_from_a_draft(trained, monkeypatch):
 def test_a_forecast_that_blows_up_says_when_and_keeps_what_came_before(
   trained, monkeypatch
 ):
-  run = build(trained, long_config(trained, forecast__blow_up=20.0))
+  run = build(trained, long_config(trained, forecast__abort_above_std=20.0))
   plain = run.method.forecast
 
   def growing(self, variables, frozen, batch, key, members=1):
@@ -165,14 +165,14 @@ def test_members_that_devices_share_go_on_alike(make_run):
     name: jnp.zeros(a.shape, a.dtype) for name, a in run.abstract_batch(1).items()
   }
   batch["inputs"] = jax.random.uniform(jax.random.key(0), batch["inputs"].shape)
-  variables, key = state.variables(), rollout_lib.forecast_key(0)
+  variables, key = state.variables(), chunks_lib.forecast_key(0)
   block = run.method.horizon
-  rollout = rollout_lib.Rollout(run, 1, 3, 3 * block, block)
+  rollout = chunks_lib.Rollout(run, 1, 3, 3 * block, block)
   pieces = list(rollout.pieces(variables, {}, batch, key))
   assert [piece.lead for piece in pieces] == [0, block, 2 * block]
   found = np.concatenate([np.asarray(p.fields) for p in pieces], axis=2)
-  expected = run.physical(
-    feedback.rollout(run.method, variables, {}, batch, key, 3, 3 * block)
+  expected = run.to_physical(
+    rollout_lib.rollout(run.method, variables, {}, batch, key, 3, 3 * block)
   )
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   # From a piece in the middle, as after a crash.
@@ -185,7 +185,7 @@ def test_members_that_devices_share_go_on_alike(make_run):
 
 def test_a_forecast_can_begin_with_the_last_frame_of_the_data(trained):
   inside, _ = store_of(trained)
-  beyond, _ = store_of(trained, forecast__beyond=True)
+  beyond, _ = store_of(trained, forecast__past_data_end=True)
   # Nine frames, two given: eight starts a sequence, one with all its truth.
   assert inside.sizes["sample"] == 2
   assert beyond.sizes["sample"] == 16

@@ -378,5 +378,5 @@ def test_windows_beyond_the_data_belong_to_the_last_split():
     beyond = windows.make(store, split, **cut, beyond=3)
     assert len(beyond) == len(inside) + more
     np.testing.assert_array_equal(beyond.start[: len(inside)], inside.start)
-  with pytest.raises(errors.DataError, match="forecast.beyond"):
+  with pytest.raises(errors.DataError, match="forecast.past_data_end"):
     windows.make(store, "test", **cut | {"by": "window"}, beyond=3)

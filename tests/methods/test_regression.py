@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from stjax import errors, methods
-from stjax.methods import base, regression
-from stjax.methods import rollout as feedback
+from stjax.methods import base, regression, rollout
 
 
 class AddOne(nn.Module):
@@ -52,7 +51,7 @@ def test_any_horizon_is_reached_by_feeding_back_blocks(horizon):
 def test_a_history_longer_than_the_block_slides():
   history = jnp.arange(3.0).reshape(1, 3, 1, 1, 1)
   step = lambda x, carry, _: (x.sum(1, keepdims=True), carry)
-  forecast, _ = feedback.feed_back(step, history, (), 3)
+  forecast, _ = rollout.feed_back(step, history, (), 3)
   # 0+1+2 = 3, 1+2+3 = 6, 2+3+6 = 11
   np.testing.assert_allclose(forecast.ravel(), [3.0, 6.0, 11.0])
 
@@ -60,7 +59,7 @@ def test_a_history_longer_than_the_block_slides():
 def test_a_rollout_longer_than_trained_continues_the_forecast():
   method, batch = make(3), batch_of()
   variables = method.init(jax.random.key(1), batch)
-  roll = lambda horizon: feedback.rollout(
+  roll = lambda horizon: rollout.rollout(
     method, variables, {}, batch, jax.random.key(2), 2, horizon
   )
   long = roll(8)
@@ -74,7 +73,7 @@ def test_frames_that_cannot_be_fed_back_are_refused():
   history = jnp.zeros((1, 2, 3, 2, 2))
   step = lambda x, carry, _: (x[..., :1], carry)
   with pytest.raises(ValueError, match="data.horizon"):
-    feedback.feed_back(step, history, (), 5)
+    rollout.feed_back(step, history, (), 5)
 
 
 def test_missing_points_and_padding_rows_weigh_nothing():
@@ -289,14 +288,14 @@ def test_land_is_held_at_zero_and_shown_to_the_network():
   mask = jnp.ones((1, 4, 2, 3, 1), bool).at[:, :, 0, 0].set(False)
   batch["mask"] = mask.at[:, 2, 1, 1].set(False)  # Only once, later.
   variables = {"params": {"factor": jnp.float32(2.0)}}
-  forecast = product(3, hold_missing=True, read_mask=True).forecast(
+  forecast = product(3, zero_missing=True, mask_as_input=True).forecast(
     variables, {}, batch, jax.random.key(0)
   )
   # Where the mask is 1: 2 x + 1, fed back; on land nothing.
   np.testing.assert_array_equal(forecast[0, 0, :, 1, 1, 0], [3.0, 7.0, 15.0])
   np.testing.assert_array_equal(forecast[0, 0, :, 0, 0, 0], 0.0)
   with pytest.raises(errors.ConfigError, match="data.missing"):
-    product(1, read_mask=True).init(jax.random.key(0), ones(1))
+    product(1, mask_as_input=True).init(jax.random.key(0), ones(1))
 
 
 def test_land_stays_land_beyond_the_trained_horizon():
@@ -304,8 +303,8 @@ def test_land_stays_land_beyond_the_trained_horizon():
   mask = jnp.ones((1, 2, 2, 3, 1), bool).at[:, :, 0, 0].set(False)
   batch |= {"mask": mask, "inputs": batch["inputs"] * mask[:, :1]}
   variables = {"params": {"factor": jnp.float32(2.0)}}
-  method = product(1, hold_missing=True, read_mask=True)
-  forecast = feedback.rollout(method, variables, {}, batch, jax.random.key(0), 2, 3)
+  method = product(1, zero_missing=True, mask_as_input=True)
+  forecast = rollout.rollout(method, variables, {}, batch, jax.random.key(0), 2, 3)
   np.testing.assert_array_equal(forecast[1, 0, :, 1, 1, 0], [3.0, 7.0, 15.0])
   np.testing.assert_array_equal(forecast[1, 0, :, 0, 0, 0], 0.0)
 
@@ -347,7 +346,7 @@ def test_a_curriculum_lengthens_the_rollout_epoch_by_epoch():
     {"lead_weights": (0.0, 0.0)},
     {"variable_weights": (float("nan"),)},
     {"area_weights": "lattitude"},
-    {"pad_to": 0},
+    {"pad_to_multiple": 0},
   ],
 )
 def test_impossible_training_options_are_refused(options):
@@ -374,7 +373,7 @@ class Where(nn.Module):
 
 
 def test_a_grid_is_padded_for_the_network_and_cut_again():
-  method = methods.build("regression", Where(), horizon=1, pad_to=4)
+  method = methods.build("regression", Where(), horizon=1, pad_to_multiple=4)
   batch = ones(1)  # 2 x 3.
   variables = method.init(jax.random.key(0), batch)
   forecast = method.forecast(variables, {}, batch, jax.random.key(0))
@@ -382,7 +381,7 @@ def test_a_grid_is_padded_for_the_network_and_cut_again():
 
 
 def test_changes_of_the_newest_value_that_was_observed_are_forecast():
-  method = methods.build("regression", Where(), horizon=2, increments=True)
+  method = methods.build("regression", Where(), horizon=2, predict_tendency=True)
   batch = ones(2) | {
     "inputs": jnp.asarray([3.0, 5.0])[:, None, None, None][None]
     * jnp.ones((1, 2, 2, 3, 1))
@@ -400,7 +399,7 @@ def test_changes_of_the_newest_value_that_was_observed_are_forecast():
 
 
 def test_what_is_shown_and_forecast_has_the_size_that_it_has_in_training():
-  method = product(2, anomalies=True, increments=True)
+  method = product(2, predict_anomaly=True, predict_tendency=True)
   shapes = method.prepared_shapes({"targets": (2, 2, 3, 1), "calendar": (2,)})
   assert shapes == {"climatology": (2, 2, 3, 1), "scales": (2, 1)}
   usual = np.stack([np.full((2, 3, 1), 4.0), np.full((2, 3, 1), 7.0)])
@@ -435,19 +434,19 @@ def test_what_is_shown_and_forecast_has_the_size_that_it_has_in_training():
   anomaly = 6.0 - 7.0
   first = anomaly + 0.5 * anomaly * np.sqrt(10.0) / np.sqrt(11 / 3)
   np.testing.assert_allclose(forecast[0, 0, 0], 4 + first, rtol=1e-5)
-  only = product(2, increments=True)
+  only = product(2, predict_tendency=True)
   np.testing.assert_allclose(only.prepare({}, material)["scales"], [[1], [1]])
 
 
 def test_what_never_changes_is_not_scaled():
-  method = product(1, increments=True)
+  method = product(1, predict_tendency=True)
   batch = ones(1) | {"valid": np.ones(1, bool)}
   material = base.Material(None, lambda split: iter([batch]), np.asarray, None, None)
   np.testing.assert_array_equal(method.prepare({}, material)["scales"], [[1.0], [1.0]])
 
 
 def test_anomalies_of_the_calendar_are_shown_and_added_again():
-  method = product(3, anomalies=True)
+  method = product(3, predict_anomaly=True)
   shapes = method.prepared_shapes({"targets": (3, 2, 3, 1), "calendar": (4, 2)})
   assert shapes == {"climatology": (4, 2, 2, 3, 1), "scales": (2, 1)}
   usual = np.random.RandomState(0).rand(4, 2, 2, 3, 1).astype(np.float32)
@@ -466,8 +465,8 @@ def test_anomalies_of_the_calendar_are_shown_and_added_again():
       forecast[0, 0, lead - 1], 2.0**lead * anomaly + usual[a, b], rtol=1e-5
     )
   # Beyond the trained horizon as well, and without the last of them.
-  longer = feedback.rollout(
-    product(1, anomalies=True), variables, frozen, batch, jax.random.key(0), 1, 3
+  longer = rollout.rollout(
+    product(1, predict_anomaly=True), variables, frozen, batch, jax.random.key(0), 1, 3
   )
   np.testing.assert_allclose(longer, forecast, rtol=1e-5)
   assert jax.tree.leaves(method.init(jax.random.key(0), batch))
@@ -486,11 +485,13 @@ class CountObserved(nn.Module):
 
 @pytest.mark.parametrize("trained", [1, 2, 5])
 def test_a_gap_in_the_history_moves_on_with_it(trained):
-  method = methods.build("regression", CountObserved(), horizon=trained, read_mask=True)
+  method = methods.build(
+    "regression", CountObserved(), horizon=trained, mask_as_input=True
+  )
   mask = jnp.ones((1, 8, 3, 2, 1), bool).at[:, 2].set(False)
   batch = batch_of(3, 5) | {"mask": mask.at[:, :, 0, 0].set(False)}
   variables = method.init(jax.random.key(1), batch)
-  forecast = feedback.rollout(method, variables, {}, batch, jax.random.key(2), 1, 5)[
+  forecast = rollout.rollout(method, variables, {}, batch, jax.random.key(2), 1, 5)[
     0, 0, ..., 0
   ]
   # The newest of three frames is missing, and is forgotten after three steps.
@@ -523,7 +524,7 @@ def test_a_forecast_is_made_with_the_forcing_of_its_own_time(history):
   method = methods.build("regression", AddForcing(), horizon=2)
   batch = forced_batch(history, 4)
   variables = method.init(jax.random.key(1), batch)
-  forecast = feedback.rollout(method, variables, {}, batch, jax.random.key(2), 1, 4)[0]
+  forecast = rollout.rollout(method, variables, {}, batch, jax.random.key(2), 1, 4)[0]
   newest = batch["inputs"][:, -1]
   # Forcings of the lead times 1, 2, 3, 4 are 10, 100, 1000, 10000.
   for lead, total in enumerate([10, 110, 1110, 11110]):
@@ -550,11 +551,11 @@ def test_forcings_come_before_the_mask_and_are_counted():
         seen.append(x)
       return x[..., :1] * self.param("one", nn.initializers.ones, ())
 
-  method = methods.build("regression", Look(), horizon=1, read_mask=True)
+  method = methods.build("regression", Look(), horizon=1, mask_as_input=True)
   batch = forced_batch(1, 1) | {"mask": jnp.ones((1, 2, 3, 2, 1), bool)}
   variables = method.init(jax.random.key(1), batch)
   method.forecast(variables, {}, batch, jax.random.key(2), 1)
-  assert seen[-1].shape[-1] == method.shown_channels(1, 2) == 4
+  assert seen[-1].shape[-1] == method.input_channels(1, 2) == 4
   np.testing.assert_array_equal(seen[-1][..., 1:3], 10.0)
   np.testing.assert_array_equal(seen[-1][..., 3], 1.0)
 

@@ -150,7 +150,7 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
   near the residual's, and would be it with infinitely many steps.
   """
   centre, spread, scale, steps = 1.5, 0.4, 0.7, 50
-  schedule = diffusion.make("quadratic", steps, 1e-4, 0.5)
+  schedule = diffusion.build_schedule("quadratic", steps, 1e-4, 0.5)
 
   class Best(nn.Module):
     denoises = True
@@ -158,7 +158,7 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
     @nn.compact
     def __call__(self, noisy, step, history, shift, train=False):
       at = step[:, None, None, None, None]
-      signal, sigma = schedule.signal(at), schedule.noise(at)
+      signal, sigma = schedule.signal(at), schedule.sigma(at)
       x, law = noisy - shift, centre - shift
       return sigma * (x - signal * law) / (signal**2 * spread**2 + sigma**2)
 

@@ -251,8 +251,8 @@ def test_divisors_look_up_the_truncated_quotient():
 
 def test_a_network_without_tables_needs_no_calendar():
   module = build("stid", calendar_names=(), calendar_sizes=(), calendar_dims=())
-  assert module.reads == ()
-  assert build("stid").reads == ("calendar",)
+  assert module.extra_inputs == ()
+  assert build("stid").extra_inputs == ("calendar",)
   variables = module.init(jax.random.key(0), *arguments("stid"))
   expected = module.apply(variables, *arguments("stid"))
   np.testing.assert_array_equal(

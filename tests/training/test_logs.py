@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from input_pipeline import files
-from stjax.training import logs as writers
+from stjax.training import logs
 
 METHODS = (
   "write_scalars",
@@ -22,12 +22,7 @@ METHODS = (
   "flush",
   "close",
 )
-WRITERS = (
-  writers.Writer,
-  writers.MultiWriter,
-  writers.JsonLinesWriter,
-  writers.TensorBoardWriter,
-)
+WRITERS = (logs.Writer, logs.MultiWriter, logs.JsonLinesWriter, logs.TensorBoardWriter)
 
 
 def _lines(path):
@@ -69,7 +64,7 @@ def test_methods_have_clus_names_and_arguments(kind):
 
 def test_json_lines_hold_one_object_a_line(tmp_path):
   path = tmp_path / "logs" / "metrics.jsonl"
-  writer = writers.JsonLinesWriter(path)
+  writer = logs.JsonLinesWriter(path)
   writer.write_scalars(1, {"train/loss": np.float32(0.5), "n": 3})
   writer.write_scalars(2, {"train/loss": np.asarray([0.25])})
   writer.close()
@@ -81,7 +76,7 @@ def test_json_lines_hold_one_object_a_line(tmp_path):
 
 def test_values_that_are_not_finite_stay_valid_json(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = writers.JsonLinesWriter(path)
+  writer = logs.JsonLinesWriter(path)
   writer.write_scalars(1, {"a": float("nan"), "b": float("inf")})
   writer.close()
   [line] = _lines(path)
@@ -94,15 +89,15 @@ def test_a_resumed_log_equals_an_uninterrupted_one(tmp_path):
     for step in steps:
       writer.write_scalars(step, {"loss": step / 7})
 
-  straight = writers.JsonLinesWriter(tmp_path / "straight.jsonl")
+  straight = logs.JsonLinesWriter(tmp_path / "straight.jsonl")
   log(straight, range(1, 11))
   path = tmp_path / "resumed.jsonl"
-  killed = writers.JsonLinesWriter(path)
+  killed = logs.JsonLinesWriter(path)
   log(killed, range(1, 9))
   killed.close()
   with path.open("a") as file:
     file.write('{"step": 9, "ti')  # Killed in the middle of a line.
-  resumed = writers.JsonLinesWriter(path)
+  resumed = logs.JsonLinesWriter(path)
   resumed.truncate(6)  # The checkpoint was taken after step 5.
   log(resumed, range(6, 11))
 
@@ -115,14 +110,14 @@ def test_a_resumed_log_equals_an_uninterrupted_one(tmp_path):
 def test_appending_after_a_half_line_keeps_the_whole_lines(tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 1, "time": 0}\n{"step": 2, "t')
-  writer = writers.JsonLinesWriter(path)
+  writer = logs.JsonLinesWriter(path)
   writer.write_scalars(2, {"loss": 1.0})
   writer.close()
   assert [line["step"] for line in _lines(path)] == [1, 2]
 
 
 def test_tensorboard_takes_every_kind(tmp_path):
-  writer = writers.TensorBoardWriter(tmp_path)
+  writer = logs.TensorBoardWriter(tmp_path)
   writer.write_hparams({"rate": 1e-3, "name": "simvp", "shape": (3, 4)})
   writer.write_scalars(3, {"train/loss": np.float32(0.5)})
   writer.write_images(3, {"two": np.full((2, 5, 7, 1), 2.0)})
@@ -147,8 +142,8 @@ def test_tensorboard_takes_every_kind(tmp_path):
 
 
 def test_tensorboard_hides_purged_steps_on_resume(tmp_path):
-  writers.TensorBoardWriter(tmp_path / "a").close()
-  writer = writers.TensorBoardWriter(tmp_path / "b", purge_step=6)
+  logs.TensorBoardWriter(tmp_path / "a").close()
+  writer = logs.TensorBoardWriter(tmp_path / "b", purge_step=6)
   writer.write_scalars(6, {"loss": 1.0})
   writer.close()
   starts = [
@@ -158,12 +153,12 @@ def test_tensorboard_hides_purged_steps_on_resume(tmp_path):
 
 
 def test_only_process_0_writes(tmp_path):
-  silent = writers.create(tmp_path / "silent", process_index=1)
+  silent = logs.create(tmp_path / "silent", process_index=1)
   silent.write_scalars(1, {"loss": 1.0})
   silent.flush()
   silent.close()
   assert not (tmp_path / "silent").exists()
-  writer = writers.create(tmp_path / "logs", process_index=0)
+  writer = logs.create(tmp_path / "logs", process_index=0)
   writer.write_scalars(1, {"loss": 1.0})
   writer.write_histograms(1, {"w": np.arange(4.0)})
   writer.flush()
@@ -174,7 +169,7 @@ def test_only_process_0_writes(tmp_path):
 
 def test_create_cuts_the_log_at_the_first_step_to_come(tmp_path):
   for first_step in (None, 3):
-    writer = writers.create(tmp_path, first_step=first_step, process_index=0)
+    writer = logs.create(tmp_path, first_step=first_step, process_index=0)
     for step in range(first_step or 1, 5):
       writer.write_scalars(step, {"loss": float(step)})
     writer.close()

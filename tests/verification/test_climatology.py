@@ -11,7 +11,7 @@ from configs import simvp_xarray
 from stjax import errors
 from stjax.run import build as build_lib
 from stjax.verification import baselines, figures
-from stjax.verification import climatology as references
+from stjax.verification import climatology as climatology_lib
 from stjax.verification import evaluator as evaluator_lib
 
 # A network that compiles at once: what is tested here is everything around it.
@@ -234,4 +234,4 @@ def test_what_needs_a_calendar_says_so_before_training(tmp_path, name):
       evaluation__baselines=("anomaly_persistence",),
     )
   with pytest.raises(errors.ConfigError, match="did you mean 'weather'"):
-    references.check(["wether"], ("month",))
+    climatology_lib.check(["wether"], ("month",))

@@ -112,7 +112,11 @@ class StepEmbedding(nn.Module):
 
 
 def check_inputs(
-  noisy: jax.Array, step: jax.Array, history: jax.Array, shift: jax.Array, horizon: int
+  noisy: jax.Array,
+  step: jax.Array,
+  history: jax.Array,
+  prior_shift: jax.Array,
+  horizon: int,
 ) -> jax.Array:
   """Checks a denoiser's arguments.
 
@@ -120,7 +124,7 @@ def check_inputs(
     noisy: [B, T_out, H, W, C].
     step: [B] or [], integers.
     history: [B, T_in, H, W, C].
-    shift: as `noisy`.
+    prior_shift: as `noisy`.
     horizon: T_out as the network was built for.
 
   Returns:
@@ -139,13 +143,13 @@ def check_inputs(
       f"the denoiser got {noisy.shape[1]} noisy frames; model.horizon is "
       f"{horizon}: make it equal to data.horizon"
     )
-  if shift.shape != noisy.shape or (
+  if prior_shift.shape != noisy.shape or (
     history.shape[:1] + history.shape[2:] != noisy.shape[:1] + noisy.shape[2:]
   ):
     raise NetworkError(
-      f"the denoiser got noisy frames {noisy.shape}, a shift {shift.shape} "
+      f"the denoiser got noisy frames {noisy.shape}, a prior_shift {prior_shift.shape} "
       f"and a history {history.shape}; expected the same B, H, W, C, and a "
-      "shift like the noisy frames (targets must have the history's channels: "
+      "prior_shift like the noisy frames (targets must have the history's channels: "
       "data.variables)"
     )
   if not jnp.issubdtype(step.dtype, jnp.integer):

@@ -67,7 +67,7 @@ def double(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
 class UNetDenoiser(nn.Module):
   """Predicts a diffusion's noise on a grid of any size.
 
-  The frames of noisy field, history and shift are channels. Level l has
+  The frames of noisy field, history and prior_shift are channels. Level l has
   features * 2 ** l channels on a grid halved l times (rounded up).
 
   Attributes:
@@ -127,7 +127,7 @@ class UNetDenoiser(nn.Module):
     noisy: jax.Array,
     step: jax.Array,
     history: jax.Array,
-    shift: jax.Array,
+    prior_shift: jax.Array,
     train: bool = False,
   ) -> jax.Array:
     """Predicts what the diffusion is parameterised by, e.g. the noise.
@@ -136,7 +136,7 @@ class UNetDenoiser(nn.Module):
       noisy: [B, T_out, H, W, C] noisy field.
       step: [B] (or []) integers, indices of the training schedule.
       history: [B, T_in, H, W, C], normalised.
-      shift: [B, T_out, H, W, C], what the diffusion is shifted by; 0: nothing.
+      prior_shift: [B, T_out, H, W, C], what the diffusion is shifted by; 0: nothing.
       train: use dropout (random stream "dropout").
 
     Returns:
@@ -145,7 +145,7 @@ class UNetDenoiser(nn.Module):
     Raises:
       NetworkError: a shape that the network cannot take.
     """
-    step = denoisers.check_inputs(noisy, step, history, shift, self.horizon)
+    step = denoisers.check_inputs(noisy, step, history, prior_shift, self.horizon)
     h, w, channels = noisy.shape[2:]
     factor = 2**self.depth
     if self.padding_mode == "circular" and (h % factor or w % factor):
@@ -165,7 +165,7 @@ class UNetDenoiser(nn.Module):
       return module(x, embedding, train)
 
     x = jnp.concatenate(
-      [fold_frames(part) for part in (noisy, history, shift)], axis=-1
+      [fold_frames(part) for part in (noisy, history, prior_shift)], axis=-1
     ).astype(dtype)
     x = Conv(self.features, 3, **options, name="stem")(x)
     widths = [self.features * 2**level for level in range(self.depth + 1)]
