@@ -13,7 +13,8 @@ from stjax.diffusion import guidance, parameterisations, samplers, schedules
 from stjax.diffusion.guidance import guided
 from stjax.diffusion.parameterisations import KINDS, target, to_x0_and_noise
 from stjax.diffusion.samplers import SAMPLERS, sample
-from stjax.diffusion.schedules import SCHEDULES, NoiseSchedule, make
+from stjax.diffusion.schedules import SCHEDULES, NoiseSchedule
+from stjax.diffusion.schedules import build as build_schedule
 
 __all__ = (
   "KINDS",
@@ -22,7 +23,7 @@ __all__ = (
   "NoiseSchedule",
   "guidance",
   "guided",
-  "make",
+  "build_schedule",
   "parameterisations",
   "sample",
   "samplers",
