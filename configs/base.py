@@ -3,14 +3,16 @@
 import ml_collections
 from ml_collections import config_dict
 
+from input_pipeline import options
+
 
 def get_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0  # Initialisation, shuffling, dropout and sampling.
   c.precision = "float32"  # Or "bfloat16": compute only, never parameters.
   c.init_from = ""  # A work directory to start from: its best parameters.
-  # What the method reads and never trains, by name: {"mean": {"init_from":
-  # work directory or torch file, "model": as below}}.
+  # Trained methods that the method reads and never trains, by name, such as
+  # {"mean": {"init_from": a work directory}}; see docs/diffusion.md.
   c.frozen = ml_collections.ConfigDict()
 
   c.num_epochs = 1.0  # Passes over the training split.
@@ -21,36 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.method = ml_collections.ConfigDict({"name": "regression"})
   c.model = ml_collections.ConfigDict({"name": "simvp"})
-  # The keys every store reads; a config adds those of its own store.
-  c.data = config_dict.create(
-    store="",
-    history=10,  # Frames given.
-    horizon=10,  # Frames to forecast.
-    stride=1,  # Frames between the starts of neighbouring windows.
-    normalise="standard",  # Or "range", "none".
-    transform="identity",  # Or "log1p", before normalising.
-    missing="error",  # Or "mask": missing points count for nothing.
-    augment=(),  # flip_h, flip_w, transpose, roll_h, roll_w: training only.
-    calendar=(),  # slot_of_day, day_of_week, month, hour_of_day, day_of_year.
-    slots_per_day=0,  # 0: by the time step; else counted by frame number.
-    # Fields that are known in advance and never forecast, such as winds over
-    # an ocean; "": in data.path.
-    forcings=config_dict.create(variables=(), path=""),
-    statistics=config_dict.create(
-      frames="all",  # Or "history": only those of each training window.
-      ddof=0,  # Deviations divide by the number of values less this.
-    ),
-    split=config_dict.create(
-      by="auto",  # Or "time", "sample", "event", "window", "ranges".
-      fractions=(0.7, 0.15, 0.15),  # Train, validation, test.
-      seed=0,
-      boundaries=(),  # First dates of validation and test, by time.
-      ranges=config_dict.create(),  # {split: ((sample, first, stop),)}.
-    ),
-    cache="auto",  # Or "memory", "disk", "none".
-    memory_limit_gib=2.0,  # auto keeps less than this in memory.
-    loader=config_dict.create(threads=1, prefetch=4, workers=0),
-  )
+  # The keys that every store reads are declared, with their meaning, in
+  # input_pipeline/options.py; a config adds those of its own store.
+  c.data = ml_collections.ConfigDict(options.common())
 
   c.optimizer = config_dict.create(
     name="adam",  # adam, adamw, sgd.

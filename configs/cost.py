@@ -19,13 +19,14 @@ Stages:
   mean       STID, trained on the squared error.
   diffusion  diffusion of what the mean of runs/cost/SET_mean (or
              --config.frozen.mean.init_from) leaves over;
-             --config.method.mean=none is plain diffusion, =only the mean.
+             --config.method.mean_only=True evaluates the mean alone.
   gaussian   the same mean plus Gaussian noise: the floor.
 `released` repeats what the published code does, for its weights: its time
 features and look-ups, its step table, the mean's dropout left on.
 """
 
 import dataclasses
+import pathlib
 
 import ml_collections
 from ml_collections import config_dict
@@ -44,7 +45,7 @@ class _Set:
     variable: name and units.
     step: between frames.
     first_time: of each file; "": unknown.
-    calendar: feature -> its number of values.
+    calendar: what the networks are told of the time.
     batch_size: of training.
     layout: of the files' axes.
     clip_range: lowest and highest value that the quantity takes.
@@ -55,7 +56,7 @@ class _Set:
   files: tuple[str, ...]
   variable: tuple[str, str]
   step: str
-  calendar: dict[str, int]
+  calendar: tuple[str, ...]
   batch_size: int
   first_time: tuple[str, ...] = ()
   clip_range: tuple[float | None, ...] = ()
@@ -70,7 +71,7 @@ SETS = {
     step="5min",
     # One week: four days of training know nothing of the other weekdays,
     # and little of 288 slots.
-    calendar={"hour_of_day": 24},
+    calendar=("hour_of_day",),
     batch_size=24,
     clip_range=(0.0, 70.0),  # The detectors report no more than 70.
     released_slots=2,
@@ -80,7 +81,7 @@ SETS = {
     variable=("sst", "degC"),
     step="MS",
     first_time=("1850-01-01", "1940-01-01"),
-    calendar={"month": 12},
+    calendar=("month",),
     batch_size=32,
     temperature=0.85,  # The simulation varies more than the reanalysis.
   ),
@@ -88,7 +89,7 @@ SETS = {
     files=("BikeDC.npy",),
     variable=("trips", "1"),
     step="30min",
-    calendar={"slot_of_day": 48, "day_of_week": 7},
+    calendar=("slot_of_day", "day_of_week"),
     batch_size=24,
     clip_range=(0.0, None),
     released_slots=12,
@@ -97,7 +98,7 @@ SETS = {
     files=("MobileNJ.npy",),
     variable=("traffic", "1"),
     step="1h",
-    calendar={"slot_of_day": 24, "day_of_week": 7},
+    calendar=("slot_of_day", "day_of_week"),
     batch_size=8,
     clip_range=(0.0, None),
     released_slots=24,
@@ -112,32 +113,24 @@ VARIANTS = tuple(
 )
 
 
-def _calendar(data: _Set, released: bool) -> dict:
-  sizes = dict(data.calendar)
+def _calendar(data: _Set, released: bool) -> tuple[str, ...]:
   if released and data.released_slots:
-    sizes = {"slot_of_day": data.released_slots, "day_of_week": 7}
-  return dict(
-    calendar_names=tuple(sizes),
-    calendar_sizes=tuple(sizes.values()),
-    calendar_dims=(32,) * len(sizes),
-  )
+    return ("slot_of_day", "day_of_week")
+  return data.calendar
 
 
-def _mean_network(name: str, data: _Set, released: bool):
+def _mean_network(name: str, released: bool):
   sizes = dict(node_dim=32, embed_dim=32, num_layers=4, dropout=0.15)
   if name == "sst" and released:
     sizes = dict(node_dim=64, embed_dim=64, num_layers=8, dropout=0.15)
   elif name == "sst":  # Less to learn by heart of a simulated world.
     sizes = dict(node_dim=16, embed_dim=32, num_layers=2, dropout=0.3)
-  return ml_collections.ConfigDict(
-    {"name": "stid", "horizon": 12} | sizes | _calendar(data, released)
-  )
+  return ml_collections.ConfigDict({"name": "stid"} | sizes)
 
 
 def _denoiser(name: str, data: _Set, released: bool):
   model = dict(
     name="stid_denoiser",
-    horizon=12,
     node_dim=32,
     embed_dim=128,
     num_layers=8,
@@ -146,7 +139,6 @@ def _denoiser(name: str, data: _Set, released: bool):
     full_window=released,
     step_table="float32" if released else "exact",
     calendar_divisors=(),
-    **_calendar(data, released),
   )
   if name == "sst" and not released:
     model.update(node_dim=16, embed_dim=64, num_layers=4, dropout=0.3)
@@ -169,7 +161,7 @@ def _data(c, name: str, data: _Set, released: bool) -> None:
     first_time=data.first_time or "",
     missing_value=config_dict.placeholder(float),
   )
-  c.data.calendar = _calendar(data, released)["calendar_names"]
+  c.data.calendar = _calendar(data, released)
   if released:
     c.data.slots_per_day = data.released_slots
   # The published scaler: the steps that are history in training.
@@ -218,20 +210,19 @@ def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDic
   )
   c.forecast.batch_size = 8
   c.forecast.clip_range = () if released else data.clip_range
-  mean = _mean_network(name, data, released)
+  mean = _mean_network(name, released)
   if stage == "mean":
     c.method = ml_collections.ConfigDict({"name": "regression"})
     c.model = mean
     c.checkpoint.update(best_metric="physical/mae", best_mode="min")
     return c
   c.frozen = ml_collections.ConfigDict(
-    {
-      "mean": {
-        "init_from": f"runs/cost/{name}_mean{'_released' * released}",
-        "model": mean,
-      }
-    }
+    {"mean": {"init_from": f"runs/cost/{name}_mean"}}
   )
+  if released:  # A file of weights does not say of which network they are.
+    weights = f"{pathlib.PurePath(data.files[0]).stem}_det.npz"
+    c.frozen.mean.init_from = f"{_FOLDER}/upstream_trained/{weights}"
+    c.frozen.mean.model = mean
   c.evaluation.conventions = ("physical", "cost", "ensemble")
   c.forecast.members = 50
   if not released:  # A fifth of the network calls, and better scores.
@@ -248,7 +239,7 @@ def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDic
   c.method = ml_collections.ConfigDict(
     dict(
       name="residual_diffusion",
-      mean="network",
+      mean_only=False,
       mean_dropout=released,
       scale="signal",
       scale_threshold=0.1,

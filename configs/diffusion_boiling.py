@@ -5,8 +5,9 @@ Run:    python -m stjax.main --config=configs/simvp_boiling.py \\
         python -m stjax.main --config=configs/diffusion_boiling.py \\
           --workdir=runs/boiling_diffusion
 
-Any mean and any denoiser can be put together like this: `frozen.mean.model`
-is the `model` of the run in `frozen.mean.init_from`, and the data are its.
+Any mean and any denoiser can be put together like this. The work directory in
+`frozen.mean.init_from` says itself which network and method are the mean; only the
+data must be those that it was trained on.
 """
 
 import ml_collections
@@ -16,13 +17,10 @@ from configs import simvp_boiling
 
 def get_config() -> ml_collections.ConfigDict:
   c = simvp_boiling.get_config()
-  c.frozen = ml_collections.ConfigDict(
-    {"mean": {"init_from": "runs/boiling", "model": c.model.to_dict()}}
-  )
+  c.frozen = ml_collections.ConfigDict({"mean": {"init_from": "runs/boiling"}})
   c.model = ml_collections.ConfigDict(
     dict(
       name="unet_denoiser",
-      horizon=c.data.horizon,
       features=16,
       depth=2,
       blocks=1,
@@ -36,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.method = ml_collections.ConfigDict(
     dict(
       name="residual_diffusion",
-      mean="network",
+      mean_only=False,
       mean_dropout=False,
       scale="residual",
       scale_threshold=0.1,  # Of scale="signal".

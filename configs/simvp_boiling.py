@@ -99,7 +99,6 @@ def _recurrent(c: ml_collections.ConfigDict, name: str) -> None:
   """Two small layers of ConvLSTM or PredRNN on patches of 4 x 4 cells."""
   c.model = config_dict.create(
     name=name,
-    horizon=c.data.get_ref("horizon"),
     features=32,
     depth=2,
     kernel_size=5,

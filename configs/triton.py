@@ -43,7 +43,6 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   c.model = ml_collections.ConfigDict(
     dict(
       name="triton",
-      out_channels=config_dict.placeholder(int),
       spatial_features=16,
       temporal_features=32,
       spatial_depth=4,
@@ -90,9 +89,7 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
       mask_as_input=True,
       input_noise=0.01,  # About a quarter of the usual anomaly.
     )
-    c.model.update(
-      out_channels=1, spatial_features=8, temporal_features=16, temporal_depth=2
-    )
+    c.model.update(spatial_features=8, temporal_features=16, temporal_depth=2)
     c.evaluation.baselines = (
       "climatology",
       "anomaly_persistence",
@@ -104,7 +101,6 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
     # Test are the last 110 days, as in the data's own description.
     c.data.split.ranges = _ranges((0, 40), (40, 256), (256, None))
     c.method.update(zero_missing=True, mask_as_input=True)
-    c.model.out_channels = 2
     c.evaluation.horizon = c.forecast.horizon = 10
   if variant == "atmosphere":
     c.num_epochs = 30.0

@@ -100,38 +100,48 @@ class Calendar:
     return (dates.astype("datetime64[D]") - years).astype(np.int64)
 
 
+def columns(given: str | Sequence[str]) -> tuple[str, ...]:
+  """The columns that data.calendar names, which may be "a, b".
+
+  Raises:
+    DataError: an unknown or repeated column.
+  """
+  names = base.as_names(given)
+  for name in names:
+    if name not in COLUMNS:
+      raise errors.unknown("column (data.calendar)", name, COLUMNS)
+  if len(set(names)) < len(names):
+    raise errors.DataError(f"data.calendar={names}; expected every column once.")
+  return names
+
+
 def make(
-  store: base.Store, columns: str | Sequence[str], slots_per_day: int = 0
+  store: base.Store, given: str | Sequence[str], slots_per_day: int = 0
 ) -> Calendar:
   """The calendar of a store.
 
   Args:
     store: the frames.
-    columns: names out of COLUMNS (data.calendar), or "a, b"; may be empty.
+    given: names out of COLUMNS (data.calendar), or "a, b"; may be empty.
     slots_per_day: data.slots_per_day; 0 counts from dates or step.
 
   Raises:
     DataError: for an unknown or repeated column, or one that the store's
       dates or step cannot give; names the key.
   """
-  columns = base.as_names(columns)
-  for column in columns:
-    if column not in COLUMNS:
-      raise errors.unknown("column (data.calendar)", column, COLUMNS)
-  if len(set(columns)) < len(columns):
-    raise errors.DataError(f"data.calendar={columns}; expected every column once.")
+  names = columns(given)
   if not isinstance(slots_per_day, int) or slots_per_day < 0:
     raise errors.DataError(
       f"data.slots_per_day={slots_per_day!r}; expected a whole number from 0."
     )
   counted = ("slot_of_day", "day_of_week") if slots_per_day else ()
-  if counted and not set(counted) & set(columns):
+  if counted and not set(counted) & set(names):
     raise errors.DataError(
       f"data.slots_per_day={slots_per_day} is for slot_of_day and "
-      f"day_of_week, but data.calendar={columns} has neither. Set it to 0."
+      f"day_of_week, but data.calendar={names} has neither. Set it to 0."
     )
   kind, step = _kind(store)
-  for column in columns:
+  for column in names:
     if column not in counted and kind not in _NEEDS[column]:
       have = {
         "none": "neither dates nor a step",
@@ -143,12 +153,12 @@ def make(
         f"data have {have}."
       )
   sizes = dict(_SIZES)
-  if "slot_of_day" in columns:
+  if "slot_of_day" in names:
     sizes["slot_of_day"] = slots_per_day or _slots(kind, step)
   return Calendar(
     store,
-    columns,
-    tuple(sizes[c] for c in columns),
+    names,
+    tuple(sizes[c] for c in names),
     kind,
     step,
     slots_per_day,

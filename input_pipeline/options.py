@@ -50,6 +50,11 @@ COMMON = {
 _GIVEN = ("self", "cache_dir")
 
 
+def common() -> dict[str, Any]:
+  """The keys that every store reads, with their defaults; a new nested dict."""
+  return copy.deepcopy(COMMON)
+
+
 def store_defaults(name: str) -> dict[str, Any]:
   """The keys of one store and their defaults: its constructor's parameters."""
   parameters = inspect.signature(stores.load(name)).parameters.values()
@@ -72,7 +77,7 @@ def defaults(store: str) -> dict[str, Any]:
   Raises:
     DataError: if there is no such store.
   """
-  return {**copy.deepcopy(COMMON), "store": store, **store_defaults(store)}
+  return {**common(), "store": store, **store_defaults(store)}
 
 
 def resolve(data_config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 
+from configs import base
 from input_pipeline import files
 from stjax import errors
 
@@ -46,89 +47,28 @@ _BEFORE = {
   "data.statistics.ddof": 0,
 }
 
-_REQUIRED = (*_IDENTITY, "mesh", "checkpoint", "evaluation", "forecast", "log")
-
 PRECISIONS = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
 CHECKPOINTS = ("best", "latest")
-LAYOUTS = ("stjax", "weatherbench2")  # Of forecast stores.
-# The sections whose keys are the same for every network, method and store.
-_SECTIONS = {
-  "mesh": ("data", "fsdp", "space"),
-  "checkpoint": (
-    "every_epochs",
-    "every_steps",
-    "keep_latest",
-    "keep_best",
-    "best_metric",
-    "best_mode",
-  ),
-  "evaluation": (
-    "every_epochs",
-    "every_steps",
-    "batch_size",
-    "split",
-    "history",
-    "horizon",
-    "checkpoint",
-    "conventions",
-    "data_range",
-    "area_weights",
-    "thresholds",
-    "heatwave",
-    "baselines",
-    "figures",
-    "points",
-    "window_stride",
-    "validation_stride",
-    "validation_members",
-  ),
-  "evaluation.heatwave": ("quantile", "min_duration"),
-  "forecast": (
-    "split",
-    "checkpoint",
-    "history",
-    "horizon",
-    "members",
-    "member_chunk",
-    "batch_size",
-    "past_data_end",
-    "lead_chunk",
-    "abort_above_std",
-    "clip_range",
-    "layout",
-    "sampler",
-  ),
-  "forecast.sampler": ("name", "steps", "eta", "guidance", "temperature"),
-  "log": ("every_steps", "histograms_every_steps"),
-  "optimizer": (
-    "name",
-    "learning_rate",
-    "weight_decay",
-    "clip_norm",
-    "b1",
-    "b2",
-    "eps",
-    "momentum",
-    "schedule",
-  ),
-  "optimizer.schedule": (
-    "name",
-    "per",
-    "warmup",
-    "warmup_learning_rate",
-    "final_learning_rate",
-    "decay_every",
-    "decay_rate",
-    "milestones",
-    "power",
-    "hold",
-    "pct_start",
-    "div_factor",
-    "final_div_factor",
-    "cycle_momentum",
-  ),
+LAYOUTS = ("stjax", "weatherbench2")  # The layouts of forecast stores.
+# The keys of these sections depend on the name of a network, method or store.
+_OPEN = ("frozen", "method", "model", "data")
+# Keys and values that have another name than in earlier versions.
+RENAMED = {
+  "method.hold_missing": "method.zero_missing",
+  "method.read_mask": "method.mask_as_input",
+  "method.increments": "method.predict_tendency",
+  "method.anomalies": "method.predict_anomaly",
+  "method.pad_to": "method.pad_to_multiple",
+  "forecast.beyond": "forecast.past_data_end",
+  "forecast.valid_range": "forecast.clip_range",
+  "forecast.blow_up": "forecast.abort_above_std",
+  "evaluation.stride": "evaluation.window_stride",
 }
+_RENAMED_BASELINES = {"lead_mean": "training_mean"}
+# Options of networks that follow from the data. They count as equal where a
+# config leaves them out, as those of earlier versions did not.
+_FROM_DATA = ("horizon", "out_channels", "calendar_names", "calendar_sizes")
 
 
 def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -156,21 +96,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
   Raises:
     ConfigError: names the key, what came, and what is expected.
   """
-  for key in _REQUIRED:
-    if key not in config:
-      raise errors.ConfigError(
-        f"The config has no key {key!r}. Start from configs/base.py, which"
-        " has every key with a default."
-      )
-  errors.check_options("config", config, _REQUIRED)
-  for name, keys in _SECTIONS.items():
-    section = config
-    for part in name.split("."):
-      section = section[part]
-    errors.check_options(name, section, keys)
-    for key in keys:
-      if key not in section:
-        raise errors.ConfigError(f"The config has no key {name}.{key}.")
+  _check_renamed(config)
+  _check_keys("", config, base.get_config())
   if config.precision not in PRECISIONS:
     raise errors.ConfigError(
       f"precision={config.precision!r} is not known:"
@@ -197,15 +124,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if "name" not in config[section]:
       raise errors.ConfigError(f"The config has no key {section}.name.")
   for name, part in config.frozen.items():
-    where = f"frozen.{name}"
-    if not isinstance(part, Mapping | ml_collections.ConfigDict):
-      raise errors.ConfigError(f"{where}={part!r} must have keys init_from and model.")
-    errors.check_options(where, part, ("init_from", "model"))
-    for key in ("init_from", "model"):
-      if key not in part:
-        raise errors.ConfigError(f"The config has no key {where}.{key}.")
-    if "name" not in part.model:
-      raise errors.ConfigError(f"The config has no key {where}.model.name.")
+    _check_frozen(f"frozen.{name}", part)
   for key in ("history", "horizon"):
     if key not in config.data:
       raise errors.ConfigError(f"The config has no key data.{key}.")
@@ -269,6 +188,65 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
 
 
+def _check_renamed(config: ml_collections.ConfigDict) -> None:
+  for old, new in RENAMED.items():
+    section, key = old.split(".")
+    if key in config.get(section, {}):
+      raise errors.ConfigError(f"{old} is now called {new}.")
+  for old, new in _RENAMED_BASELINES.items():
+    if old in config.get("evaluation", {}).get("baselines", ()):
+      raise errors.ConfigError(
+        f"The baseline {old!r} of evaluation.baselines is now called {new!r}."
+      )
+
+
+def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Gives the keys of an earlier version's config.json their present names."""
+  config = plain(config)
+  for old, new in RENAMED.items():
+    section, key = old.split(".")
+    if key in config.get(section, {}):
+      config[section][new.split(".")[1]] = config[section].pop(key)
+  evaluation = config.get("evaluation", {})
+  if "baselines" in evaluation:
+    evaluation["baselines"] = [
+      _RENAMED_BASELINES.get(name, name) for name in evaluation["baselines"]
+    ]
+  return config
+
+
+def _check_keys(
+  where: str, section: Mapping[str, Any], known: Mapping[str, Any]
+) -> None:
+  """Refuses keys that configs/base.py does not have, and missing ones."""
+  errors.check_options(where or "config", section, known)
+  prefix = f"{where}." if where else ""
+  for key, default in known.items():
+    if key not in section:
+      raise errors.ConfigError(
+        f"The config has no key {prefix + key!r}. Start from configs/base.py, which"
+        " has every key with a default."
+      )
+    if isinstance(default, ml_collections.ConfigDict) and key not in _OPEN:
+      _check_keys(prefix + key, section[key], default)
+
+
+def _check_frozen(where: str, part: Any) -> None:
+  """Checks what a config says of a part that is never trained."""
+  if not isinstance(part, Mapping | ml_collections.ConfigDict):
+    raise errors.ConfigError(f"{where}={part!r} must have the key init_from.")
+  errors.check_options(where, part, ("init_from", "model", "method"))
+  if not part.get("init_from") and not part.get("method"):
+    raise errors.ConfigError(
+      f"{where}.init_from is empty: give the work directory of a finished run or a"
+      f" file of torch weights; or name a method without parameters in"
+      f" {where}.method.name."
+    )
+  for key in ("model", "method"):
+    if part.get(key) and "name" not in part[key]:
+      raise errors.ConfigError(f"The config has no key {where}.{key}.name.")
+
+
 def _check_finite(config: Mapping[str, Any]) -> None:
   """config.json has no word for what is not finite."""
 
@@ -304,7 +282,7 @@ def _last_parts(place: str | list[str]) -> str | list[str]:
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-  config = plain(config)
+  config = migrate(config)
   chosen = {key: config.get(key) for key in _IDENTITY}
   chosen["data"] = {
     k: _last_parts(v) if k in _PLACES else v
@@ -315,8 +293,9 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     forcings = chosen["data"]["forcings"]
     place = _last_parts(forcings.get("path", ""))
     chosen["data"]["forcings"] = forcings | {"path": place}
+  # What a part holds is kept in the work directory: its source says so itself.
   chosen["frozen"] = {
-    name: part | {"init_from": pathlib.PurePath(part["init_from"]).name}
+    name: pathlib.PurePath(part.get("init_from") or "").name
     for name, part in (chosen["frozen"] or {}).items()
   }
   return _BEFORE | _flatten(chosen)
@@ -344,6 +323,10 @@ def claim_workdir(
         f"{path} is not valid JSON ({error}). Restore it or use another --workdir."
       ) from error
     theirs, ours = _identity(found), _identity(config)
+    for key in (f"model.{option}" for option in _FROM_DATA):
+      if theirs.get(key) is None or ours.get(key) is None:
+        theirs.pop(key, None)
+        ours.pop(key, None)
     differing = [
       f"  {key}: {theirs.get(key)!r} in the work directory, {ours.get(key)!r} now"
       for key in sorted(theirs.keys() | ours.keys())

@@ -10,6 +10,7 @@ import input_pipeline
 from configs import simvp_xarray
 from stjax import errors, evaluate, forecast, train
 from stjax.forecasting import store as store_lib
+from stjax.methods import persistence
 from stjax.run import build as build_lib
 from stjax.run import sources
 from stjax.verification import baselines, figures
@@ -139,7 +140,7 @@ def test_persistence_takes_the_last_value_that_was_observed():
   mask[0, 2, 0, 1] = False  # The newest is missing.
   mask[0, 1:3, 0, 2] = False  # The two newest are.
   mask[0, :3, 0, 3] = False  # Nothing was observed.
-  found = baselines.persistence({"inputs": inputs, "mask": mask}, 2)
+  found = persistence.persistence({"inputs": inputs, "mask": mask}, 2)
   assert found.shape == (1, 2, 1, 4, 1)
   np.testing.assert_array_equal(found[0, 0, 0, :, 0], [3.0, 2.0, 1.0, 0.0])
   np.testing.assert_array_equal(found[0, 1], found[0, 0])

@@ -6,9 +6,10 @@ from typing import Any
 import flax.linen as nn
 
 from stjax import errors
-from stjax.methods import base, regression, residual, residual_diffusion
+from stjax.methods import base, persistence, regression, residual, residual_diffusion
 
 METHODS: dict[str, type[base.Method]] = {
+  "persistence": persistence.Persistence,
   "regression": regression.Regression,
   "residual_diffusion": residual_diffusion.ResidualDiffusion,
   "residual_gaussian": residual.ResidualGaussian,
@@ -18,16 +19,16 @@ METHODS: dict[str, type[base.Method]] = {
 def build(
   name: str,
   network: nn.Module | None,
-  frozen: Mapping[str, nn.Module] | None = None,
+  frozen: Mapping[str, base.Method] | None = None,
   sampling: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> base.Method:
-  """Builds a method around its networks.
+  """Builds a method around its network and the methods that it reads.
 
   Args:
     name: a key of METHODS.
     network: the network it trains; None for a method that has none.
-    frozen: networks it reads and never trains, by name: "mean" ...
+    frozen: methods it reads and never trains, by name: "mean" ...
     sampling: fields of `base.Sampling`, for a method that draws.
     **options: the method's other fields, such as horizon.
 
@@ -36,14 +37,9 @@ def build(
   """
   method = errors.pick("method.name", name, METHODS)
   fields = base.field_names(method)
-  networks = {f"{key}_network": value for key, value in (frozen or {}).items()}
-  for key in frozen or {}:
-    if f"{key}_network" not in fields:
-      known = [f[:-8] for f in fields if f.endswith("_network")]
-      errors.check_options("frozen", {key: None}, known)
+  errors.check_options("frozen", frozen or {}, method.part_names)
   given = {"network": network, "sampling": base.Sampling(**(sampling or {}))}
   given = {key: value for key, value in given.items() if key in fields}
-  reserved = {"network", "sampling", *networks}
-  known = [f for f in fields if f not in reserved]
-  errors.check_options("method", options, known)
-  return method(**given, **networks, **options)
+  reserved = {"network", "sampling", *method.part_names}
+  errors.check_options("method", options, [f for f in fields if f not in reserved])
+  return method(**given, **(frozen or {}), **options)

@@ -5,7 +5,7 @@ import dataclasses
 import fractions
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -113,9 +113,12 @@ class Method(abc.ABC):
 
   Attributes:
     horizon: frames T_out of one forecast.
+    part_names: fields that hold other methods, which this one reads and never
+      trains; see `parts`.
   """
 
   horizon: int
+  part_names: ClassVar[tuple[str, ...]] = ()
 
   @property
   def trainable(self) -> bool:
@@ -124,8 +127,21 @@ class Method(abc.ABC):
 
   @property
   def parts(self) -> dict[str, "Method"]:
-    """Trained methods that this one reads, by their names in `frozen`."""
-    return {}
+    """Trained methods that this one reads and never trains, by name.
+
+    Among the frozen arrays that every function gets, a part is
+    {"variables": its own, "frozen": its parts and constants}, to any depth.
+    """
+    given = {name: getattr(self, name) for name in self.part_names}
+    return {name: part for name, part in given.items() if part is not None}
+
+  def for_horizon(self, horizon: int) -> "Method":
+    """The same method, asked for the first frames of its forecasts.
+
+    Args:
+      horizon: frames to forecast, at most those of this method.
+    """
+    return dataclasses.replace(self, horizon=horizon)
 
   def input_channels(self, variables: int, forcings: int) -> int:
     """Channels that its network is shown of so many variables."""
@@ -148,7 +164,7 @@ class Method(abc.ABC):
     """Computes constants from the data once, before the first step.
 
     Args:
-      frozen: variables of `parts`.
+      frozen: the arrays of `parts`.
       material: the data.
 
     Returns:

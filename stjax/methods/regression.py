@@ -173,16 +173,16 @@ class Regression(base.Method):
       **{name: getattr(self, name) for name in names}
     )
 
+  def for_horizon(self, horizon: int) -> "Regression":
+    return dataclasses.replace(self, horizon=horizon, curriculum=())
+
   def phases(
     self, steps_per_epoch: fractions.Fraction
   ) -> tuple[tuple[int, base.Method], ...]:
     if not self.curriculum:
       return ((0, self),)
     return tuple(
-      (
-        math.ceil(fractions.Fraction(epoch) * steps_per_epoch),
-        dataclasses.replace(self, horizon=frames, curriculum=()),
-      )
+      (math.ceil(fractions.Fraction(epoch) * steps_per_epoch), self.for_horizon(frames))
       for epoch, frames in self.curriculum
     )
 

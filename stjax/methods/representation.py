@@ -199,6 +199,9 @@ class Representation:
         f" variables (data.variables). Set model.out_channels={wanted}."
       )
     forecast = forecast[:, :, :height, :width] * of_forecast
+    if cells is not None:
+      # A block may be longer than the horizon; nobody asks for its end.
+      forecast = forecast[:, : cells.shape[1] - frames]
     if self.predict_tendency:
       forecast = forecast + _newest_observed(history, observed)
     if self.predict_anomaly:

@@ -5,7 +5,7 @@ measured, is the distribution of the residual, in normalised units.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from stjax import errors
 from stjax.methods import base, fluctuation, regression
 
 PyTree = Any
-MEAN = "mean"  # Its name among the frozen variables.
+MEAN = "mean"  # Its name among the frozen parts.
+# The arrays of a batch that a forecast may read.
+_HISTORY = ("inputs", "mask", "calendar", "forcings", "index")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,59 +26,48 @@ class Residual(base.Method):
 
   Attributes:
     horizon: frames T_out to forecast.
-    mean_network: module of the mean, inputs [B, T_in, H, W, C] -> frames that
-      are fed back or cut to the horizon; None: there is none, the mean is 0.
+    mean: the trained method whose forecast is the mean.
     mean_dropout: leave the mean's dropout on, as CoST's released code does;
-      one draw for all members of an example.
+      one draw for all members of an example. Only a regression has it.
   """
 
+  part_names: ClassVar[tuple[str, ...]] = (MEAN,)
+
   horizon: int
-  mean_network: Any = None
+  mean: base.Method | None = None
   mean_dropout: bool = False
 
   def __post_init__(self):
-    regression.check_kind("frozen.mean.model", self.mean_network, False)
-
-  @property
-  def has_mean(self) -> bool:
-    """Whether a mean is read."""
-    return self.mean_network is not None
-
-  @property
-  def parts(self) -> dict[str, base.Method]:
-    if not self.has_mean:
-      return {}
-    return {MEAN: regression.Regression(self.mean_network, self.horizon)}
+    if self.mean is None:
+      raise errors.ConfigError(
+        "The method needs a mean: give the work directory of the run that trained it"
+        " in frozen.mean.init_from."
+      )
+    if self.mean_dropout and not isinstance(self.mean, regression.Regression):
+      raise errors.ConfigError(
+        "method.mean_dropout=True needs a mean that method 'regression' trained."
+      )
 
   def mean_forecast(
     self, frozen: PyTree, batch: base.Batch, key: jax.Array
   ) -> jax.Array:
-    """Returns the mean [B, T_out, H, W, C], without gradients."""
-    if not self.has_mean:
-      inputs = batch["inputs"]
-      return jnp.zeros((len(inputs), self.horizon, *inputs.shape[2:]))
-    mean = self.parts[MEAN]
-    if self.mean_dropout:
+    """Returns the mean [B, T_out, H, W, C] in normalised units."""
+    part = frozen[MEAN]
+    if not self.mean_dropout:
+      forecast = self.mean.forecast(part["variables"], part["frozen"], batch, key, 1)
+      return forecast[0]
+    # What else differs between training and forecasting stays off.
+    mean = dataclasses.replace(self.mean, input_noise=0.0, push_forward=0)
 
-      def one(example, key):
-        batch = jax.tree.map(lambda x: x[None], example)
-        forecast, _ = mean.apply(frozen[MEAN], batch, True, key)
-        return forecast[0]
+    def one(example, key):
+      batch = jax.tree.map(lambda x: x[None], example)
+      forecast, _ = mean.apply(part["variables"], batch, True, key, part["frozen"])
+      return forecast[0]
 
-      # Each example has dropout of its own, whatever batch it is in.
-      names = ("inputs", *getattr(mean.network, "extra_inputs", ()))
-      examples = {name: batch[name] for name in names}
-      keys = base.example_keys(key, batch["index"])
-      forecast = jax.vmap(one)(examples, keys)
-    else:
-      forecast, _ = mean.apply(frozen[MEAN], batch, False, key)
-    if forecast.shape[2:] != batch["inputs"].shape[2:]:
-      raise ValueError(
-        f"the mean's network forecasts frames of shape {forecast.shape[2:]}"
-        f" where the data have {batch['inputs'].shape[2:]} (H, W, C); change"
-        " frozen.mean.model.out_channels or data.variables"
-      )
-    return jax.lax.stop_gradient(forecast.astype(jnp.float32))
+    # Each example has dropout of its own, whatever batch it is in.
+    examples = {name: batch[name] for name in _HISTORY if name in batch}
+    keys = base.example_keys(key, batch["index"])
+    return jax.vmap(one)(examples, keys).astype(jnp.float32)
 
   def residual_spread(
     self, frozen: PyTree, material: base.Material, split: str
@@ -180,6 +171,7 @@ class ResidualGaussian(Residual):
     def one(member):
       keys = base.member_keys(key, member, batch["index"])
       noise = base.draw_normal(keys, 0, mean.shape[1:])
-      return mean + self.sampling.temperature * frozen["spread"] * noise
+      spread = frozen["spread"][: self.horizon]
+      return mean + self.sampling.temperature * spread * noise
 
     return base.map_members(one, members, self.sampling.member_chunk, mean.size)

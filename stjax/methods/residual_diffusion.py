@@ -16,7 +16,6 @@ from stjax import diffusion, errors
 from stjax.methods import base, regression, residual
 
 PyTree = Any
-MEANS = ("network", "none", "only")
 SCALES = ("signal", "residual", "validation_residual", "none")
 
 
@@ -33,8 +32,7 @@ class ResidualDiffusion(residual.Residual):
 
   Attributes:
     network: any denoiser; see `stjax.models`.
-    mean: "network"; "none": y itself is diffused with z = 0 (plain
-      diffusion); "only": the mean alone is the forecast, nothing is trained.
+    mean_only: the mean alone is the forecast, and nothing is trained.
     scale: what q is: "signal", the training series without its strongest
       frequencies (CoST); "residual", "validation_residual", the spread of
       y - mean over that split by lead time; "none", z = 0.
@@ -51,7 +49,7 @@ class ResidualDiffusion(residual.Residual):
   """
 
   network: Any = None
-  mean: str = "network"
+  mean_only: bool = False
   scale: str = "signal"
   scale_threshold: float = 0.1
   schedule: str = "quadratic"
@@ -65,20 +63,13 @@ class ResidualDiffusion(residual.Residual):
   def __post_init__(self):
     super().__post_init__()
     pick = errors.pick
-    pick("method.mean", self.mean, dict.fromkeys(MEANS))
     pick("method.scale", self.scale, dict.fromkeys(SCALES))
     pick("method.prediction", self.prediction, dict.fromkeys(diffusion.KINDS))
     if not 0.0 <= self.condition_dropout < 1.0:
       raise errors.ConfigError(
         f"method.condition_dropout={self.condition_dropout} must be in [0, 1)."
       )
-    if self.mean != "none" and self.mean_network is None:
-      raise errors.ConfigError(
-        f"method.mean={self.mean!r} needs the mean's network in"
-        " frozen.mean.model and its weights in frozen.mean.init_from; or"
-        " set method.mean='none'."
-      )
-    if self.mean != "only" and self.network is None:
+    if not self.mean_only and self.network is None:
       raise errors.ConfigError(
         "model.name='none', but method 'residual_diffusion' needs a"
         " denoiser, such as 'stid_denoiser' or 'unet_denoiser'."
@@ -106,15 +97,11 @@ class ResidualDiffusion(residual.Residual):
 
   @property
   def trainable(self) -> bool:
-    return self.mean != "only"
-
-  @property
-  def has_mean(self) -> bool:
-    return self.mean != "none"
+    return not self.mean_only
 
   @property
   def _scaled(self) -> bool:
-    return self.mean == "network" and self.scale != "none"
+    return not self.mean_only and self.scale != "none"
 
   @functools.cached_property
   def _schedule(self) -> diffusion.NoiseSchedule:
@@ -244,7 +231,7 @@ class ResidualDiffusion(residual.Residual):
     mean = self.mean_forecast(
       frozen, batch, jax.random.fold_in(key, np.uint32(2**32 - 1))
     )
-    if self.mean == "only":
+    if self.mean_only:
       return jnp.broadcast_to(mean, (len(base.numbers(members)), *mean.shape))
     shape = mean.shape[1:]
 

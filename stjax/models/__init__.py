@@ -23,6 +23,7 @@ need no more than the history's.)
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ from stjax.models.threshold import ThresholdRule
 from stjax.models.triton import Triton
 from stjax.models.unet_forecast import StridedUNet, UNet
 
-__all__ = ["MODELS", "NetworkError", "build", "example_arguments"]
+__all__ = ["MODELS", "NetworkError", "build", "complete", "example_arguments"]
 
 MODELS: dict[str, type[nn.Module]] = {
   "cno": CNO,
@@ -72,6 +73,10 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 
 
+# Features of each column of a calendar, where a config does not say.
+_CALENDAR_FEATURES = 32
+
+
 def build(name: str, **options) -> nn.Module:
   """Builds a network by name.
 
@@ -92,6 +97,69 @@ def build(name: str, **options) -> nn.Module:
     if option not in known:
       raise unknown_name(f"option of network {name!r} (model.*)", option, known)
   return network(**options)
+
+
+def complete(
+  where: str,
+  name: str,
+  options: Mapping[str, Any],
+  *,
+  horizon: int,
+  channels: int | None,
+  calendar: Mapping[str, int],
+) -> dict[str, Any]:
+  """Adds to a network's options those that follow from the data.
+
+  An option that is given all the same must agree with the data. Only a forecasting
+  network may have another horizon: fewer frames are fed back, more are cut.
+
+  Args:
+    where: the config section of the options, for messages.
+    name: key of `MODELS`.
+    options: the options that are given.
+    horizon: frames to forecast, T_out.
+    channels: number of variables to forecast; None where it is not known yet.
+    calendar: number of values of each column of the data's calendar, by name;
+      0 where it is not known yet.
+
+  Raises:
+    NetworkError: unknown name, or an option that contradicts the data.
+  """
+  if name not in MODELS:
+    raise unknown_name(f"network ({where}.name)", name, MODELS)
+  fields = {field.name: field for field in dataclasses.fields(MODELS[name])}
+  options = dict(options)
+
+  def contradicts(option, key, expected):
+    return NetworkError(
+      f"{where}.{option} is {options[option]}, but {key} gives {expected}. Leave"
+      f" {where}.{option} out: it follows from the data."
+    )
+
+  if "horizon" in fields and fields["horizon"].default is dataclasses.MISSING:
+    given = options.setdefault("horizon", horizon)
+    if getattr(MODELS[name], "denoises", False) and given != horizon:
+      raise contradicts("horizon", "data.horizon", horizon)
+  if "out_channels" in fields and channels is not None:
+    if options.get("out_channels") is None:
+      options["out_channels"] = channels
+    if options["out_channels"] != channels:
+      raise contradicts("out_channels", "data.variables", channels)
+  if "calendar_names" in fields:
+    names = tuple(options.setdefault("calendar_names", tuple(calendar)))
+    # A network without names does not know the time, whatever the data know.
+    if names and names != tuple(calendar):
+      raise contradicts("calendar_names", "data.calendar", tuple(calendar))
+    known = [max(size, 1) for size in calendar.values()] if names else []
+    sizes = options.setdefault("calendar_sizes", known)
+    # Tables may have more rows than there are values; weights may bring them.
+    enough = len(sizes) == len(known) and all(
+      size >= least for size, least in zip(sizes, known, strict=True)
+    )
+    if not enough and not options.get("calendar_divisors"):
+      raise contradicts("calendar_sizes", f"data.calendar={names}", tuple(known))
+    options.setdefault("calendar_dims", [_CALENDAR_FEATURES] * len(names))
+  return options
 
 
 def example_arguments(

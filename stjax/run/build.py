@@ -4,6 +4,8 @@ import functools
 import math
 import os
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,47 +17,70 @@ from input_pipeline import files
 from stjax import config as config_lib
 from stjax import errors, methods, models
 from stjax import sharding as sharding_lib
+from stjax.methods import base
+from stjax.run import parts as parts_lib
 from stjax.run import run as run_lib
 
-
-def _network(section: ml_collections.ConfigDict, dtype: jnp.dtype):
-  """The network of a config's section; None where its name is "none"."""
-  if section.name == "none":
-    return None
-  return models.build(section.name, dtype=dtype, **config_lib.without(section, "name"))
+# (config) -> the number of variables or None, and the sizes of the calendar's
+# columns by name, 0 where they are not known before the data are open.
+_Facts = Callable[[ml_collections.ConfigDict], tuple[int | None, Mapping[str, int]]]
 
 
-def _model_sections(config) -> dict[str, ml_collections.ConfigDict]:
-  """The sections that name networks, by their keys."""
-  frozen = {f"frozen.{k}.model": v.model for k, v in config.frozen.items()}
-  return {"model": config.model} | frozen
+def _before_data(config):
+  columns = input_pipeline.calendar.columns(config.data.calendar)
+  return None, dict.fromkeys(columns, 0)
 
 
-def _check_calendar(where, section, columns: dict[str, int]) -> None:
-  """A network must read the data's columns, with a row for every value.
+def _method(
+  where: str,
+  config: ml_collections.ConfigDict,
+  frozen: Mapping[str, base.Method],
+  facts: _Facts,
+) -> tuple[base.Method, dict[str, Any]]:
+  """A method and the options of its network.
 
   Args:
-    where: key of the network.
-    section: of the config.
-    columns: number of values of each column of data.calendar.
+    where: prefix of its config keys, "" or "frozen.mean.".
+    config: its config.
+    frozen: the methods that it reads, by name.
+    facts: what the data say.
   """
-  names, rows = section.get("calendar_names"), section.get("calendar_sizes")
-  if not names:
-    return  # It does not know the time, whatever the data know.
-  if tuple(names) != tuple(columns):
-    raise errors.ConfigError(
-      f"{where}.calendar_names={tuple(names)} are not the data's columns,"
-      f" data.calendar={tuple(columns)}. Make them equal, in one order."
+  network, options = None, {}
+  if config.model.name != "none":
+    channels, calendar = facts(config)
+    options = models.complete(
+      f"{where}model",
+      config.model.name,
+      config_lib.without(config.model, "name"),
+      horizon=config.data.horizon,
+      channels=channels,
+      calendar=calendar,
     )
-  if rows is None or section.get("calendar_divisors"):
-    return
-  sizes = columns.values()
-  fits = len(rows) == len(sizes)
-  if not fits or any(r < s for r, s in zip(rows, sizes, strict=True)):
-    raise errors.ConfigError(
-      f"{where}.calendar_sizes={tuple(rows)} do not fit the data's calendar"
-      f" features (data.calendar), which have {tuple(sizes)} values."
+    dtype = jnp.dtype(config.precision)
+    network = models.build(config.model.name, dtype=dtype, **options)
+  method = methods.build(
+    config.method.name,
+    network,
+    frozen=frozen,
+    sampling=config_lib.plain(config.forecast.sampler)
+    | {"member_chunk": config.forecast.member_chunk},
+    horizon=config.data.horizon,
+    **config_lib.without(config.method, "name"),
+  )
+  return method, options
+
+
+def _read_parts(config, workdir, facts: _Facts) -> dict[str, parts_lib.Part]:
+  return {
+    name: parts_lib.read(
+      f"frozen.{name}",
+      section,
+      config,
+      workdir / parts_lib.FOLDER / name,
+      functools.partial(_method, facts=facts),
     )
+    for name, section in config.frozen.items()
+  }
 
 
 def _load_statistics(path: pathlib.Path) -> input_pipeline.Statistics | None:
@@ -94,16 +119,9 @@ def build(
     )
   workdir = pathlib.Path(workdir).absolute()
   mesh = sharding_lib.make_mesh(config.mesh, devices)
-  dtype = jnp.dtype(config.precision)
-  method = methods.build(
-    config.method.name,
-    _network(config.model, dtype),
-    frozen={name: _network(part.model, dtype) for name, part in config.frozen.items()},
-    sampling=config_lib.plain(config.forecast.sampler)
-    | {"member_chunk": config.forecast.member_chunk},
-    horizon=config.data.horizon,
-    **config_lib.without(config.method, "name"),
-  )
+  # Made now only to refuse, before any data are read or made, what cannot be.
+  parts = _read_parts(config, workdir, _before_data)
+  _method("", config, {n: p.method for n, p in parts.items()}, _before_data)
   if jax.process_index() == 0:
     try:
       workdir.mkdir(parents=True, exist_ok=True)
@@ -112,8 +130,8 @@ def build(
       raise errors.ConfigError(
         f"--workdir={workdir} cannot be written: {error}"
       ) from error
-  statistics_path = workdir / "statistics.json"
-  forcings_path = workdir / "forcing_statistics.json"
+  statistics_path = workdir / parts_lib.STATISTICS
+  forcings_path = workdir / parts_lib.FORCING_STATISTICS
   train = run_lib.open_data(
     config,
     workdir,
@@ -123,7 +141,19 @@ def build(
     statistics=_load_statistics(statistics_path),
     forcing_statistics=_load_statistics(forcings_path),
   )
-  height = train.example_shape["inputs"][1]
+  *_, height, _, channels = train.example_shape["inputs"]
+  calendar = dict(zip(train.calendar_names, train.calendar_sizes, strict=True))
+  for part in parts.values():
+    parts_lib.check_data(part, config, train.statistics, train.forcing_statistics)
+
+  def known(config):
+    del config  # The parts' data are of the same kind.
+    return channels, calendar
+
+  parts = _read_parts(config, workdir, known)
+  method, network_options = _method(
+    "", config, {n: p.method for n, p in parts.items()}, known
+  )
   check = functools.partial(sharding_lib.check_batch, mesh)
   check(
     "global_batch_size", config.global_batch_size, config.accumulation_steps, height
@@ -134,10 +164,6 @@ def build(
     members = min(members, config.evaluation.validation_members)
   size = config.evaluation.batch_size
   check("evaluation.batch_size", size, 1, height, members)
-  for where, section in _model_sections(config).items():
-    _check_calendar(
-      where, section, dict(zip(train.calendar_names, train.calendar_sizes, strict=True))
-    )
   num_steps = config.num_steps
   if not method.trainable:
     num_steps = 0
@@ -159,6 +185,8 @@ def build(
     forcing_statistics=train.forcing_statistics,
     num_examples=train.num_examples,
     num_steps=num_steps,
+    parts=parts,
+    network_options=network_options,
   )
   try:
     for _, part in run.phases():

@@ -13,6 +13,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from stjax import config as config_lib
 from stjax import errors
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -95,6 +96,9 @@ def _parse(argv: list[str]) -> list[str]:
   except flags.Error as error:
     fail(_without_trace(str(error)))
   except (AttributeError, KeyError) as error:
+    for old, new in config_lib.RENAMED.items():
+      if any(flag.startswith(f"--config.{old}=") for flag in argv):
+        fail(f"--config.{old} is now called --config.{new}.")
     reason = str(error.args[0]).replace("\\n", " ").strip("'\"")
     fail(
       f"--config has no such key: {reason} (configs/base.py lists the keys"

@@ -21,6 +21,7 @@ from clu import parameter_overview
 import input_pipeline
 from stjax import sharding as sharding_lib
 from stjax.methods import base
+from stjax.run import parts as parts_lib
 from stjax.training import checkpoint as checkpoint_lib
 from stjax.training import optim
 from stjax.training import state as state_lib
@@ -47,6 +48,9 @@ class Run:
     forcing_statistics: normalisation of the forcings, if there are any.
     num_examples: examples in the training split.
     num_steps: optimiser steps of the whole run.
+    parts: what the method reads and never trains, by name.
+    network_options: of the trained network, those that follow from the data
+      included.
   """
 
   config: ml_collections.ConfigDict
@@ -62,6 +66,8 @@ class Run:
   forcing_statistics: input_pipeline.Statistics | None
   num_examples: int
   num_steps: int
+  parts: dict[str, parts_lib.Part]
+  network_options: dict[str, Any]
 
   @property
   def masked(self) -> bool:
@@ -198,22 +204,35 @@ class Run:
   @functools.cached_property
   def abstract_frozen(self) -> PyTree:
     """Shapes, types and shardings of what the method reads, never trains."""
-    batch = self.example_batch()
-    abstract = {
-      name: sharding_lib.eval_shape(part.init, self.mesh, jax.random.key(0), batch)
-      for name, part in self.method.parts.items()
-    }
-    shapes = self.method.prepared_shapes(
-      self.example_shape | {"calendar": self.calendar_sizes}
-    )
-    abstract |= {
-      name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()
-    }
+    abstract = self._frozen_shapes(self.method, self.parts, self.config.data.horizon)
     return jax.tree.map(
       lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
       abstract,
       sharding_lib.state_shardings(abstract, self.mesh),
     )
+
+  def _frozen_shapes(self, method, parts, horizon) -> PyTree:
+    """Shapes of the parts and constants of a method trained for a horizon."""
+    shapes = {
+      name: {
+        "variables": sharding_lib.eval_shape(
+          part.method.init, self.mesh, jax.random.key(0), self.example_batch()
+        ),
+        "frozen": self._frozen_shapes(part.method, part.parts, part.horizon),
+      }
+      for name, part in parts.items()
+    }
+    constants = method.prepared_shapes(
+      self.example_shape
+      | {
+        "targets": (horizon, *self.example_shape["targets"][1:]),
+        "calendar": self.calendar_sizes,
+      }
+    )
+    return shapes | {
+      name: jax.ShapeDtypeStruct(shape, jnp.float32)
+      for name, shape in constants.items()
+    }
 
   @property
   def abstract_variables(self) -> dict[str, PyTree]:

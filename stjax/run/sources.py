@@ -1,18 +1,18 @@
 """Where variables come from: another run, torch, or nothing.
 
-What a method never trains (`frozen`) is loaded or computed once and kept in
-the work directory, which needs nothing else from then on.
+What a method never trains is loaded or computed once and kept in the work directory;
+`stjax.run.parts` has the layout.
 """
 
+import functools
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -26,11 +26,14 @@ from stjax import sharding as sharding_lib
 from stjax.convert import files
 from stjax.methods import base
 from stjax.metrics import grid
+from stjax.run import parts as parts_lib
 from stjax.run import run as run_lib
 from stjax.training import checkpoint as checkpoint_lib
 from stjax.training import state as state_lib
 
 PyTree = Any
+# What a work directory and the copy of a part hold besides their config.
+_CONSTANTS, _VARIABLES, _SOURCE = "constants", "variables", "source.json"
 
 
 def first_state(run: run_lib.Run) -> state_lib.TrainState:
@@ -43,106 +46,42 @@ def first_state(run: run_lib.Run) -> state_lib.TrainState:
   Raises:
     ConfigError: the source does not exist or holds another network.
   """
-  if not run.config.init_from:
+  source = run.config.init_from
+  if not source:
     return run.fresh_state()
-  variables = _variables_from(
-    run, run.config.init_from, "init_from", run.config.model, run.abstract_variables
-  )
+  path = parts_lib.find("init_from", source)
+  if path.is_dir():
+    variables = load_variables(run, path, "best")
+  else:
+    variables = _read_weights(
+      "init_from", path, functools.partial(convert_weights, run)
+    )
   return with_variables(run.fresh_state(), variables)
 
 
 def check_sources(run: run_lib.Run) -> None:
-  """Looks for what other runs must have left, before anything is made.
+  """Looks for what another run must have left, before anything is made.
 
   Raises:
     ConfigError: a source that is still needed does not exist.
   """
-  if run.config.init_from and not _started(run):
-    _find("init_from", run.config.init_from)
-  _check_frozen_sources(run)
-
-
-def _check_frozen_sources(run: run_lib.Run) -> None:
-  if _frozen_place(run).is_dir():
-    return  # They are not needed any more.
-  for name in run.method.parts:
-    section, key = run.config.frozen[name], f"frozen.{name}.init_from"
-    if not section.init_from:
-      raise errors.ConfigError(
-        f"{key} is empty: give the work directory of a run that trained"
-        f" model.name={section.model.name!r}, or a file of its torch"
-        " weights."
-      )
-    _find(key, section.init_from)
-
-
-def _started(run: run_lib.Run) -> bool:
   folder = run.workdir / "checkpoints"
-  return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+  started = folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+  if run.config.init_from and not started:
+    parts_lib.find("init_from", run.config.init_from)
 
 
-def _find(key: str, source: str) -> pathlib.Path:
-  """The path of a work directory or file of weights; it must be there."""
-  path = pathlib.Path(source)
-  weights = path.suffix in files.SUFFIXES and path.is_file()
-  if not weights and not (path / "checkpoints").is_dir():
-    raise errors.ConfigError(
-      f"{key}={source!r} ({path.absolute()}) is neither a work directory"
-      " with checkpoints nor a file of torch weights"
-      f" ({', '.join(files.SUFFIXES)})."
-    )
-  return path
-
-
-def _variables_from(
-  run: run_lib.Run,
-  source: str,
-  key: str,
-  model: ml_collections.ConfigDict,
-  expected: Mapping[str, PyTree],
-) -> dict[str, Any]:
-  """Variables out of a work directory or a file of torch weights.
-
-  Args:
-    run: the run that needs them.
-    source: the path.
-    key: config key of the path, for messages.
-    model: the network's section of the config.
-    expected: shapes and shardings of the variables.
-  """
-  path = _find(key, source)
-  if (path / "checkpoints").is_dir():
-    _check_statistics(run, path, key)
-    return load_variables(run, path, "best", expected)
+def _read_weights(key, path, convert_weights) -> dict[str, Any]:
+  """Variables out of a file of torch weights."""
   try:
-    variables = convert_weights(run, files.read(path), model=model, expected=expected)
-  except convert.ConvertError as error:
+    variables = convert_weights(files.read(path))
+  except errors.ConvertError as error:
     raise errors.ConfigError(
-      f"{key}={source!r} cannot be used: {error}\n(python -m"
+      f"{key}={str(path)!r} cannot be used: {error}\n(python -m"
       " stjax.convert has more options.)"
     ) from error
   logging.info("Read the weights in %s", path)
   return variables
-
-
-def _check_statistics(run: run_lib.Run, workdir: pathlib.Path, key: str):
-  """Variables are worth nothing on data normalised in another way."""
-  path = workdir / "statistics.json"
-  if not path.exists() or key == "init_from":
-    return  # Training goes on, and may adapt to other data.
-  theirs = input_pipeline.Statistics.from_json(path.read_text())
-  ours = run.statistics
-  same = theirs.transform == ours.transform and all(
-    np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-4, atol=0)
-    for a, b in ((theirs.offset, ours.offset), (theirs.scale, ours.scale))
-  )
-  if not same:
-    raise errors.ConfigError(
-      f"{key}={str(workdir)!r} was trained on data normalised by offset"
-      f" {theirs.offset}, scale {theirs.scale} ({theirs.transform}); here"
-      f" they are {ours.offset}, {ours.scale} ({ours.transform}). Use the"
-      " same data.* keys in both runs."
-    )
 
 
 def with_variables(
@@ -165,19 +104,17 @@ def with_variables(
 
 
 def network_options(
-  run: run_lib.Run, model: ml_collections.ConfigDict | None = None
+  run: run_lib.Run, part: parts_lib.Part | None = None
 ) -> dict[str, Any]:
   """What the converter must know of a network besides its name.
 
   Args:
     run: has the shape of its inputs.
-    model: the network's section of the config; the trained one's by default.
+    part: the frozen part whose network is meant; by default the trained one.
   """
   *frames, channels = run.example_shape["inputs"]
-  if model is None:
-    model = run.config.model
-    channels = run.method.input_channels(channels, run.num_forcings)
-  return {"in_shape": (*frames, channels), **config_lib.without(model, "name")}
+  channels = (part or run).method.input_channels(channels, run.num_forcings)
+  return {"in_shape": (*frames, channels), **(part or run).network_options}
 
 
 def convert_weights(
@@ -185,7 +122,7 @@ def convert_weights(
   state_dict: Mapping[str, Any],
   allow_unused: str | None = None,
   *,
-  model: ml_collections.ConfigDict | None = None,
+  part: parts_lib.Part | None = None,
   expected: Mapping[str, PyTree] | None = None,
 ) -> dict[str, Any]:
   """Converts a torch state dict to a run's variables, on its devices.
@@ -194,7 +131,7 @@ def convert_weights(
     run: decides shapes and shardings.
     state_dict: names and arrays; see `stjax.convert.to_stjax`.
     allow_unused: regular expression of torch names that may stay unused.
-    model: the network's section of the config; the trained one's by default.
+    part: the frozen part whose weights they are; by default the trained network's.
     expected: shapes and shardings; the trained variables' by default.
 
   Raises:
@@ -202,18 +139,21 @@ def convert_weights(
     NetworkError: no names are known for this network.
     ConfigError: the method has variables besides those of the network.
   """
-  model = run.config.model if model is None else model
+  config = part.config if part else run.config
   expected = run.abstract_variables if expected is None else expected
   variables = convert.to_stjax(
-    model.name, state_dict, allow_unused=allow_unused, **network_options(run, model)
+    config.model.name,
+    state_dict,
+    allow_unused=allow_unused,
+    **network_options(run, part),
   )
   # What only torch reads.
   variables.pop("torch", None)
   differing = checkpoint_lib.differing_shapes(variables, expected)
   if differing:
     raise errors.ConfigError(
-      f"The weights of network {model.name!r} are not all that"
-      f" method {run.config.method.name!r} needs:\n"
+      f"The weights of network {config.model.name!r} are not all that"
+      f" method {config.method.name!r} needs:\n"
       + "\n".join(
         f"  {path}: {theirs} in the file, {ours} in this config"
         for path, theirs, ours in differing[:10]
@@ -232,6 +172,7 @@ def load_variables(
   run: run_lib.Run,
   workdir: pathlib.Path,
   which: str,
+  part: parts_lib.Part | None = None,
   expected: Mapping[str, PyTree] | None = None,
 ) -> dict:
   """Loads the variables to forecast with: averaged ones where they exist.
@@ -240,13 +181,15 @@ def load_variables(
     run: decides shapes and shardings.
     workdir: whose checkpoints are read.
     which: "best" or "latest".
+    part: the frozen part whose work directory it is; by default the run's own, or
+      that of a run of the same network.
     expected: shapes and shardings; the trained variables' by default.
 
   Raises:
     ConfigError: no checkpoint, or one of another network.
   """
   expected = run.abstract_variables if expected is None else expected
-  options = _checkpoint_options(run, workdir)
+  options = part.config.checkpoint if part else _checkpoint_options(run, workdir)
   checkpoints = checkpoint_lib.Checkpoints(
     workdir / "checkpoints",
     metric=options["best_metric"],
@@ -256,7 +199,8 @@ def load_variables(
   )
   try:
     step = checkpoints.step_named(which)
-    if which == "best" and checkpoints.best_step is None and run.method.trainable:
+    trainable = (part or run).method.trainable
+    if which == "best" and checkpoints.best_step is None and trainable:
       logging.warning(
         "%s has no checkpoint scored by %r: the latest is taken.",
         workdir,
@@ -280,96 +224,164 @@ def _checkpoint_options(run: run_lib.Run, workdir: pathlib.Path) -> Mapping[str,
 def frozen(run: run_lib.Run) -> PyTree:
   """Returns what the method reads and never trains, on its devices.
 
-  Made once, from `config.frozen` and the data, and kept in the work
-  directory's `frozen`; `frozen.json` says which sources it was made from.
+  Parts are read from their sources, and constants made from the data, only once:
+  both are kept in the work directory, which needs nothing else from then on.
+
+  Returns:
+    {part: {"variables": ..., "frozen": ...}, constant: array}.
 
   Raises:
     ConfigError: a source does not exist or holds another network.
   """
   expected = run.abstract_frozen
+  arrays = {}
+  for name, part in run.parts.items():
+    _say_source(run, name, part)
+    arrays[name] = _read_part(run, part, expected[name])
+    place = run.workdir / parts_lib.FOLDER / name
+    if not part.copied:
+      _copy_part(run, part, arrays[name], place)
+  constants = _constants_of(expected, run.parts)
+  return arrays | _own_constants(run, arrays, constants)
+
+
+def _constants_of(tree: Mapping[str, PyTree], parts) -> dict[str, PyTree]:
+  return {name: array for name, array in tree.items() if name not in parts}
+
+
+def _own_constants(run, arrays, expected) -> dict[str, jax.Array]:
+  """Makes the constants of the run's method, or reads those that were kept."""
+  place = run.workdir / _CONSTANTS
   if not expected:
     return {}
-  place = _frozen_place(run)
-  _check_frozen_sources(run)
-  checkpointer = ocp.StandardCheckpointer()
   if place.is_dir():
-    _say_sources(run)
+    return _restore(place, expected)
+  made = _prepare(run, run.method, arrays, expected)
+  _write(place, lambda draft: _save(draft, made))
+  return made
+
+
+def _prepare(run, method, arrays, expected) -> dict[str, jax.Array]:
+  with sharding_lib.use_mesh(run.mesh):
+    prepared = method.prepare(arrays, _material(run))
+  return {
+    name: _on_devices(expected[name], np.asarray(array, np.float32))
+    for name, array in prepared.items()
+  }
+
+
+def _read_part(run: run_lib.Run, part: parts_lib.Part, expected: PyTree) -> PyTree:
+  """Variables, parts and constants of a part, from its copy or its source."""
+  inner = {
+    name: _read_part(run, further, expected["frozen"][name])
+    for name, further in part.parts.items()
+  }
+  constants = _constants_of(expected["frozen"], part.parts)
+  if constants and part.folder:
+    place = part.folder / _CONSTANTS
+    if not place.is_dir():
+      raise errors.ConfigError(
+        f"{part.key}: {place} does not exist, which holds what its method made from its"
+        " data. Start the run in that work directory again (--mode=evaluate is enough)"
+        " to have it made."
+      )
+    constants = _restore(place, constants)
+  elif constants:
+    constants = _prepare(run, part.method, inner, constants)
+  variables = expected["variables"]
+  if part.copied and jax.tree.leaves(variables):
+    variables = _restore(part.folder / _VARIABLES, variables)
+  elif part.folder and not part.copied:
+    variables = load_variables(run, part.folder, "best", part, variables)
+  elif part.source and not part.copied:
+    variables = _read_weights(
+      f"{part.key}.init_from",
+      part.source,
+      functools.partial(convert_weights, run, part=part, expected=variables),
+    )
+  return {"variables": variables, "frozen": inner | constants}
+
+
+def _copy_part(run, part: parts_lib.Part, arrays: PyTree, place: pathlib.Path):
+  """Keeps a part in the layout that `stjax.run.parts` describes."""
+
+  def write(draft):
+    if jax.process_index() == 0:
+      draft.mkdir(parents=True)
+      files_lib.write_json(draft / "config.json", config_lib.plain(part.config))
+      if part.source:
+        files_lib.write_json(draft / _SOURCE, str(part.source.absolute()))
+      for name in (parts_lib.STATISTICS, parts_lib.FORCING_STATISTICS):
+        path = (part.folder or run.workdir) / name
+        if path.exists():
+          shutil.copy(path, draft / name)
+    _synchronise()
+    if jax.tree.leaves(arrays["variables"]):
+      _save(draft / _VARIABLES, arrays["variables"])
+    constants = _constants_of(arrays["frozen"], part.parts)
+    if constants:
+      _save(draft / _CONSTANTS, constants)
+    for name, inner in part.parts.items():
+      _copy_part(run, inner, arrays["frozen"][name], draft / parts_lib.FOLDER / name)
+
+  _write(place, write)
+
+
+def _say_source(run: run_lib.Run, name: str, part: parts_lib.Part) -> None:
+  """Logs where a part is from, and warns where the config names another source."""
+  if not part.copied:
+    logging.info("%s is read from %s", part.key, part.source)
+    return
+  path = part.folder / _SOURCE
+  then = json.loads(path.read_text()) if path.exists() else None
+  logging.info("%s: kept in %s, made from %s", part.key, part.folder, then)
+  given = run.config.frozen[name].get("init_from")
+  now = pathlib.Path(given).absolute() if given else None
+  # One that is gone has only been moved or deleted since.
+  if then and now and str(now) != then and now.exists():
+    logging.warning(
+      "%s.init_from=%s is not read: %s was made from %s. To have it made again,"
+      " delete it; to keep both, use another --workdir.",
+      part.key,
+      given,
+      part.folder,
+      then,
+    )
+
+
+def _restore(place: pathlib.Path, expected: PyTree) -> PyTree:
+  with ocp.StandardCheckpointer() as checkpointer:
     try:
       return checkpointer.restore(place, expected)
     except (ValueError, OSError, KeyError) as error:
       raise errors.ConfigError(
-        f"{place} cannot be restored into this config's frozen variables;"
-        f" delete it to have it made again. The reason: {error}"
+        f"{place} cannot be restored into the frozen arrays of this config; delete"
+        f" {place.parent} to have it made again. The reason: {error}"
       ) from error
-    finally:
-      checkpointer.close()
-  made = {}
-  for name in run.method.parts:
-    section, key = run.config.frozen[name], f"frozen.{name}.init_from"
-    made[name] = _variables_from(
-      run, section.init_from, key, section.model, expected[name]
-    )
-  with sharding_lib.use_mesh(run.mesh):
-    prepared = run.method.prepare(made, _material(run))
-  made |= {
-    name: _on_devices(expected[name], np.asarray(array, np.float32))
-    for name, array in prepared.items()
-  }
-  if jax.process_index() == 0:
-    files_lib.write_json(_sources_path(run), _sources(run))
-  _keep(checkpointer, place, made)
-  return made
 
 
-def _frozen_place(run: run_lib.Run) -> pathlib.Path:
-  return run.workdir / "frozen"
+def _save(place: pathlib.Path, tree: PyTree) -> None:
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(place, tree)
 
 
-def _sources_path(run: run_lib.Run) -> pathlib.Path:
-  return run.workdir / "frozen.json"
-
-
-def _sources(run: run_lib.Run) -> dict[str, str]:
-  """Where the config has each part from, as absolute paths."""
-  return {
-    name: str(pathlib.Path(run.config.frozen[name].init_from).absolute())
-    for name in run.method.parts
-  }
-
-
-def _say_sources(run: run_lib.Run) -> None:
-  """Logs what was kept, and warns where the config now has another source."""
-  path, place = _sources_path(run), _frozen_place(run)
-  made = json.loads(path.read_text()) if path.exists() else {}
-  for name, now in _sources(run).items():
-    then = made.get(name, "an unknown source")
-    logging.info("frozen.%s: kept in %s, made from %s", name, place, then)
-    given = run.config.frozen[name].init_from
-    # One that is gone has only been moved or deleted since.
-    if given and name in made and then != now and pathlib.Path(now).exists():
-      logging.warning(
-        "frozen.%s.init_from=%s is not read: %s was made from %s. To have"
-        " it made again, delete it; to keep both, use another --workdir.",
-        name,
-        given,
-        place,
-        then,
-      )
-
-
-def _keep(
-  checkpointer: ocp.StandardCheckpointer, place: pathlib.Path, tree: PyTree
-) -> None:
-  """Writes a tree beside its place and moves it there when complete."""
+def _write(place: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+  """Writes a folder beside its place and moves it there when it is complete."""
   draft = place.with_name(f".{place.name}.draft")
   if jax.process_index() == 0:
+    place.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(draft, ignore_errors=True)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices("frozen")
-  checkpointer.save(draft, tree)
-  checkpointer.close()
+  _synchronise()
+  write(draft)
+  _synchronise()
   if jax.process_index() == 0:
     os.replace(draft, place)
+  _synchronise()
+
+
+def _synchronise() -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("frozen parts")
 
 
 def _material(run: run_lib.Run) -> base.Material:

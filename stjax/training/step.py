@@ -25,6 +25,8 @@ def _gradients(
 ) -> tuple[PyTree, PyTree, dict[str, jax.Array], jax.Array]:
   """Gradients, new collections, scalars and weight of one microbatch."""
 
+  frozen = jax.lax.stop_gradient(frozen)
+
   def loss_fn(params):
     variables = {"params": params, **state.collections}
     return method.loss(variables, frozen, batch, key, train=True)

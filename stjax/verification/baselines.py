@@ -13,7 +13,7 @@ from input_pipeline import files
 from stjax import errors
 from stjax import metrics as metrics_lib
 from stjax import sharding as sharding_lib
-from stjax.methods import base
+from stjax.methods import base, persistence
 from stjax.run import run as run_lib
 from stjax.verification import climatology as climatology_lib
 
@@ -54,7 +54,7 @@ def _persistence(run: run_lib.Run) -> Baseline:
   mean = (statistics.mean - statistics.offset) / statistics.scale
 
   def fields(batch, horizon):
-    last = persistence(batch, horizon, mean.astype(np.float32))
+    last = persistence.persistence(batch, horizon, mean.astype(np.float32))
     return input_pipeline.inverse(statistics, last, xp=jnp)
 
   return fields
@@ -102,32 +102,8 @@ def _anomaly(run, climatology, batch, horizon):
   expected = climatology(batch)
   past, future = expected[:, :-horizon], expected[:, -horizon:]
   inputs = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
-  anomaly = persistence(batch | {"inputs": inputs - past}, horizon)
+  anomaly = persistence.persistence(batch | {"inputs": inputs - past}, horizon)
   return past, future, anomaly
-
-
-def persistence(
-  batch: base.Batch, horizon: int, mean: np.ndarray | float = 0.0
-) -> jax.Array:
-  """The last observed value at every point, for every lead time.
-
-  Args:
-    batch: inputs [B, T_in, H, W, C] in any units; mask where there is one.
-    horizon: number of frames T_out.
-    mean: [C] what stands where nothing was observed, in the same units.
-
-  Returns:
-    [B, T_out, H, W, C].
-  """
-  inputs = batch["inputs"]
-  last = inputs[:, -1]
-  if "mask" in batch:
-    observed = batch["mask"][:, : inputs.shape[1]]
-    age = jnp.argmax(observed[:, ::-1], axis=1, keepdims=True)
-    newest = inputs.shape[1] - 1 - age
-    last = jnp.take_along_axis(inputs, newest, axis=1)[:, 0]
-    last = jnp.where(observed.any(axis=1), last, mean)
-  return jnp.repeat(last[:, None], horizon, axis=1)
 
 
 def training_mean(run: run_lib.Run) -> np.ndarray:

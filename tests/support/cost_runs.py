@@ -24,7 +24,7 @@ TINY = {
   "forecast.sampler.steps": 4,
   "log.every_steps": 1,
 }
-_MEAN = {"horizon": 3, "node_dim": 4, "embed_dim": 6, "num_layers": 1}
+_MEAN = {"node_dim": 4, "embed_dim": 6, "num_layers": 1}
 _DENOISER = _MEAN | {"num_steps": 5}
 
 
@@ -52,18 +52,18 @@ def tiny_config(folder: pathlib.Path, stage: str, **changes):
     np.save(path, series())
   config = cost.get_config(f"mobile_nj,{stage}")
   values = TINY | {"data.path": str(path)}
+  network = {}
   if stage == "mean":
-    sizes = {"model": _MEAN}
+    network = _MEAN
     values["evaluation.validation_members"] = 1
   else:
-    sizes = {"frozen.mean.model": _MEAN}
     values["frozen.mean.init_from"] = str(folder / "mean")
   if stage == "diffusion":
-    sizes["model"] = _DENOISER
+    network = _DENOISER
     values["method.num_steps"] = 5
-  for section, options in sizes.items():
-    values |= {f"{section}.{k}": v for k, v in options.items()}
-    values[f"{section}.calendar_dims"] = (3, 2)
+  if network:
+    config.model.calendar_dims = (3, 2)
+  values |= {f"model.{k}": v for k, v in network.items()}
   values |= {k.replace("__", "."): v for k, v in changes.items()}
   config.update_from_flattened_dict(values)
   return config

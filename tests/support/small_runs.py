@@ -44,13 +44,10 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
 def tiny_diffusion(mean_workdir, **changes) -> ml_collections.ConfigDict:
   """The diffusion of a tiny boiling run's residuals; keys as above."""
   config = diffusion_boiling.get_config()
-  mean = {k: v for k, v in TINY.items() if k.startswith("model.")}
   config.update_from_flattened_dict(
-    {k: v for k, v in TINY.items() if k not in mean}
-    | {f"frozen.mean.{k}": v for k, v in mean.items()}
+    {k: v for k, v in TINY.items() if not k.startswith("model.")}
     | {
       "frozen.mean.init_from": str(mean_workdir),
-      "model.horizon": TINY["data.horizon"],
       "model.features": 4,
       "model.groups": 2,
       "model.depth": 1,
