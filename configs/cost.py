@@ -135,7 +135,6 @@ def _denoiser(name: str, data: _Set, released: bool):
     embed_dim=128,
     num_layers=8,
     dropout=0.15,
-    num_steps=50,
     full_window=released,
     step_table="float32" if released else "exact",
     calendar_divisors=(),

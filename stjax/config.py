@@ -66,9 +66,15 @@ RENAMED = {
   "evaluation.stride": "evaluation.window_stride",
 }
 _RENAMED_BASELINES = {"lead_mean": "training_mean"}
-# Options of networks that follow from the data. They count as equal where a
+# Options of networks that follow from other keys. They count as equal where a
 # config leaves them out, as those of earlier versions did not.
-_FROM_DATA = ("horizon", "out_channels", "calendar_names", "calendar_sizes")
+_FROM_DATA = (
+  "horizon",
+  "out_channels",
+  "calendar_names",
+  "calendar_sizes",
+  "num_steps",
+)
 
 
 def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # From the lowest room upwards; rooms of one row do not import each other.
 _ROOMS = (
   ("input_pipeline",),
+  ("configs",),
   ("stjax.errors",),
   ("stjax.config",),
   ("stjax.sharding",),
@@ -39,12 +40,14 @@ def _imported(path: pathlib.Path) -> set[str]:
       names = [f"{node.module}.{alias.name}" for alias in node.names]
     else:
       continue
-    found |= {n for n in names if n.split(".")[0] in ("stjax", "input_pipeline")}
+    found |= {
+      n for n in names if n.split(".")[0] in ("stjax", "input_pipeline", "configs")
+    }
   return found
 
 
 def _modules():
-  for package in ("stjax", "input_pipeline"):
+  for package in ("stjax", "input_pipeline", "configs"):
     for path in sorted((_ROOT / package).rglob("*.py")):
       relative = path.relative_to(_ROOT).with_suffix("")
       yield ".".join(relative.parts).removesuffix(".__init__"), path

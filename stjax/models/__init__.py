@@ -107,6 +107,7 @@ def complete(
   horizon: int,
   channels: int | None,
   calendar: Mapping[str, int],
+  num_steps: int | None = None,
 ) -> dict[str, Any]:
   """Adds to a network's options those that follow from the data.
 
@@ -121,6 +122,7 @@ def complete(
     channels: number of variables to forecast; None where it is not known yet.
     calendar: number of values of each column of the data's calendar, by name;
       0 where it is not known yet.
+    num_steps: steps of the noise schedule that a denoiser is told of.
 
   Raises:
     NetworkError: unknown name, or an option that contradicts the data.
@@ -140,6 +142,9 @@ def complete(
     given = options.setdefault("horizon", horizon)
     if getattr(MODELS[name], "denoises", False) and given != horizon:
       raise contradicts("horizon", "data.horizon", horizon)
+  if "num_steps" in fields and num_steps is not None:
+    if options.setdefault("num_steps", num_steps) < num_steps:
+      raise contradicts("num_steps", "method.num_steps", num_steps)
   if "out_channels" in fields and channels is not None:
     if options.get("out_channels") is None:
       options["out_channels"] = channels

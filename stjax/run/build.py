@@ -55,6 +55,7 @@ def _method(
       horizon=config.data.horizon,
       channels=channels,
       calendar=calendar,
+      num_steps=config.method.get("num_steps"),
     )
     dtype = jnp.dtype(config.precision)
     network = models.build(config.model.name, dtype=dtype, **options)

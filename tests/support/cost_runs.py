@@ -25,7 +25,6 @@ TINY = {
   "log.every_steps": 1,
 }
 _MEAN = {"node_dim": 4, "embed_dim": 6, "num_layers": 1}
-_DENOISER = _MEAN | {"num_steps": 5}
 
 
 def series(steps: int = STEPS, nodes: int = NODES) -> np.ndarray:
@@ -59,7 +58,7 @@ def tiny_config(folder: pathlib.Path, stage: str, **changes):
   else:
     values["frozen.mean.init_from"] = str(folder / "mean")
   if stage == "diffusion":
-    network = _DENOISER
+    network = _MEAN
     values["method.num_steps"] = 5
   if network:
     config.model.calendar_dims = (3, 2)
