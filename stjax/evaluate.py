@@ -59,7 +59,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   """
   options = run.config.evaluation
   variables = sources.load_variables(run, run.workdir, options.checkpoint)
-  frozen = sources.frozen(run)
+  frozen = sources.frozen(run, training=False)
   data = evaluator_lib.open_split(run, options.split, options.window_stride)
   evaluator = evaluator_lib.Evaluator(
     run,

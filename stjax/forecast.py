@@ -65,7 +65,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
   options = run.config.forecast
   horizon = options.horizon or run.config.data.horizon
   variables = sources.load_variables(run, run.workdir, options.checkpoint)
-  frozen = sources.frozen(run)
+  frozen = sources.frozen(run, training=False)
   data = run.forecast_split()
   frames = chunks.piece_frames(
     run, options.batch_size, options.members, horizon, options.lead_chunk

@@ -1,5 +1,6 @@
 """A frozen part is a whole method: every option that it was trained with."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -11,8 +12,10 @@ import pytest
 import xarray as xr
 
 from configs import simvp_xarray
-from stjax import errors, forecast, train
+from stjax import errors, evaluate, forecast, methods, train
+from stjax.methods import base, residual
 from stjax.run import build as build_lib
+from stjax.run import sources
 
 MONTHS, HISTORY, HORIZON = 60, 3, 2
 # A network that compiles at once: what is tested is everything around it.
@@ -209,6 +212,30 @@ def test_what_the_source_says_itself_is_not_to_be_said_again(trained, data, tmp_
   frozen = {"init_from": str(trained[0]), "model": NETWORK}
   with pytest.raises(errors.ConfigError, match="frozen.mean.model.*'threshold_rule'"):
     build_lib.build(config(data, METHOD_OF_MEAN, frozen), tmp_path / "w")
+
+
+def test_a_forecast_needs_only_the_parts_that_it_reads(
+  trained, data, tmp_path, monkeypatch
+):
+  @dataclasses.dataclass(frozen=True, kw_only=True)
+  class Guided(residual.ResidualGaussian):
+    """Reads a further part in training only."""
+
+    part_names = ("mean", "reference")
+    forecast_parts = ("mean",)
+    reference: base.Method | None = None
+
+  monkeypatch.setitem(methods.METHODS, "guided", Guided)
+  c = config(data, METHOD_OF_MEAN | {"name": "guided"})
+  source = {"init_from": str(trained[0])}
+  c.frozen = ml_collections.ConfigDict({"mean": source, "reference": source})
+  made = build_lib.build(c, tmp_path / "w", devices=jax.devices()[:1])
+  assert train.train(made)
+  assert set(sources.frozen(made)) == {"mean", "reference", "spread"}
+  shutil.rmtree(tmp_path / "w/frozen/reference/variables")
+  assert set(sources.frozen(made, training=False)) == {"mean", "spread"}
+  evaluate.evaluate(made)
+  assert fields_of(made).size
 
 
 def test_frozen_arrays_of_an_earlier_version_are_pointed_out(trained, data, tmp_path):

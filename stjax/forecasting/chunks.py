@@ -254,7 +254,7 @@ class Rollout:
       whole,
       run.mesh,
       run.abstract_variables,
-      run.abstract_frozen,
+      run.for_forecast(run.abstract_frozen),
       batch,
       jax.eval_shape(functools.partial(forecast_key, 0)),
       *more,

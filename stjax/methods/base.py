@@ -135,6 +135,14 @@ class Method(abc.ABC):
     given = {name: getattr(self, name) for name in self.part_names}
     return {name: part for name, part in given.items() if part is not None}
 
+  @property
+  def forecast_parts(self) -> tuple[str, ...]:
+    """Names of the parts that `forecast` and `loss(train=False)` read.
+
+    Evaluation and forecast restore no others.
+    """
+    return tuple(self.parts)
+
   def for_horizon(self, horizon: int) -> "Method":
     """The same method, asked for the first frames of its forecasts.
 

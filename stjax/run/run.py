@@ -211,6 +211,11 @@ class Run:
       sharding_lib.state_shardings(abstract, self.mesh),
     )
 
+  def for_forecast(self, frozen: PyTree) -> PyTree:
+    """What a forecast needs of the frozen arrays; see `Method.forecast_parts`."""
+    unread = set(self.parts) - set(self.method.forecast_parts)
+    return {name: array for name, array in frozen.items() if name not in unread}
+
   def _frozen_shapes(self, method, parts, horizon) -> PyTree:
     """Shapes of the parts and constants of a method trained for a horizon."""
     shapes = {

@@ -221,11 +221,15 @@ def _checkpoint_options(run: run_lib.Run, workdir: pathlib.Path) -> Mapping[str,
   return json.loads(path.read_text())["checkpoint"]
 
 
-def frozen(run: run_lib.Run) -> PyTree:
+def frozen(run: run_lib.Run, training: bool = True) -> PyTree:
   """Returns what the method reads and never trains, on its devices.
 
   Parts are read from their sources, and constants made from the data, only once:
   both are kept in the work directory, which needs nothing else from then on.
+
+  Args:
+    run: the run.
+    training: whether all parts are needed, or only those of a forecast.
 
   Returns:
     {part: {"variables": ..., "frozen": ...}, constant: array}.
@@ -234,8 +238,12 @@ def frozen(run: run_lib.Run) -> PyTree:
     ConfigError: a source does not exist or holds another network.
   """
   expected = run.abstract_frozen
+  if not training:
+    expected = run.for_forecast(expected)
   arrays = {}
   for name, part in run.parts.items():
+    if name not in expected:
+      continue
     _say_source(run, name, part)
     arrays[name] = _read_part(run, part, expected[name])
     place = run.workdir / parts_lib.FOLDER / name

@@ -94,7 +94,7 @@ class Evaluator:
       self._score_batch,
       run.mesh,
       run.abstract_variables,
-      run.abstract_frozen,
+      run.for_forecast(run.abstract_frozen),
       batch,
       key,
       out_shardings=(sharding_lib.replicated(run.mesh), fields),
@@ -151,6 +151,7 @@ class Evaluator:
         "observation" and "forecast" [T, H, W, C] in physical units, NaN where
         missing; of an ensemble, its mean and "quantiles" [Q, T, H, W, C].
     """
+    frozen = self._run.for_forecast(frozen)
     accumulators = {}
     loss = np.zeros(2)
     key = chunks.forecast_key(self._run.config.seed)
