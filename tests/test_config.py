@@ -5,6 +5,7 @@ from small_runs import tiny_config
 
 from stjax import config as config_lib
 from stjax import errors
+from stjax.run import cli
 
 
 def test_a_complete_config_is_accepted():
@@ -45,6 +46,50 @@ def test_a_work_directory_keeps_to_one_config(tmp_path):
   message = str(error.value)
   assert "optimizer.learning_rate: 0.001 in the work directory, 0.5" in message
   assert "--workdir" in message
+
+
+@pytest.mark.parametrize(("old", "new"), config_lib.RENAMED.items())
+def test_an_old_key_is_refused_by_its_new_name(old, new, monkeypatch, capsys):
+  config = tiny_config()
+  section, key = old.split(".")
+  config[section][key] = 1
+  with pytest.raises(errors.ConfigError, match=f"{old} is now called {new}"):
+    config_lib.validate(config)
+
+  def unknown(argv):
+    raise KeyError("Key 'x' does not exist")
+
+  monkeypatch.setattr(cli.flags, "FLAGS", unknown)
+  with pytest.raises(SystemExit):
+    cli._parse(["main", f"--config.{old}=1"])
+  assert f"--config.{new}" in capsys.readouterr().err
+
+
+def test_an_old_baseline_is_refused_by_its_new_name():
+  config = tiny_config(evaluation__baselines=("lead_mean",))
+  with pytest.raises(errors.ConfigError, match="now called 'training_mean'"):
+    config_lib.validate(config)
+
+
+def test_a_work_directory_with_old_names_and_typed_horizons_is_still_its_own(tmp_path):
+  config = tiny_config()
+  config.method.update(predict_tendency=True, pad_to_multiple=4)
+  config_lib.claim_workdir(config, tmp_path)
+  path = tmp_path / "config.json"
+  old = json.loads(path.read_text())
+  old["method"] = {"name": "regression", "increments": True, "pad_to": 4}
+  old["model"] |= {"out_channels": 1, "horizon": 3}
+  old["evaluation"]["stride"] = old["evaluation"].pop("window_stride")
+  old["evaluation"]["baselines"] = ["persistence", "lead_mean"]
+  path.write_text(json.dumps(old))
+  config_lib.claim_workdir(config, tmp_path)
+  found = config_lib.migrate(old)
+  assert found["evaluation"]["baselines"] == ["persistence", "training_mean"]
+  assert found["evaluation"]["window_stride"] == 1
+  old["method"]["increments"] = False
+  path.write_text(json.dumps(old))
+  with pytest.raises(errors.ConfigError, match="method.predict_tendency: False"):
+    config_lib.claim_workdir(config, tmp_path)
 
 
 def test_what_does_not_change_the_training_may_change(tmp_path):
