@@ -1,1 +1,1 @@
-"""Runnable configs: one file per system and stage."""
+"""Runnable configs: one file for each system, with variants for its stages."""

@@ -18,13 +18,13 @@ def get_config() -> ml_collections.ConfigDict:
   c.data.store = "array"
   c.data.missing = "mask"
   c.data.update(
-    path="",  # Several files, each a sequence: "a.npy,b.npy".
-    key="",  # The array's name in an .npz of several.
-    layout="",  # Its axes, of N (samples), T, H, W, C: "THW", "NTHWC", ...
+    path="",  # One file, or several with one sequence each: "a.npy,b.npy".
+    key="",  # The name of the array in an .npz file that has several.
+    layout="",  # Its axes in order; N is for samples: "THW", "NTHWC", ...
     variables=(),  # Names of the channels.
     units=(),
-    step="",  # Time between frames, such as "5 min"; "": none.
-    first_time="",  # One for each file.
+    step="",  # The time between frames, such as "5 min"; "" if unknown.
+    first_time="",  # The date of the first frame, one for each file.
     missing_value=ml_collections.config_dict.placeholder(float),
   )
   c.optimizer.learning_rate = 1e-3

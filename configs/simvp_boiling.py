@@ -7,15 +7,17 @@ Expect: 4.4 minutes on 2 CPU cores for 20 epochs, evaluation and pictures; on
         ssim .857 (persistence 1055, mean by lead time 198; simvp_minimal's
         small network, its own random plates: 122.4, 504, .297).
 
-Variants, as in --config=configs/simvp_boiling.py:full
-  full  the 46.8 M-parameter network of the simvp_minimal README.
-  rule  a one-frame network that learns the plate's rule and is fed back:
-        1.5 minutes, mse 2.87, mae 23.6, ssim .991 (rounding decides which
-        cells boil: 1.11, 8.3, .997 with sums in another order).
-  tfds  the default, its plates prepared as a tensorflow-datasets set.
-  tau, convnext, vit, ... (TRANSLATORS)  the default with another translator.
-  convlstm, predrnn  a small recurrent network.
-The last two rows have a learning rate of 1e-3, not tuned.
+A variant is named after a colon: --config=configs/simvp_boiling.py:full
+  full  The 46.8 M-parameter network of the simvp_minimal README.
+  rule  A network that forecasts one frame, learns the plate's rule and is fed its
+        own forecasts: 1.5 minutes, mse 2.87, mae 23.6, ssim .991. (Rounding
+        decides which cells boil: with sums in another order it is 1.11, 8.3 and
+        .997.)
+  tfds  The default network; the same plates are prepared as a
+        tensorflow-datasets set.
+  tau, convnext, vit, ... (TRANSLATORS)  The default with another translator.
+  convlstm, predrnn  A small recurrent network.
+The last two rows have a learning rate of 1e-3, which was not tuned.
 """
 
 import ml_collections
@@ -23,7 +25,7 @@ from ml_collections import config_dict
 
 from configs import base, simvp
 
-# Translators in the place of the default's, gsta; SimVP's other options stay.
+# These take the place of gsta, the default's translator.
 TRANSLATORS = (
   "convmixer",
   "convnext",
@@ -58,7 +60,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     c.data.store = "tfds"
     c.data.update(
       builder="boiling",
-      path="",  # A data_dir; "": prepared in the work directory.
+      path="",  # A data_dir; "" prepares the set in the work directory.
       version="",
       feature="frames",
       id_feature="sample_id",
@@ -66,20 +68,20 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
       units=(),
     )
     c.data.builder_options = config_dict.create(**plates, split_seed=1)
-  else:  # Made on the spot, kept in the work directory.
+  else:  # The plates are made on the spot and kept in the work directory.
     c.data.store = "boiling"
     c.data.update(plates)
   c.model = simvp.network(
     spatial_features=8,
     temporal_depth=6,
     mlp_ratio=2.0,
-    padding_mode="circular",  # The plate's edges meet: a torus.
+    padding_mode="circular",  # Opposite edges of the plate meet, as on a torus.
   )
   c.global_batch_size = 1
   c.optimizer.learning_rate = 1e-2
   c.optimizer.clip_norm = 1.0
   c.optimizer.schedule.name = "one_cycle"
-  # The rule knows no direction and no place.
+  # The rule is the same in every direction and at every place.
   c.data.augment = ("flip_h", "flip_w", "transpose", "roll_h", "roll_w")
   c.evaluation.conventions = ("openstl", "physical")
   c.evaluation.data_range = 1.0
@@ -96,22 +98,22 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
 
 
 def _recurrent(c: ml_collections.ConfigDict, name: str) -> None:
-  """Two small layers of ConvLSTM or PredRNN on patches of 4 x 4 cells."""
+  """Makes the model two small layers of ConvLSTM or PredRNN on 4 x 4 patches."""
   c.model = config_dict.create(
     name=name,
     features=32,
     depth=2,
     kernel_size=5,
-    patch_size=4,  # Divides H and W.
+    patch_size=4,  # H and W must be divisible by it.
     layer_norm=False,
     padding_mode="circular",
-    remat=False,  # Recompute time steps in the backward pass: less memory.
+    remat=False,  # Computes time steps again in the backward pass, to save memory.
   )
   c.optimizer.learning_rate = 1e-3
 
 
 def _readme_network(c: ml_collections.ConfigDict) -> None:
-  """The 46.8 M-parameter network of the simvp_minimal README, as it was."""
+  """Makes the model and its training those of the simvp_minimal README."""
   c.model.update(
     spatial_features=64,
     temporal_features=512,
@@ -128,7 +130,10 @@ def _readme_network(c: ml_collections.ConfigDict) -> None:
 
 
 def _one_frame_rule(c: ml_collections.ConfigDict) -> None:
-  """One frame to the next, fed back ten times: how near can one get?"""
+  """Makes the model a network of one frame, fed its own forecasts ten times.
+
+  It shows how near a forecast can get to the plate's exact rule.
+  """
   c.model = config_dict.create(
     name="threshold_rule",
     features=16,
@@ -137,9 +142,9 @@ def _one_frame_rule(c: ml_collections.ConfigDict) -> None:
     hard=True,
     padding_mode="circular",
   )
-  c.data.history = 1  # Every transition of the training plates.
+  c.data.history = 1  # It learns from every transition of the training plates.
   c.data.horizon = 1
-  # Scored like the others: frames 10 to 19, from frame 9.
+  # It is scored as the others are: frames 10 to 19, from frame 9 on.
   for section in (c.evaluation, c.forecast):
     section.history = 10
     section.horizon = 10
@@ -150,5 +155,5 @@ def _one_frame_rule(c: ml_collections.ConfigDict) -> None:
     milestones=tuple(float(epoch) for epoch in range(8, 20)),
     decay_rate=0.5,
   )
-  c.checkpoint.best_metric = "physical/mse"  # After ten steps, not one.
+  c.checkpoint.best_metric = "physical/mse"  # This is after ten steps, not one.
   c.log.every_steps = 100

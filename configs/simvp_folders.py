@@ -18,12 +18,12 @@ def get_config() -> ml_collections.ConfigDict:
   c.data.split.by = "sample"
   c.data.update(
     path="",
-    total_length=0,  # Frames taken of each sample; 0: all.
-    sample_start_index=0,  # The first of them; -1: drawn.
-    init_final_only=False,  # The first and the last frame only.
-    reverse=False,
-    num_samples=0,  # 0: all.
-    selection_seed=0,  # Of what is drawn.
+    total_length=0,  # How many frames of each sample are taken; 0 takes all.
+    sample_start_index=0,  # The first frame that is taken; -1 draws it at random.
+    init_final_only=False,  # Take only the first and the last frame.
+    reverse=False,  # Take the frames in reverse order.
+    num_samples=0,  # How many samples are taken; 0 takes all.
+    selection_seed=0,  # The seed of everything that is drawn at random.
     variables=(),
     units=(),
   )

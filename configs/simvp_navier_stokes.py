@@ -3,15 +3,17 @@
 Run:    python -m stjax.main --config=configs/simvp_navier_stokes.py \\
           --workdir=runs/flow
 
-Variants, as in --config=configs/simvp_navier_stokes.py:kolmogorov
-  default     decaying, Reynolds number 1000, 64 x 64, 10 frames to 10. Its
-              simulation takes 1 s a trajectory on 2 CPU cores.
-  kolmogorov  kept going by a force of wave number 4: 128 x 128, shown as
-              64 x 64, 10 frames to 10. Its simulation takes 25 s a trajectory
-              on 2 CPU cores.
-  re5000      decaying, Reynolds number 5000: 512 x 512, interpolated to 128 x
-              128, one frame to the next, fed back 99 times when scored; 1280
-              trajectories as in torch-cfd's recipe. Wants a GPU.
+A variant is named after a colon: --config=configs/simvp_navier_stokes.py:kolmogorov
+  default     Decaying turbulence at Reynolds number 1000 on 64 x 64 points, 10
+              frames to 10. A trajectory is simulated in 1 s on 2 CPU cores.
+  kolmogorov  Turbulence that a force of wave number 4 keeps going. It is
+              simulated on 128 x 128 points and shown on 64 x 64, 10 frames to
+              10. A trajectory takes 25 s on 2 CPU cores.
+  re5000      Decaying turbulence at Reynolds number 5000, simulated on 512 x
+              512 points and interpolated to 128 x 128. The network forecasts
+              one frame from one; for the scores it is fed its own forecasts for
+              99 steps. The 1280 trajectories follow torch-cfd's recipe. This
+              variant needs a GPU.
 """
 
 import ml_collections
@@ -34,27 +36,28 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
   c.data.store = "navier_stokes"
   c.data.update(
     num_samples=100,
-    num_frames=40,  # 21 windows of 10 + 10 in each trajectory.
+    num_frames=40,  # Each trajectory has 21 windows of 10 + 10 frames.
     image_size=64,
-    grid=0,  # Of the simulation; 0: image_size.
+    grid=0,  # Points of the simulation along each side; 0 takes image_size.
     downsample="spectral",  # Or "bilinear".
-    variables=("vorticity",),  # And "u", "v".
+    variables=("vorticity",),  # "u" and "v" can be added.
     frame_spacing=0.1,
-    time_step=0.01,  # The longest; a flow too fast for it is refused.
+    time_step=0.01,  # The longest step; a flow that is too fast for it is refused.
     spin_up=4.5,
     viscosity=1e-3,
     drag=0.0,
-    forcing_wavenumber=0,  # 0: no force.
+    forcing_wavenumber=0,  # 0 means no force.
     forcing_amplitude=1.0,
-    peak_wavenumber=4.0,  # Of the initial flow,
+    peak_wavenumber=4.0,  # The peak of the spectrum of the initial flow.
     initial_tau=1.0,
-    initial_max_speed=0.0,  # 0: a mean kinetic energy of 1/4.
+    initial_max_speed=0.0,  # 0 scales to a mean kinetic energy of 1/4 instead.
     precision="float32",  # Or "float64".
     simulation_seed=0,
-    group=0,  # Trajectories at the same time; 0: as many as 256 MiB hold.
+    # Trajectories that are simulated together; 0 takes as many as fit in 256 MiB.
+    group=0,
   )
   c.data.split.by = "sample"
-  # No place is special. Mirrored flows would need the other sign.
+  # No place is special. Flips would need vorticity of the other sign.
   c.data.augment = ("roll_h", "roll_w")
   c.optimizer.learning_rate = 1e-3
   c.optimizer.clip_norm = 1.0

@@ -1,4 +1,4 @@
-"""SimVP on any gridded data that xarray opens: netCDF or Zarr.
+"""SimVP on any gridded data that xarray opens, such as netCDF and Zarr.
 
 Run:    python -m stjax.main --config=configs/simvp_xarray.py \\
           --config.data.path=FILE --config.data.variables=NAME \\
@@ -15,19 +15,20 @@ def get_config() -> ml_collections.ConfigDict:
   c.num_epochs = 20.0
   c.global_batch_size = 8
   c.model = simvp.network()
+  c.method.pad_to_multiple = 2  # SimVP halves the grid, whose sides may be odd.
   c.data.store = "xarray"
   c.data.update(
     path="",  # A netCDF file, a Zarr folder, or a glob of either.
-    variables=(),  # Names, or "name@level" for one level.
-    time_dim="time",
-    time_variable="",  # Times of each sequence, if not the time coordinate.
-    sample_dim="",  # Dimension of independent sequences, if there is one.
-    sample_variable="",  # Their names.
-    event_variable="",  # Which event each belongs to.
-    split_variable="",  # train, validation or test of each.
-    spatial_dims=(),  # H and W; () finds lat/lon, latitude/longitude, y/x.
-    select=ml_collections.ConfigDict(),  # Dimension -> (first, last).
-    coarsen=1,  # Block mean over so many cells each way.
+    variables=(),  # Names; "name@level" takes one level only.
+    time_dim="time",  # The dimension of time; "" finds it.
+    time_variable="",  # The variable of the times, if not the time coordinate.
+    sample_dim="",  # The dimension of independent sequences, if there is one.
+    sample_variable="",  # The variable of their names.
+    event_variable="",  # The variable of the events that they belong to.
+    split_variable="",  # The variable of their splits: "train", "val" or "test".
+    spatial_dims=(),  # H and W; () finds lat/lon, latitude/longitude or y/x.
+    select=ml_collections.ConfigDict(),  # Parts of dimensions: (first, last).
+    coarsen=1,  # Takes means over blocks of this many cells each way.
     missing="mask",
   )
   c.optimizer.learning_rate = 1e-3

@@ -1,4 +1,6 @@
-"""Triton on gridded fields of the ocean and the atmosphere, fed back.
+"""Triton on gridded fields of the ocean and the atmosphere.
+
+For long forecasts the network is fed its own output; see docs/rollouts.md.
 
 Run:    python -m stjax.main --config=configs/triton.py:sst \\
           --config.data.path=sst_ersst5_monthly.nc --workdir=runs/sst
@@ -7,14 +9,16 @@ Run:    python -m stjax.main --config=configs/triton.py:sst \\
         python -m stjax.main --config=configs/triton.py:atmosphere \\
           --config.data.path=atmos_heldsuarez_6h.nc --workdir=runs/atmosphere
 
+Expect: the tables of docs/triton.md.
+
 Variants:
-  sst         monthly sea-surface temperature of the globe (NOAA ERSST 5), its
-              anomalies: 6 months to 6.
-  currents    daily surface currents (ESA GlobCurrent, the Agulhas): 5 days to
-              5, fed back to 10.
-  atmosphere  13 fields every 6 h (Held-Suarez, in the layout of
-              WeatherBench2): one frame to the next, then four in a row, fed
-              back to 3 days.
+  sst         Anomalies of the monthly sea-surface temperature of the globe (NOAA
+              ERSST 5), 6 months to 6.
+  currents    Daily surface currents (ESA GlobCurrent, the Agulhas), 5 days to 5;
+              forecasts go on to 10 days.
+  atmosphere  13 fields every 6 h (Held-Suarez, in the layout of WeatherBench2).
+              The network learns one frame first and then four in a row;
+              forecasts go on to 3 days.
 """
 
 import ml_collections
@@ -28,7 +32,13 @@ _LEVELS = (250, 500, 850)
 
 
 def _ranges(validation: tuple, train: tuple, test: tuple):
-  """First frame and stop of each split of a file with one series."""
+  """Returns data.split.ranges of a file with one series.
+
+  Args:
+    validation: the first frame and the stop frame of that split.
+    train: likewise.
+    test: likewise.
+  """
   return config_dict.create(
     validation=(("0", *validation),), train=(("0", *train),), test=(("0", *test),)
   )
@@ -54,7 +64,7 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   c.method = ml_collections.ConfigDict(
     dict(
       name="regression",
-      predict_tendency=True,  # What is left to learn is the change.
+      predict_tendency=True,  # Only the change is left to learn.
       predict_anomaly=False,
       zero_missing=False,
       mask_as_input=False,
@@ -66,7 +76,7 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
       input_noise=0.0,
     )
   )
-  # One a day, or every 6 h: the climatology has no seasons.
+  # The climatology has no seasons: one record is a year long, one has none.
   c.data.calendar = ("hour_of_day",)
   c.optimizer.update(name="adamw", learning_rate=2e-3, weight_decay=0.05)
   c.optimizer.schedule.update(name="cosine", warmup=20.0)
@@ -81,13 +91,13 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
     c.num_epochs = 16.0
     c.global_batch_size = 4
     c.data.update(variables=("sst",), history=6, horizon=6, calendar=("month",))
-    # Test are the 44 months from 2017 on; the first 18 months validate.
+    # The test has the 44 months from 2017 on, validation the first 18 months.
     c.data.split.ranges = _ranges((0, 18), (18, 84), (84, None))
     c.method.update(
       predict_anomaly=True,
       zero_missing=True,
       mask_as_input=True,
-      input_noise=0.01,  # About a quarter of the usual anomaly.
+      input_noise=0.01,  # This is about a quarter of the usual anomaly.
     )
     c.model.update(spatial_features=8, temporal_features=16, temporal_depth=2)
     c.evaluation.baselines = (
@@ -98,7 +108,7 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
   if variant == "currents":
     c.num_epochs = 20.0
     c.data.update(variables=("u", "v"), history=5, horizon=5)
-    # Test are the last 110 days, as in the data's own description.
+    # The test has the last 110 days, as the description of the data suggests.
     c.data.split.ranges = _ranges((0, 40), (40, 256), (256, None))
     c.method.update(zero_missing=True, mask_as_input=True)
     c.evaluation.horizon = c.forecast.horizon = 10

@@ -1,12 +1,14 @@
-"""Decaying two-dimensional turbulence, one frame to the next, fed back.
+"""Four networks on decaying two-dimensional turbulence, for rollouts of 99 steps.
 
 Run:    python -m stjax.main --config=configs/turbulence.py:triton \\
           --workdir=runs/triton
 
-Variants: triton, simvp, fno, unet (that with strides), at an equal budget: the
-same trajectories (Reynolds number 1000, 64 x 64, simulated on the spot in a
-minute), batches, number of steps, optimiser and schedule, and networks of
-about the same time per step.
+Expect: the last table of docs/triton.md.
+
+Variants: triton, simvp, fno, unet (the one with strides). Each network learns to
+forecast one frame from one. The budgets are equal: the same trajectories
+(Reynolds number 1000, 64 x 64 points, simulated on the spot in a minute), batches,
+number of steps, optimiser and schedule, and about the same time per step.
 """
 
 import ml_collections
