@@ -153,7 +153,7 @@ def train_loss(case: Case) -> None:
   @jax.jit
   def run(variables):
     loss, _ = method_of(case, network).denoising_loss(
-      variables, batch, target, step=number, noise=noise, prior=prior
+      variables, batch, target, step=number, noise=noise, prior_shift=prior
     )
     return loss
 
