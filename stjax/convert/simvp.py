@@ -7,19 +7,8 @@ from stjax.convert.mapping import Entry, NameMap, entries
 from stjax.models.simvp import SimVP, sampling_pattern
 from stjax.models.translators.attention import relative_position_index, window_and_shift
 
-ENCODER = "enc.enc.{i}."
-DECODER = "dec.dec.{i}."
 BLOCK = "hid.enc.{i}.block."
 BLOCK_PATH = "translator/block_{i}/core/"
-
-FRAME = (
-  Entry(ENCODER + "conv.conv", "encoder/layer_{i}/conv", LAYER),
-  Entry(ENCODER + "conv.norm", "encoder/layer_{i}/norm", NORM),
-  Entry(DECODER + "conv.conv", "decoder/layer_{i}/conv", LAYER),
-  Entry(DECODER + "conv.conv.0", "decoder/layer_{i}/upsample", LAYER),
-  Entry(DECODER + "conv.norm", "decoder/layer_{i}/norm", NORM),
-  Entry("dec.readout", "decoder/readout", LAYER),
-)
 
 # The names inside a block: in torch, here, and the layout.
 NORMS = (("norm1", "norm_1", NORM), ("norm2", "norm_2", NORM))
@@ -136,27 +125,37 @@ INCEPTION = tuple(
 
 def name_map(network: SimVP) -> NameMap:
   """Maps the names of a SimVP with any translator."""
-  frame = FRAME
-  if network.first_version:
-    frame = (*transposed("dec.", network.spatial_depth), *FRAME)
+  outside = frame("enc.", "dec.", network.spatial_depth, network.first_version)
   if network.translator == "incepu":
-    return NameMap((*frame, *INCEPTION))
+    return NameMap((*outside, *INCEPTION))
   blocks = entries(BLOCK, BLOCK_PATH, BLOCKS[network.translator])
   resize = Entry("hid.enc.{i}.reduction", "translator/block_{i}/resize", LAYER)
-  return NameMap((*frame, *blocks, resize))
+  return NameMap((*outside, *blocks, resize))
 
 
-def transposed(decoder: str, spatial_depth: int) -> list[Entry]:
-  """Maps the first version's layers that double the grid; no name says which.
+def frame(encoder: str, decoder: str, depth: int, first_version: bool) -> list[Entry]:
+  """Maps the names of encoder and decoder.
 
   Args:
+    encoder: prefix of the encoder's torch names.
     decoder: prefix of the decoder's torch names.
-    spatial_depth: number of the decoder's layers.
+    depth: the number of layers of each.
+    first_version: whether the layers that double the grid are transposed; their
+      names do not tell.
   """
-  return [
+  transposed = [
     Entry(f"{decoder}dec.{i}.conv.conv", f"decoder/layer_{i}/conv", TRANSPOSED)
-    for i, up in enumerate(sampling_pattern(spatial_depth)[::-1])
-    if up
+    for i, up in enumerate(sampling_pattern(depth)[::-1])
+    if up and first_version
+  ]
+  return [
+    *transposed,
+    Entry(encoder + "enc.{i}.conv.conv", "encoder/layer_{i}/conv", LAYER),
+    Entry(encoder + "enc.{i}.conv.norm", "encoder/layer_{i}/norm", NORM),
+    Entry(decoder + "dec.{i}.conv.conv", "decoder/layer_{i}/conv", LAYER),
+    Entry(decoder + "dec.{i}.conv.conv.0", "decoder/layer_{i}/upsample", LAYER),
+    Entry(decoder + "dec.{i}.conv.norm", "decoder/layer_{i}/norm", NORM),
+    Entry(decoder + "readout", "decoder/readout", LAYER),
   ]
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stjax.convert.layout import LAYER, NORM
+from stjax.convert.layout import LAYER
 from stjax.convert.mapping import Entry, NameMap, entries
-from stjax.convert.simvp import BLOCKS, transposed
+from stjax.convert.simvp import BLOCKS, frame
 from stjax.models.triton import Triton
 
 ENCODER = "atmospheric_encoder."
@@ -19,13 +19,7 @@ def name_map(network: Triton) -> NameMap:
   """Maps the names of a Triton of any depth and core."""
   return NameMap(
     (
-      # The first entry that fits a name is taken.
-      *transposed(DECODER, network.spatial_depth),
-      Entry(ENCODER + "enc.{i}.conv.conv", "encoder/layer_{i}/conv", LAYER),
-      Entry(ENCODER + "enc.{i}.conv.norm", "encoder/layer_{i}/norm", NORM),
-      Entry(DECODER + "dec.{i}.conv.conv", "decoder/layer_{i}/conv", LAYER),
-      Entry(DECODER + "dec.{i}.conv.norm", "decoder/layer_{i}/norm", NORM),
-      Entry(DECODER + "readout", "decoder/readout", LAYER),
+      *frame(ENCODER, DECODER, network.spatial_depth, first_version=True),
       *entries(BLOCK, BLOCK_PATH, BLOCKS["uniformer"]),
       Entry(CORE + "enc.{i}.reduction", "core/block_{i}/resize", LAYER),
     )

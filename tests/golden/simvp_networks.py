@@ -54,7 +54,7 @@ def sampled_conv(case: Case) -> Twin:
   sampling = "down" if options["downsampling"] else "same"
   sampling = "up" if options["upsampling"] else sampling
   module = simvp.SampledConv(options["C_out"], options["kernel_size"], sampling)
-  names = part_names("gsta", names_lib.DECODER, "decoder/layer_{i}/")
+  names = part_names("gsta", "dec.dec.{i}.", "decoder/layer_{i}/")
   if options["act_norm"]:
     return Twin(module, names)
   return Twin(module, names, method="convolve", unused=r"\bnorm\.")

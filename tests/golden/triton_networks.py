@@ -45,13 +45,13 @@ def layer(case: Case) -> Twin:
   resampled = "up" if options["transpose"] else "down"
   sampling = resampled if options["stride"] == 2 else "same"
   module = simvp.FirstLayer(options["C_out"], sampling=sampling)
-  # In a decoder of two layers, the first is transposed.
-  number = 0 if sampling == "up" else 1
-  names = part_names(
-    f"{names_lib.DECODER}dec.{number}.", f"decoder/layer_{number}/", spatial_depth=2
-  )
-  norm = part_names(f"{names_lib.DECODER}dec.{{i}}.", "decoder/layer_{i}/")
-  names = mapping.NameMap((*names.entries, *norm.entries))
+  names = part_names(names_lib.DECODER + "dec.{i}.", "decoder/layer_{i}/")
+  if sampling == "up":
+    # In a decoder of two layers, the first is transposed.
+    first = part_names(
+      names_lib.DECODER + "dec.0.", "decoder/layer_0/", spatial_depth=2
+    )
+    names = mapping.NameMap((*first.entries, *names.entries))
   if options["act_norm"]:
     return Twin(module, names)
   return Twin(module, names, method="convolve", unused=r"\bnorm\.")
