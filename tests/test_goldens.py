@@ -1,29 +1,22 @@
-"""Parity with the original programs, one test a golden case.
+"""Parity with the original programs, one test for each golden case.
 
 `STJAX_GOLDENS=DIR pytest tests/test_goldens.py` runs every case under DIR;
-without it, the cases in tests/goldens. A case whose system or model is not
-built here is skipped by name.
+without it, the cases in tests/goldens run. A case that is not built here is
+skipped by name. The checks are in the package `golden`.
 """
 
 import os
 import pathlib
-import sys
 
 import pytest
+from golden import registry
+from golden.case import Case, NotBuilt, find
 
-HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE))  # Test files are no package.
-
-import golden_case  # noqa: E402
-import golden_cost  # noqa: E402
-import golden_sfp  # noqa: E402
-import golden_simvp_networks  # noqa: E402
-import golden_simvp_numbers  # noqa: E402
-import golden_triton  # noqa: E402
-
-ROOT = pathlib.Path(os.environ.get("STJAX_GOLDENS") or HERE / "goldens")
-CASES = list(golden_case.find(ROOT))
-# Whole networks with their gradients: mostly time to compile.
+ROOT = pathlib.Path(
+  os.environ.get("STJAX_GOLDENS") or pathlib.Path(__file__).parent / "goldens"
+)
+CASES = list(find(ROOT))
+# These are whole networks with their gradients, which take long to compile.
 LARGE = (
   "simvp/minimal_model_train",
   "simvp/openstl_",
@@ -42,21 +35,6 @@ LARGE = (
 )
 
 
-def run_simvp(case: golden_case.Case) -> None:
-  if case.meta["model"] in golden_simvp_numbers.NUMBERS:
-    golden_simvp_numbers.run(case)
-  else:
-    golden_simvp_networks.run(case)
-
-
-SYSTEMS = {
-  "cost": golden_cost.run,
-  "sfp": golden_sfp.run,
-  "simvp": run_simvp,
-  "triton": golden_triton.run,
-}
-
-
 def test_there_are_golden_cases():
   assert CASES, f"no golden case under {ROOT} (set STJAX_GOLDENS)"
 
@@ -68,13 +46,7 @@ def case_parameter(name, path):
 
 @pytest.mark.parametrize("path", [case_parameter(*case) for case in CASES])
 def test_golden(path):
-  case = golden_case.Case(path)
-  system, model = case.meta.get("system"), case.meta.get("model")
-  if system not in SYSTEMS:
-    pytest.skip(f"system {system} (model {model}) is not built")
-  if not case.has_arrays:
-    pytest.skip(f"{path.name} has no arrays: a manifest, not a case")
   try:
-    SYSTEMS[system](case)
-  except golden_case.NotBuilt as reason:
+    registry.run(Case(path))
+  except NotBuilt as reason:
     pytest.skip(f"not built: {reason}")

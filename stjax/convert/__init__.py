@@ -1,4 +1,4 @@
-"""Weights of torch networks here, and back.
+"""Conversion of the weights of torch networks to networks here, and back.
 
 `to_stjax` and `to_torch` are inverses, bit for bit. Arrays are numpy arrays;
 `stjax.convert.files` reads and writes them.
@@ -42,13 +42,13 @@ def _none(network: nn.Module, in_shape: tuple[int, ...]) -> dict:
 
 
 class Family(NamedTuple):
-  """What the converter knows of a family of networks.
+  """The converter's knowledge of a family of networks.
 
   Attributes:
-    names: network -> its name map.
-    constants: (network, in_shape) -> torch names and values of the buffers
-      that follow from them.
-    unread: likewise, weights that the original holds and nothing reads.
+    names: gives a network's name map.
+    constants: gives torch names and values of the buffers that follow from a
+      network and in_shape.
+    unread: gives, likewise, weights that the original holds and nothing reads.
   """
 
   names: Callable[[nn.Module], NameMap]
@@ -56,7 +56,7 @@ class Family(NamedTuple):
   unread: Buffers = _none
 
 
-# Families have the names of their networks in `stjax.models.MODELS`.
+# A family has the name of its network in `stjax.models.MODELS`.
 FAMILIES: dict[str, Family] = {
   "cno": Family(cno.name_map, unread=cno.unread),
   "convlstm_states": Family(convlstm_states.name_map),
@@ -90,18 +90,19 @@ def to_stjax(
     family: key of `FAMILIES`.
     state_dict: names and arrays; a checkpoint's "state_dict" nesting and the
       prefixes "module.", "model.", "_orig_mod." and "param/" are taken off.
-    in_shape: (T, H, W, C) of one input; a denoiser's is its history.
+    in_shape: (T, H, W, C) of one input; that of a denoiser is its history's.
     allow_unused: regular expression of torch names that may stay unused.
     **network_kwargs: options of `stjax.models.build(family, ...)`.
 
   Returns:
-    {"params": ..., "batch_stats": ...} of numpy arrays, float32; and "torch",
-    batch counters and the like that only `to_torch` reads, where the state
-    dict has them.
+    {"params": ..., "batch_stats": ...} of numpy arrays, float32. Where the state
+    dict has batch counters and the like, which only `to_torch` reads, they are
+    in a further collection "torch".
 
   Raises:
-    ConvertError: names missing or unused, shapes that differ: all listed.
-    NetworkError: unknown family or options.
+    ConvertError: names are missing or unused, or shapes differ; the message
+      lists them all.
+    NetworkError: the family or an option is unknown.
   """
   rules, network = _family(family, network_kwargs)
   arguments, fields = models.example_arguments(network, in_shape)
@@ -133,12 +134,12 @@ def to_torch(
     **network_kwargs: options of `stjax.models.build(family, ...)`.
 
   Returns:
-    Names and arrays as the original network's, constant buffers included,
-    and zeros for weights that nothing reads.
+    The original network's names and arrays, with constant buffers, and with
+    zeros for weights that nothing reads.
 
   Raises:
-    ConvertError: variables that no torch name belongs to.
-    NetworkError: unknown family or options.
+    ConvertError: there are variables that no torch name belongs to.
+    NetworkError: the family or an option is unknown.
   """
   rules, network = _family(family, network_kwargs)
   return mapping.to_state_dict(

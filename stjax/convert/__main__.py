@@ -1,8 +1,8 @@
 """python -m stjax.convert --config=configs/X.py --torch=FILE --workdir=DIR
 
-Brings torch weights into a new work directory, from which evaluation,
-forecasts and further training start. With --to_torch=FILE instead, writes a
-work directory's weights for torch.
+The command brings torch weights into a new work directory, from which evaluation,
+forecasts and further training start. With --to_torch=FILE in place of --torch, it
+writes the weights of a work directory for torch.
 """
 
 import pathlib
@@ -76,11 +76,11 @@ def _from_torch(config, workdir: pathlib.Path) -> None:
     variables = sources.convert_weights(run, state_dict, _ALLOW_UNUSED.value or None)
     _print_report(run, variables, state_dict)
     state = sources.with_variables(run.fresh_state(), variables)
-    # No scores: until something is, the newest checkpoint is the best.
+    # Until something is scored, the newest checkpoint is the best.
     checkpoints.save(0, state, checkpoint_lib.Position(batches=0), wait=True)
     checkpoints.close()
   except Exception:
-    # A work directory belongs to its config: a wrong one must not stay.
+    # A work directory belongs to its config, so a wrong one must not stay.
     if not existed:
       shutil.rmtree(workdir, ignore_errors=True)
     raise

@@ -1,22 +1,23 @@
-"""Files of weights: .pth/.pt (by torch), .safetensors and .npz."""
+"""Files of weights: .pth, .pt and .ckpt (by torch), .safetensors and .npz."""
 
+import io
 import os
 import pathlib
-import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
+from input_pipeline.files import write_atomically
 from stjax.convert.mapping import strip_nesting
 from stjax.errors import ConvertError
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
 
-# What numpy raises for a cut, empty, pickled or plain .npy file.
+# numpy raises these for a cut, empty, pickled or plain .npy file.
 _BAD_ARCHIVE = (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 
 
@@ -24,16 +25,16 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads a state dict.
 
   Args:
-    path: a .pth, .pt or .ckpt file (needs torch; read in its weights-only
-      mode, so nothing in it is executed), .safetensors or .npz.
+    path: a .safetensors or .npz file, or a .pth, .pt or .ckpt file, which needs
+      torch and is read in its weights-only mode, so nothing in it is executed.
 
   Returns:
     Names and arrays, out of a checkpoint's "state_dict" if it has one.
     bfloat16 comes as float32.
 
   Raises:
-    ConvertError: no such file, a suffix that is not known, a file that holds
-      something else, or torch missing.
+    ConvertError: there is no such file, its suffix is not known, it holds
+      something else, or torch is missing.
   """
   path = pathlib.Path(path)
   suffix = check_suffix(path)
@@ -65,23 +66,26 @@ def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
     state_dict: names and arrays.
 
   Raises:
-    ConvertError: a suffix that is not known, or torch missing.
+    ConvertError: the suffix is not known, or torch is missing.
+    OSError: the file cannot be written.
   """
   path = pathlib.Path(path)
   suffix = check_suffix(path)
   arrays = {key: np.array(value, order="C") for key, value in state_dict.items()}
+  content = io.BytesIO()
   if suffix == ".npz":
-    _replace(path, lambda name: np.savez(name, **arrays))
+    np.savez(content, **arrays)
   elif suffix == ".safetensors":
-    _replace(path, lambda name: safetensors.numpy.save_file(arrays, name))
+    content.write(safetensors.numpy.save(arrays))
   else:
     torch = _torch(path)
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    _replace(path, lambda name: torch.save(tensors, name))
+    torch.save(tensors, content)
+  write_atomically(path, content.getvalue())
 
 
 def check_suffix(path: pathlib.Path) -> str:
-  """The suffix of a file of weights; ConvertError if it is not known."""
+  """Returns the suffix of a file of weights; ConvertError if it is not known."""
   if path.suffix not in SUFFIXES:
     raise ConvertError(
       f"{path} ends in {path.suffix!r}; expected one of {', '.join(SUFFIXES)}"
@@ -103,7 +107,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   torch = _torch(path)
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
-  except Exception as error:  # torch raises pickle's, zip's and its own.
+  except Exception as error:  # torch raises errors of pickle, of zip and its own.
     raise ConvertError(
       f"torch cannot read {path} in its weights-only mode: {error}"
     ) from error
@@ -123,13 +127,3 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     for key, value in strip_nesting(content).items()
     if isinstance(value, torch.Tensor)
   }
-
-
-def _replace(path: pathlib.Path, save: Callable[[pathlib.Path], None]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-  try:
-    save(temporary)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How arrays of torch modules are laid out here, and back.
+"""How arrays of torch modules are laid out here, and the way back.
 
 A layout lists a module's leaves by their torch names. Each leaf knows its
 collection and name here and two functions that are exact inverses.
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Collection of what torch holds and these networks do not use: counts of
+# This collection has what torch holds and these networks do not use: counts of
 # batches, and weights that nothing reads.
 COUNTERS = "torch"
 
 
 def kernel_from_torch(weight: np.ndarray) -> np.ndarray:
-  """Kernel of a convolution, depthwise ones too, or of a linear layer.
+  """Transposes the kernel of any convolution or of a linear layer.
 
   Args:
     weight: [O, I / groups, kh, kw] or [O, I].
@@ -27,12 +27,12 @@ def kernel_from_torch(weight: np.ndarray) -> np.ndarray:
 
 
 def kernel_to_torch(kernel: np.ndarray) -> np.ndarray:
-  """The inverse of `kernel_from_torch`."""
+  """Inverts `kernel_from_torch`."""
   return np.moveaxis(kernel, (-1, -2), (0, 1))
 
 
 def transposed_from_torch(weight: np.ndarray) -> np.ndarray:
-  """[I, O, kh, kw] of a transposed convolution to [kh, kw, I, O], turned.
+  """Turns [I, O, kh, kw] of a transposed convolution into [kh, kw, I, O].
 
   The result is the kernel of the ordinary convolution of the zero-dilated
   input, which is why its taps are in reverse order.
@@ -41,7 +41,7 @@ def transposed_from_torch(weight: np.ndarray) -> np.ndarray:
 
 
 def transposed_to_torch(kernel: np.ndarray) -> np.ndarray:
-  """The inverse of `transposed_from_torch`."""
+  """Inverts `transposed_from_torch`."""
   return kernel.transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
 
 
@@ -53,11 +53,11 @@ class Leaf(NamedTuple):
   """One array of a module.
 
   Attributes:
-    torch: name in torch, "" for a parameter that is no module's.
-    collection: collection here.
-    name: name here, "" likewise.
+    torch: its name in torch, or "" for a parameter that belongs to no module.
+    collection: its collection here.
+    name: its name here, or "" likewise.
     from_torch: maps torch's array to the one here.
-    to_torch: its inverse.
+    to_torch: the inverse of `from_torch`.
   """
 
   torch: str
@@ -69,35 +69,25 @@ class Leaf(NamedTuple):
 
 BIAS = Leaf("bias", "params", "bias")
 
-# Convolutions, depthwise and grouped ones too, and linear layers.
-LAYER = (Leaf("weight", "params", "kernel", kernel_from_torch, kernel_to_torch), BIAS)
-# Convolutions of kernel size 1 there that are linear layers here.
-POINTWISE = (
-  Leaf(
-    "weight",
-    "params",
-    "kernel",
-    lambda weight: weight.reshape(weight.shape[:2]).T,
-    lambda kernel: kernel.T[:, :, None, None],
-  ),
-  BIAS,
+
+def _kernel_and_bias(from_torch, to_torch) -> tuple[Leaf, Leaf]:
+  return Leaf("weight", "params", "kernel", from_torch, to_torch), BIAS
+
+
+# These are all convolutions, depthwise and grouped ones too, and linear layers.
+LAYER = _kernel_and_bias(kernel_from_torch, kernel_to_torch)
+# These are convolutions of kernel size 1 there and linear layers here.
+POINTWISE = _kernel_and_bias(
+  lambda weight: weight.reshape(weight.shape[:2]).T,
+  lambda kernel: kernel.T[:, :, None, None],
 )
-TRANSPOSED = (
-  Leaf("weight", "params", "kernel", transposed_from_torch, transposed_to_torch),
-  BIAS,
+TRANSPOSED = _kernel_and_bias(transposed_from_torch, transposed_to_torch)
+# These are transposed convolutions whose taps do not overlap.
+SPREAD = _kernel_and_bias(
+  lambda weight: weight.transpose(2, 3, 0, 1),
+  lambda kernel: kernel.transpose(2, 3, 0, 1),
 )
-# Transposed convolutions whose taps do not overlap, [I, O, kh, kw] in torch.
-SPREAD = (
-  Leaf(
-    "weight",
-    "params",
-    "kernel",
-    lambda weight: weight.transpose(2, 3, 0, 1),
-    lambda kernel: kernel.transpose(2, 3, 0, 1),
-  ),
-  BIAS,
-)
-# Batch, group and layer norms; only the first has batch statistics.
+# These are batch, group and layer norms; only the first has batch statistics.
 NORM = (
   Leaf("weight", "params", "scale"),
   BIAS,
@@ -106,11 +96,11 @@ NORM = (
   Leaf("num_batches_tracked", COUNTERS, "num_batches_tracked"),
 )
 EMBEDDING = (Leaf("weight", "params", "embedding"),)
-# A parameter of its own, of the same shape here and there.
+# This is a parameter of its own, of the same shape here and there.
 PARAMETER = (Leaf("", "params", ""),)
-# A parameter [1, L, C] in torch, [L, C] here.
+# This is a parameter [1, L, C] in torch and [L, C] here.
 TOKENS = (Leaf("", "params", "", lambda array: array[0], lambda array: array[None]),)
-# A parameter [1, C, 1, 1] in torch, [C] here.
+# This is a parameter [1, C, 1, 1] in torch and [C] here.
 CHANNELS = (
   Leaf(
     "",
@@ -122,6 +112,6 @@ CHANNELS = (
 )
 
 
-def unread(layout: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
-  """The layout of a module that nothing reads: kept for the way back."""
+def unread_layout(layout: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+  """Lays out a module that nothing reads, which is kept for the way back."""
   return tuple(Leaf(leaf.torch, COUNTERS, leaf.torch or leaf.name) for leaf in layout)

@@ -7,28 +7,64 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from stjax.convert.layout import COUNTERS, Leaf
+from stjax.convert.layout import COUNTERS, LAYER, NORM, Leaf
 from stjax.errors import ConvertError
 
-# What training wrappers, or writers of archives, put in front of the names of
-# a state dict.
+# Training wrappers and writers of archives put these in front of the names of a
+# state dict.
 PREFIXES = ("module.", "model.", "_orig_mod.", "param/")
-# What programs call the weights in their checkpoints.
+# Programs call the weights in their checkpoints by these names.
 NESTINGS = ("state_dict", "model_state")
 
 
 class Entry(NamedTuple):
-  """Where one torch module (or parameter) lives here.
+  """The place here of one torch module or parameter.
 
   Attributes:
-    torch: dotted name; {i}, {j} stand for numbers.
-    path: name here, parts joined by "/", with the same {i}, {j}.
+    torch: its dotted name; {i} and {j} stand for numbers.
+    path: its name here, with parts joined by "/" and the same {i} and {j}.
     layout: the module's leaves.
   """
 
   torch: str
   path: str
   layout: tuple[Leaf, ...]
+
+
+def entries(
+  torch: str, path: str, names: Iterable[tuple[str, str, tuple[Leaf, ...]]]
+) -> list[Entry]:
+  """Puts prefixes before the names inside a module.
+
+  Args:
+    torch: prefix of the torch names.
+    path: prefix of the names here.
+    names: in torch, here, and the layout.
+  """
+  return [Entry(torch + name, path + here, layout) for name, here, layout in names]
+
+
+def unit(torch: str, path: str, conv: str, norm: str) -> list[Entry]:
+  """Maps the names of a `ConvUnit`.
+
+  Args:
+    torch: prefix of the torch names.
+    path: the unit's name here.
+    conv: torch name of its convolution, after the prefix.
+    norm: torch name of its norm, likewise.
+  """
+  return entries(torch, path, ((conv, "/conv", LAYER), (norm, "/norm", NORM)))
+
+
+def double_unit(torch: str, path: str) -> list[Entry]:
+  """Maps the names of two units in a row, which the originals call double_conv.
+
+  Args:
+    torch: prefix of the torch names.
+    path: the name here of the module of both.
+  """
+  first = unit(f"{torch}double_conv.", f"{path}/first", conv="0", norm="1")
+  return first + unit(f"{torch}double_conv.", f"{path}/second", conv="3", norm="4")
 
 
 def _pattern(template: str) -> re.Pattern:
@@ -47,6 +83,8 @@ def _join(separator: str, *parts: str) -> str:
 class NameMap:
   """The names of a network family in torch and here.
 
+  Where several entries fit a name, the first of them counts.
+
   Attributes:
     entries: the declaration.
   """
@@ -63,11 +101,11 @@ class NameMap:
         self._from_path.append((_pattern(name), key, leaf))
 
   def path(self, key: str) -> tuple[str, Leaf] | None:
-    """ "collection/path" and leaf of a torch name; None if it has none."""
+    """Finds the "collection/path" and the leaf of a torch name, None if unknown."""
     return self._look_up(self._from_torch, key)
 
   def key(self, path: str) -> tuple[str, Leaf] | None:
-    """Torch name and leaf of a "collection/path"; None if it has none."""
+    """Finds the torch name and the leaf of a "collection/path", None if unknown."""
     return self._look_up(self._from_path, path)
 
   @staticmethod
@@ -78,11 +116,11 @@ class NameMap:
     return None
 
   def below(self, torch: str, path: str) -> "NameMap":
-    """The map of a part of the network, with both prefixes taken off.
+    """Makes the map of a part of the network, with both prefixes taken off.
 
     Args:
-      torch: prefix of the torch names, e.g. "hid.enc.{i}.block.".
-      path: prefix of the names here, e.g. "translator/block_{i}/core/".
+      torch: prefix of the torch names, for example "hid.enc.{i}.block.".
+      path: prefix of the names here, for example "translator/block_{i}/core/".
     """
     return NameMap(
       Entry(
@@ -94,7 +132,7 @@ class NameMap:
 
 
 def strip_nesting(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-  """The weights themselves, out of a checkpoint's `NESTINGS` if need be."""
+  """Takes the weights out of a checkpoint's `NESTINGS` if need be."""
   for name in NESTINGS:
     if isinstance(state_dict.get(name), Mapping):
       return strip_nesting(state_dict[name])
@@ -102,14 +140,13 @@ def strip_nesting(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def strip_prefixes(key: str, names: NameMap) -> str:
-  """The name without wrappers' prefixes, where it is only known without."""
-  bare = key
-  while names.path(bare) is None:
-    prefix = next((p for p in PREFIXES if bare.startswith(p)), None)
+  """Takes wrappers' prefixes off a name that is only known without them."""
+  while names.path(key) is None:
+    prefix = next((p for p in PREFIXES if key.startswith(p)), None)
     if prefix is None:
-      return bare if bare != key else key
-    bare = bare.removeprefix(prefix)
-  return bare
+      break
+    key = key.removeprefix(prefix)
+  return key
 
 
 def to_variables(
@@ -125,20 +162,20 @@ def to_variables(
   Args:
     names: the family's map.
     expected: {collection: tree of arrays or of their abstract shapes}.
-    state_dict: torch's names and arrays, possibly nested in "state_dict",
-      possibly with prefixes of wrappers.
+    state_dict: torch's names and arrays; they may be nested in `NESTINGS`, and
+      have prefixes of wrappers.
     constants: torch names and values of buffers that follow from the
       network's options; they are compared and left out.
     allow_unused: regular expression of names (without prefixes) to ignore.
 
   Returns:
-    {collection: tree of numpy arrays}; with the collection "torch" (what the
-    networks do not use: counters, weights that nothing reads) where the state
-    dict has such.
+    {collection: tree of numpy arrays}. The collection "torch" is among them if
+    the state dict has what the networks do not use: counters, and weights that
+    nothing reads.
 
   Raises:
-    ConvertError: missing or unused names, all listed; a shape or a constant
-      that differs.
+    ConvertError: names are missing or unused, or a shape or a constant differs;
+      the message lists them all.
   """
   constants = constants or {}
   flat = traverse_util.flatten_dict(dict(expected), sep="/")
@@ -159,19 +196,19 @@ def to_variables(
         problems.append(f"{original} {np.shape(value)}: unused")
       continue
     path, leaf = located
-    array = leaf.from_torch(np.asarray(value))
-    if path in found:
+    array = np.asarray(value)
+    if path in source:
       problems.append(f"{original}: same weights as {source[path]}")
-    elif not counter and array.shape != flat[path].shape:
-      problems.append(
-        f"{original}: shape {np.shape(value)}; expected "
-        f"{leaf.to_torch(np.empty(flat[path].shape)).shape}"
-      )
-    if not counter:
-      array = array.astype(flat[path].dtype)
-    found[path], source[path] = np.array(array, order="C"), original
+      continue
+    source[path] = original
+    if counter:
+      found[path] = np.array(array, order="C")
+    elif misfit := _misfit(array, leaf, flat[path].shape):
+      problems.append(f"{original}: {misfit}")
+    else:
+      found[path] = np.array(leaf.from_torch(array), flat[path].dtype, order="C")
   for path in flat:
-    if path not in found:
+    if path not in source:
       located = names.key(path)
       problems.append(f"{located[0] if located else path}: missing")
   if problems:
@@ -183,6 +220,18 @@ def to_variables(
   return traverse_util.unflatten_dict(found, sep="/")
 
 
+def _misfit(array: np.ndarray, leaf: Leaf, shape: tuple[int, ...]) -> str | None:
+  """Tells how the shape of torch's array is wrong for a shape here, None if not."""
+  wanted = leaf.to_torch(np.empty(shape, np.float32))
+  is_complex = np.iscomplexobj(wanted)
+  # Complex numbers may be pairs of real ones.
+  pairs = is_complex and not np.iscomplexobj(array)
+  expected = (*wanted.shape, 2) if pairs else wanted.shape
+  if array.shape == expected and (is_complex or not np.iscomplexobj(array)):
+    return None
+  return f"shape {array.shape}; expected {wanted.shape}" + ", complex" * is_complex
+
+
 def to_state_dict(
   names: NameMap,
   variables: Mapping[str, Any],
@@ -190,21 +239,21 @@ def to_state_dict(
   constants: Mapping[str, np.ndarray] | None = None,
   unread: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-  """Converts variables back; the inverse of `to_variables`.
+  """Converts variables back, as the inverse of `to_variables`.
 
   Args:
     names: the family's map.
     variables: {collection: tree of arrays}.
-    constants: torch names and values of buffers to be added.
+    constants: torch names and values of buffers that are added.
     unread: torch names and values of weights that nothing reads, for
       variables that do not hold them.
 
   Returns:
-    Torch's names and arrays. Counters of batches are those of the collection
-    "torch", else 0.
+    Torch's names and arrays. Counters of batches come from the collection
+    "torch", and are 0 if it does not have them.
 
   Raises:
-    ConvertError: variables that the map does not know, all listed.
+    ConvertError: the map does not know variables; the message lists them all.
   """
   flat = traverse_util.flatten_dict(dict(variables), sep="/")
   result, unknown = {}, []

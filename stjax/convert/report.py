@@ -1,4 +1,4 @@
-"""What a conversion did: a table of layers, and errors against torch."""
+"""Reports on a conversion: a table of layers, and errors against torch."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from flax import traverse_util
 from stjax import convert, models
 from stjax.convert import files, mapping
 
-# Names of the arrays in a reference file.
+# The arrays in a reference file have these names.
 INPUTS = ("inputs", "input/x")
 OUTPUTS = ("outputs", "output/out")
 
@@ -31,8 +31,8 @@ def layers(
     family: key of `stjax.convert.FAMILIES`.
     variables: {collection: tree of arrays}.
     in_shape: (T, H, W, C) of one input.
-    state_dict: the weights that were converted; those of them that no
-      variable holds (counters, constants, unused ones) are listed last.
+    state_dict: the weights that were converted; those that no variable holds
+      (counters, constants, unused ones) are listed last.
     **network_kwargs: options of the network.
 
   Returns:
@@ -83,22 +83,22 @@ def errors(
   reference: str | os.PathLike,
   **network_kwargs,
 ) -> dict[str, tuple[float, float]]:
-  """Compares the network with what torch gave, in float32, not training.
+  """Compares the network with torch's outputs, in float32 and in eval mode.
 
   Args:
     family: key of `stjax.models.MODELS`.
     variables: the network's variables.
     reference: file of "inputs" (or "input/x") and "outputs" (or
-      "output/out"), both [B, T, C, H, W], and of what the network reads
-      besides ("calendar" [B, T, K]).
+      "output/out"), both [B, T, C, H, W], and of what else the network reads
+      ("calendar" [B, T, K]).
     **network_kwargs: options of the network.
 
   Returns:
-    By name of the output: the largest absolute error, and that over the
-    output's largest absolute value.
+    The largest absolute error, and that error over the output's largest
+    absolute value, by the name of the output.
 
   Raises:
-    ConvertError: arrays that are missing or do not fit.
+    ConvertError: arrays are missing or do not fit.
   """
   arrays = files.read(reference)
   inputs = _array(arrays, INPUTS, reference)[1]
@@ -119,7 +119,7 @@ def errors(
       outputs = jax.jit(
         lambda v, x, fields: network.apply(v, x, train=False, **fields)
       )(variables, jnp.asarray(np.moveaxis(inputs, 2, -1), jnp.float32), fields)
-  except (ValueError, TypeError) as error:  # Shapes, by flax and jax.
+  except (ValueError, TypeError) as error:  # flax and jax raise both for shapes.
     raise convert.ConvertError(
       f"the network cannot take the inputs {inputs.shape} of {reference}"
       f" (axes B, T, C, H, W): {error}"

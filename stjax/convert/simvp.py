@@ -1,32 +1,16 @@
-"""Names of SimVP's weights, in simvp_minimal, OpenSTL and Triton's code."""
-
-from collections.abc import Mapping, Sequence
-from typing import Any
+"""The names of SimVP's weights in simvp_minimal, OpenSTL, Triton's code and here."""
 
 import numpy as np
 
 from stjax.convert.layout import CHANNELS, LAYER, NORM, PARAMETER, TRANSPOSED
-from stjax.convert.mapping import Entry, NameMap
-from stjax.errors import ConvertError
+from stjax.convert.mapping import Entry, NameMap, entries
 from stjax.models.simvp import SimVP, sampling_pattern
 from stjax.models.translators.attention import relative_position_index, window_and_shift
-from stjax.models.translators.inception import KERNELS
 
-ENCODER = "enc.enc.{i}."
-DECODER = "dec.dec.{i}."
 BLOCK = "hid.enc.{i}.block."
 BLOCK_PATH = "translator/block_{i}/core/"
 
-FRAME = (
-  Entry(ENCODER + "conv.conv", "encoder/layer_{i}/conv", LAYER),
-  Entry(ENCODER + "conv.norm", "encoder/layer_{i}/norm", NORM),
-  Entry(DECODER + "conv.conv", "decoder/layer_{i}/conv", LAYER),
-  Entry(DECODER + "conv.conv.0", "decoder/layer_{i}/upsample", LAYER),
-  Entry(DECODER + "conv.norm", "decoder/layer_{i}/norm", NORM),
-  Entry("dec.readout", "decoder/readout", LAYER),
-)
-
-# Names inside a block; a line is (torch, here, layout).
+# The names inside a block: in torch, here, and the layout.
 NORMS = (("norm1", "norm_1", NORM), ("norm2", "norm_2", NORM))
 MLP = (("mlp.fc1", "mlp/expand", LAYER), ("mlp.fc2", "mlp/project", LAYER))
 LAYER_SCALES = (
@@ -138,38 +122,47 @@ INCEPTION = tuple(
   )
 )
 
-# What OpenSTL calls a translator otherwise.
-ALIASES = {"mlp": "mlpmixer", "moga": "moganet"}
-
 
 def name_map(network: SimVP) -> NameMap:
-  """The names of a SimVP with a given translator."""
-  frame = FRAME
-  if network.first_version:
-    frame = (*transposed(network.spatial_depth), *FRAME)
+  """Maps the names of a SimVP with any translator."""
+  outside = frame("enc.", "dec.", network.spatial_depth, network.first_version)
   if network.translator == "incepu":
-    return NameMap((*frame, *INCEPTION))
-  blocks = (
-    Entry(BLOCK + torch, BLOCK_PATH + path, layout)
-    for torch, path, layout in BLOCKS[network.translator]
-  )
+    return NameMap((*outside, *INCEPTION))
+  blocks = entries(BLOCK, BLOCK_PATH, BLOCKS[network.translator])
   resize = Entry("hid.enc.{i}.reduction", "translator/block_{i}/resize", LAYER)
-  return NameMap((*frame, *blocks, resize))
+  return NameMap((*outside, *blocks, resize))
 
 
-def transposed(spatial_depth: int) -> list[Entry]:
-  """The first version's layers that double the grid; no name says which."""
+def frame(encoder: str, decoder: str, depth: int, first_version: bool) -> list[Entry]:
+  """Maps the names of encoder and decoder.
+
+  Args:
+    encoder: prefix of the encoder's torch names.
+    decoder: prefix of the decoder's torch names.
+    depth: the number of layers of each.
+    first_version: whether the layers that double the grid are transposed; their
+      names do not tell.
+  """
+  transposed = [
+    Entry(f"{decoder}dec.{i}.conv.conv", f"decoder/layer_{i}/conv", TRANSPOSED)
+    for i, up in enumerate(sampling_pattern(depth)[::-1])
+    if up and first_version
+  ]
   return [
-    Entry(f"dec.dec.{i}.conv.conv", f"decoder/layer_{i}/conv", TRANSPOSED)
-    for i, up in enumerate(sampling_pattern(spatial_depth)[::-1])
-    if up
+    *transposed,
+    Entry(encoder + "enc.{i}.conv.conv", "encoder/layer_{i}/conv", LAYER),
+    Entry(encoder + "enc.{i}.conv.norm", "encoder/layer_{i}/norm", NORM),
+    Entry(decoder + "dec.{i}.conv.conv", "decoder/layer_{i}/conv", LAYER),
+    Entry(decoder + "dec.{i}.conv.conv.0", "decoder/layer_{i}/upsample", LAYER),
+    Entry(decoder + "dec.{i}.conv.norm", "decoder/layer_{i}/norm", NORM),
+    Entry(decoder + "readout", "decoder/readout", LAYER),
   ]
 
 
 def constants(
   network: SimVP, in_shape: tuple[int, int, int, int]
 ) -> dict[str, np.ndarray]:
-  """Buffers of the torch network that follow from options and grid.
+  """Makes the buffers of the torch network that follow from options and grid.
 
   Args:
     network: the network.
@@ -187,7 +180,7 @@ def constants(
 
 
 def swin_constants(h: int, w: int, shifted: bool) -> dict[str, np.ndarray]:
-  """Swin's index of position biases and its (unused) attention mask.
+  """Makes Swin's index of position biases and its unused attention mask.
 
   Args:
     h: rows of the latent grid.
@@ -208,105 +201,3 @@ def swin_constants(h: int, w: int, shifted: bool) -> dict[str, np.ndarray]:
     apart = regions[:, None] != regions[:, :, None]
     result["attn_mask"] = np.where(apart, np.float32(-100), np.float32(0))
   return result
-
-
-def original_options(
-  in_shape: tuple[int, int, int, int],
-  hid_S: int = 16,
-  hid_T: int = 256,
-  N_S: int = 4,
-  N_T: int = 4,
-  model_type: str | None = "gsta",
-  mlp_ratio: float = 8.0,
-  drop: float = 0.0,
-  drop_path: float = 0.0,
-  spatio_kernel_enc: int = 3,
-  spatio_kernel_dec: int = 3,
-  C_out: int | None = None,
-) -> Mapping[str, Any]:
-  """Translates the original constructor's arguments.
-
-  Args:
-    in_shape: (T, C, H, W), as the original.
-    hid_S: channels of encoder and decoder.
-    hid_T: width of the translator.
-    N_S: layers of encoder and decoder; an odd number builds one fewer.
-    N_T: blocks of the translator.
-    model_type: the translator in OpenSTL's names; None is "gsta".
-    mlp_ratio: hidden width of the MLPs over the width.
-    drop: dropout rate.
-    drop_path: stochastic depth rate of the last block.
-    spatio_kernel_enc: kernel size of the encoder.
-    spatio_kernel_dec: kernel size of the decoder.
-    C_out: channels of the result; None means those of the input.
-
-  Returns:
-    Options of `stjax.models.build("simvp", ...)`, and in_shape (T, H, W, C).
-
-  Raises:
-    ConvertError: an in_shape without four sizes.
-  """
-  if len(in_shape) != 4:
-    raise ConvertError(f"in_shape is {in_shape}; expected (T, C, H, W)")
-  t, c, h, w = in_shape
-  translator = (model_type or "gsta").lower()
-  return {
-    "in_shape": (t, h, w, c),
-    "out_channels": C_out,
-    "spatial_features": hid_S,
-    "temporal_features": hid_T,
-    "spatial_depth": N_S // 2 * 2,
-    "temporal_depth": N_T,
-    "translator": ALIASES.get(translator, translator),
-    "mlp_ratio": mlp_ratio,
-    "dropout": drop,
-    "drop_path": drop_path,
-    "legacy_drop_path": True,
-    "encoder_kernel": spatio_kernel_enc,
-    "decoder_kernel": spatio_kernel_dec,
-  }
-
-
-def first_version_options(
-  shape_in: Sequence[int],
-  hid_S: int = 16,
-  hid_T: int = 256,
-  N_S: int = 4,
-  N_T: int = 8,
-  output_dim: int | None = None,
-  incep_ker: Sequence[int] = KERNELS,
-  groups: int = 8,
-) -> Mapping[str, Any]:
-  """Translates the arguments of the first version, Triton's baseline.
-
-  Args:
-    shape_in: (T, C, H, W), as the original.
-    hid_S: channels of encoder and decoder.
-    hid_T: width of the translator.
-    N_S: layers of encoder and decoder.
-    N_T: blocks on each side of the translator.
-    output_dim: channels of the result; None means those of the input.
-    incep_ker: kernel sizes of the translator.
-    groups: its channel groups.
-
-  Returns:
-    Options of `stjax.models.build("simvp", ...)`, and in_shape (T, H, W, C).
-
-  Raises:
-    ConvertError: a shape_in without four sizes.
-  """
-  if len(shape_in) != 4:
-    raise ConvertError(f"shape_in is {shape_in}; expected (T, C, H, W)")
-  t, c, h, w = shape_in
-  return {
-    "in_shape": (t, h, w, c),
-    "out_channels": output_dim,
-    "spatial_features": hid_S,
-    "temporal_features": hid_T,
-    "spatial_depth": N_S,
-    "temporal_depth": N_T,
-    "translator": "incepu",
-    "inception_kernels": tuple(incep_ker),
-    "inception_groups": groups,
-    "first_version": True,
-  }

@@ -1,25 +1,25 @@
-"""Names of CoST's two networks in torch and here."""
+"""The names of the weights of CoST's two networks in torch and here."""
 
 import numpy as np
 from flax import linen as nn
 
-from stjax.convert.layout import COUNTERS, LAYER, PARAMETER, POINTWISE, Leaf
+from stjax.convert.layout import EMBEDDING, LAYER, PARAMETER, POINTWISE, unread_layout
 from stjax.convert.mapping import Entry, NameMap
 from stjax.errors import ConvertError
 
-# The tables of the original, in its order, and whose they can be here.
+# The original's tables, in its order, and the calendar columns they are for.
 TABLES = {
   "time_in_day_emb": ("slot_of_day", "hour_of_day"),
   "day_in_week_emb": ("day_of_week", "month"),
 }
-# What the denoiser's wrapper puts in front of its names.
+# The denoiser's wrapper puts this in front of its names.
 DENOISER = "diffmodel."
-# Columns of a table in the wrapper that nothing reads.
+# The wrapper holds a table of this many columns that nothing reads.
 UNREAD_COLUMNS = 16
 
 
 def table_names(calendar_names: tuple[str, ...]) -> dict[str, str]:
-  """The original's table of each column of a calendar.
+  """Finds the original's table of each column of a calendar.
 
   Raises:
     ConvertError: a column that the original has no table for, or columns in
@@ -53,12 +53,12 @@ def _node_network(calendar_names: tuple[str, ...]) -> list[Entry]:
 
 
 def mean_names(network: nn.Module) -> NameMap:
-  """The names of `stjax.models.stid.STID` in torch and here."""
+  """Maps the names of `stjax.models.stid.STID`."""
   return NameMap(_node_network(network.calendar_names))
 
 
 def denoiser_names(network: nn.Module) -> NameMap:
-  """The names of `stjax.models.stid.STIDDenoiser` in torch and here."""
+  """Maps the names of `stjax.models.stid.STIDDenoiser`."""
   entries = [
     *_node_network(network.calendar_names),
     Entry("diffusion_embedding.projection1", "step/first", LAYER),
@@ -67,18 +67,18 @@ def denoiser_names(network: nn.Module) -> NameMap:
   ]
   return NameMap(
     [entry._replace(torch=DENOISER + entry.torch) for entry in entries]
-    + [Entry("embed_layer", "embed_layer", (Leaf("weight", COUNTERS, "weight"),))]
+    + [Entry("embed_layer", "embed_layer", unread_layout(EMBEDDING))]
   )
 
 
 def denoiser_unread(
   network: nn.Module, in_shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-  """The wrapper's table of nodes, which the original never reads.
+  """Makes zeros for the wrapper's table of nodes, which nothing reads.
 
   Args:
     network: any denoiser.
-    in_shape: (T, H, W, C).
+    in_shape: (T, H, W, C) of one input.
   """
   del network
   _, h, w, _ = in_shape

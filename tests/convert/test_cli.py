@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 from small_runs import tiny_config, tiny_flags
+from torch_weights import assert_same_weights
 
 from stjax import config as config_lib
 from stjax import convert, errors, evaluate, models, train
@@ -82,14 +83,6 @@ def converted(call, weights, tmp_path_factory):
   return workdir, flags, result.stdout
 
 
-def assert_same(actual, expected):
-  assert actual.keys() == expected.keys()
-  for key, value in expected.items():
-    assert actual[key].dtype == value.dtype, key
-    assert actual[key].shape == value.shape, key
-    assert actual[key].tobytes() == value.tobytes(), key
-
-
 def assert_fails(result, *words):
   assert result.returncode == 2, result.stderr
   assert "Traceback" not in result.stderr
@@ -124,7 +117,7 @@ def test_weights_come_back_from_a_work_directory_bit_for_bit(
   path = tmp_path / f"weights{suffix}"
   result = call("convert", *converted[1], f"--to_torch={path}")
   assert result.returncode == 0, result.stderr
-  assert_same(files.read(path), state_dict)
+  assert_same_weights(files.read(path), state_dict)
   assert list(tmp_path.iterdir()) == [path]
 
 
@@ -306,7 +299,7 @@ def test_a_run_starts_from_a_torch_file(make_run, state_dict, tmp_path):
   for params in (state.params, state.ema_params):
     variables = jax.device_get({"params": params, **state.collections})
     options = sources.network_options(run)
-    assert_same(convert.to_torch("simvp", variables, **options), state_dict)
+    assert_same_weights(convert.to_torch("simvp", variables, **options), state_dict)
 
 
 def test_a_torch_file_that_does_not_fit_is_an_error_of_init_from(

@@ -1,6 +1,11 @@
+"""Files of weights, written and read."""
+
+import os
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torch_weights import assert_same_weights
 
 from stjax.convert import ConvertError, files
 
@@ -11,14 +16,6 @@ STATE_DICT = {
 }
 
 
-def assert_same(actual, expected):
-  assert actual.keys() == expected.keys()
-  for key, value in expected.items():
-    assert actual[key].dtype == value.dtype, key
-    np.testing.assert_array_equal(actual[key], value, err_msg=key)
-    assert actual[key].shape == value.shape, key
-
-
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pt"])
 def test_weights_come_back_from_a_file(tmp_path, suffix):
   if suffix in files.TORCH_SUFFIXES:
@@ -26,7 +23,7 @@ def test_weights_come_back_from_a_file(tmp_path, suffix):
   path = tmp_path / "deep" / f"weights{suffix}"
   files.write(path, {"old": np.zeros(2)})
   files.write(path, STATE_DICT)
-  assert_same(files.read(path), STATE_DICT)
+  assert_same_weights(files.read(path), STATE_DICT)
   assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -34,15 +31,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
   path = tmp_path / "weights.npz"
   files.write(path, STATE_DICT)
 
-  def fail(name, **arrays):
-    del arrays
-    name.write_bytes(b"half")
+  def fail(descriptor):
     raise OSError("disk full")
 
-  monkeypatch.setattr(np, "savez", fail)
+  monkeypatch.setattr(os, "fsync", fail)
   with pytest.raises(OSError, match="disk full"):
     files.write(path, {"other": np.zeros(3)})
-  assert_same(files.read(path), STATE_DICT)
+  assert_same_weights(files.read(path), STATE_DICT)
   assert list(tmp_path.iterdir()) == [path]
 
 
@@ -51,13 +46,13 @@ def test_a_checkpoints_weights_are_found_in_it(tmp_path):
   path = tmp_path / "last.ckpt"
   weight = torch.tensor([1.5, -2.0]).bfloat16()
   torch.save({"epoch": 3, "state_dict": {"w": weight}}, path)
-  assert_same(files.read(path), {"w": np.array([1.5, -2.0], np.float32)})
+  assert_same_weights(files.read(path), {"w": np.array([1.5, -2.0], np.float32)})
 
 
 def test_bfloat16_comes_as_float32_without_torch(tmp_path):
   path = tmp_path / "weights.safetensors"
   files.write(path, {"w": np.array([1.5, -2.0], jnp.bfloat16)})
-  assert_same(files.read(path), {"w": np.array([1.5, -2.0], np.float32)})
+  assert_same_weights(files.read(path), {"w": np.array([1.5, -2.0], np.float32)})
 
 
 def test_a_torch_file_that_would_run_code_is_refused(tmp_path):

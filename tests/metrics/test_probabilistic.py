@@ -3,17 +3,12 @@
 import functools
 import math
 import operator
-import pathlib
 
-import golden_case
-import golden_cost_metrics
 import jax
 import numpy as np
 import pytest
 
 from stjax import metrics
-
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "cost"
 
 
 def _fields(members=6, shape=(7, 2, 3, 5, 2), seed=0):
@@ -288,11 +283,6 @@ def test_impossible_thresholds_are_refused(thresholds):
 def test_impossible_options_of_cost_are_refused(options):
   with pytest.raises(metrics.MetricError, match=[*options][0]):
     metrics.build(("cost",), **options)
-
-
-@pytest.mark.parametrize("name", ["metrics_gauss", "metrics_ties"])
-def test_cost_gives_the_numbers_of_its_program(name):
-  golden_cost_metrics.run(golden_case.Case(GOLDENS / f"{name}.json"))
 
 
 def test_the_cost_scores_of_one_point_by_hand():

@@ -1,14 +1,13 @@
-"""Triton's losses, training steps, rollouts and scores against goldens."""
-
-from collections.abc import Callable
+"""Triton's losses, training steps, rollouts and scores."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden_case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
-from golden_simvp_networks import QUICK, first_axes, last_axes
-from golden_triton_networks import build
 
+from golden.case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
+from golden.registry import runner
+from golden.triton_networks import build
+from golden.twins import QUICK, first_axes, last_axes
 from stjax import convert
 from stjax.methods import losses, regression
 from stjax.methods import rollout as rollout_lib
@@ -16,13 +15,15 @@ from stjax.metrics import fields, spectra
 
 
 def check_gradients(case: Case, options: dict, gradients) -> None:
+  """Compares gradients of a whole network under the original's names."""
   actual = convert.to_torch("triton", {"params": gradients}, **options)
   for key, expected in case.group("grad").items():
     assert_close(f"grad/{key}", actual[key], expected, GRADIENT_TOLERANCE)
 
 
+@runner("triton", "Triton_finetune")
 def fine_tuned(case: Case) -> None:
-  """Forecasts of any length, and gradients through all of their blocks."""
+  """Compares forecasts of any length, and gradients through all their blocks."""
   network, variables, options = build(case)
   inputs = last_axes(case.group("input")["x"])
   expected = case.group("output")
@@ -41,8 +42,9 @@ def fine_tuned(case: Case) -> None:
   check_gradients(case, options, gradients["params"])
 
 
+@runner("triton", "Triton rollout")
 def rollout(case: Case) -> None:
-  """Forecasts fed back: blocks, a sliding window, or with forcing."""
+  """Compares forecasts fed back in blocks, in a sliding window, or with forcing."""
   network, variables, _ = build(case)
   inputs, expected = case.group("input"), case.group("output")["y"]
   if "data" in inputs:
@@ -67,12 +69,12 @@ def rollout(case: Case) -> None:
 
 
 def forced_step(apply, mask: jax.Array, after=lambda y: y):
-  """A step for `feed_back`: forcing of the target's day in, land masked out.
+  """Makes a step for `feed_back` that reads forcing and masks land.
 
   Args:
-    apply: forecasts one frame of inputs and forcing.
+    apply: forecasts one frame from inputs and the forcing of the target's day.
     mask: [H, W, C], 0 on land.
-    after: applied to each masked forecast.
+    after: is applied to each masked forecast.
   """
 
   def step(history, carry, number, forcing):
@@ -84,6 +86,7 @@ def forced_step(apply, mask: jax.Array, after=lambda y: y):
 
 
 def ocean_rollout(network, variables, inputs, expected) -> None:
+  """Compares an ocean's forecast with the atmosphere as forcing."""
   data, mask = last_axes(inputs["data"])[None], last_axes(inputs["mask"])
   ocean = mask.shape[-1]
   frames = len(expected)
@@ -101,8 +104,9 @@ def ocean_rollout(network, variables, inputs, expected) -> None:
   assert_close("y", first_axes(y)[0], expected)
 
 
+@runner("triton", "Triton ocean training step")
 def ocean_train_step(case: Case) -> None:
-  """The loss of one or more forced steps, and its gradients."""
+  """Compares the loss of one or more forced steps, and its gradients."""
   network, variables, options = build(case)
   config, expected = case.meta["config"], case.group("output")
   inputs = {key: last_axes(x) for key, x in case.group("input").items()}
@@ -136,8 +140,9 @@ def ocean_train_step(case: Case) -> None:
   check_gradients(case, options, gradients["params"])
 
 
+@runner("triton", "LpLoss / channel_wise_LpLoss / LossScaler")
 def field_losses(case: Case) -> None:
-  """Relative errors and the gradients of their variables."""
+  """Compares relative errors of fields and their gradients."""
   config, expected = case.meta["config"], case.group("output")
   if config.get("p", 2) != 2:
     raise NotBuilt("norms other than the Euclidean one")
@@ -170,8 +175,9 @@ def field_losses(case: Case) -> None:
     assert_close(key, actual[key], wanted, **tolerance)
 
 
+@runner("triton", "metrics")
 def scores(case: Case) -> None:
-  """Scores of fields, and spectra."""
+  """Compares scores of fields, and spectra."""
   inputs, expected = case.group("input"), case.group("output")
   forecast, observation = (last_axes(inputs[key]) for key in ("pred", "target"))
   mask = inputs["mask"][..., None]
@@ -195,13 +201,3 @@ def scores(case: Case) -> None:
   }
   for key, wanted in expected.items():
     assert_close(key, actual[key], wanted)
-
-
-# By the case's "model".
-NUMBERS: dict[str, Callable[[Case], None]] = {
-  "Triton_finetune": fine_tuned,
-  "Triton rollout": rollout,
-  "Triton ocean training step": ocean_train_step,
-  "metrics": scores,
-  "LpLoss / channel_wise_LpLoss / LossScaler": field_losses,
-}

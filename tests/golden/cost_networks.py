@@ -1,37 +1,38 @@
-"""CoST's two networks against goldens."""
+"""CoST's two networks."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden_case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
 
+from golden import registry
+from golden.case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
 from stjax import convert, models
 from stjax.convert.stid import DENOISER, TABLES
 from stjax.models.stid import unfold_frames
 
-# The columns of the originals' `timepoints` and of the side information.
+# These are the columns of the original's `timepoints`.
 TIMEPOINTS = ("day", "slot")
-# What the side information's columns were divided by.
+# The original divides the columns of the side information by these numbers.
 DIVISORS = {"slot": 24, "day": 7}
 
 
 class Network:
-  """An original's weights and options, as a network here.
+  """A network here with an original's weights and options.
 
   Args:
     family: "stid" or "stid_denoiser".
     config: the original's constructor arguments.
     weights: its state dict, with or without the denoiser's wrapper.
-    divided: which of "slot" and "day" are looked up by `DIVISORS`.
-    channels: C.
+    divided: those of "slot" and "day" that are looked up by `DIVISORS`.
+    channels: the number of channels C.
 
   Attributes:
     family: "stid" or "stid_denoiser".
     module: the network.
     variables: {"params": ...}.
-    columns: which of "slot" and "day" it looks up, in this order.
+    columns: those of "slot" and "day" that it looks up, in this order.
   """
 
   def __init__(
@@ -86,13 +87,13 @@ class Network:
     self.module = models.build(family, **arguments)
 
   def to_torch(self, variables) -> dict[str, np.ndarray]:
-    """Variables, or their gradients, by the wrapper's names and bare ones."""
+    """Gives variables, or gradients, the wrapper's names and the bare ones."""
     named = convert.to_torch(self.family, variables, **self.options)
     bare = {key.removeprefix(DENOISER): value for key, value in named.items()}
     return bare | named
 
   def calendar(self, columns: dict[str, np.ndarray]) -> jax.Array | None:
-    """[B, T, K] of arrays [B, T] by name."""
+    """Stacks the network's columns [B, T] to a calendar [B, T, K]."""
     if not self.columns:
       return None
     stacked = np.stack([columns[name] for name in self.columns], axis=-1)
@@ -100,25 +101,27 @@ class Network:
 
 
 def nodes_last(x) -> np.ndarray:
-  """Maps [B, T, K, 1, C] to the originals' [B, T, K, C]."""
+  """Maps [B, T, K, 1, C] to the original's [B, T, K, C]."""
   return np.asarray(x)[:, :, :, 0]
 
 
 def columns_of(timepoints: np.ndarray) -> dict[str, np.ndarray]:
-  """Columns [B, T] of the originals' [B, T, 2], truncated as they do."""
+  """Takes columns [B, T] out of [B, T, 2], truncated as the original does."""
   return {
     name: timepoints[..., i].astype(np.int64) for i, name in enumerate(TIMEPOINTS)
   }
 
 
 def check_gradients(case: Case, network: Network, gradients) -> None:
+  """Compares gradients of the variables under the original's names."""
   actual = network.to_torch(gradients)
   for key, expected in case.group("grad").items():
     assert_close(f"grad/{key}", actual[key], expected, GRADIENT_TOLERANCE)
 
 
+@registry.runner("cost", "STID deterministic")
 def mean(case: Case) -> None:
-  """The deterministic network, its loss and gradients."""
+  """Compares the deterministic network's forecast, loss and gradients."""
   inputs, expected = case.group("input"), case.group("output")
   # The original takes its first channels only.
   channels = case.meta["config"].get("input_dim", 1)
@@ -145,13 +148,24 @@ def mean(case: Case) -> None:
     )
 
 
+def as_features(window: np.ndarray) -> tuple[jax.Array, int]:
+  """Turns a window [B, 2, K, T] into features l * 2 + c of a grid [B, K, 1].
+
+  Returns:
+    The features [B, K, 1, 2 T], and T.
+  """
+  window = np.moveaxis(window, 1, 3)[:, :, None]
+  b, k, _, frames, _ = window.shape
+  return jnp.asarray(window.reshape(b, k, 1, 2 * frames)), frames
+
+
 def side_calendar(
   cond_info: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  """Calendar columns [B, T] of the side information [B, T, K, 3].
+  """Takes calendar columns [B, T] out of the side information [B, T, K, 3].
 
   Returns:
-    Columns, and the names of those that were divided by `DIVISORS` before.
+    The columns, and the names of those that were divided by `DIVISORS`.
   """
   columns, divided = {}, []
   for i, name in enumerate(("slot", "day")):
@@ -167,8 +181,9 @@ def side_calendar(
   return columns, tuple(divided)
 
 
+@registry.runner("cost", "STID denoiser")
 def denoiser(case: Case) -> None:
-  """The noise predictor on a given window, its loss and gradients."""
+  """Compares the noise predicted for a given window, its loss and gradients."""
   inputs, expected = case.group("input"), case.group("output")
   weights = case.group("param")
   columns, divided = side_calendar(inputs["cond_info"])
@@ -176,10 +191,7 @@ def denoiser(case: Case) -> None:
   calendar = network.calendar(columns)
   step = jnp.asarray(inputs["diffusion_step"], jnp.int32)
   step = jnp.broadcast_to(step, inputs["x"].shape[:1])
-  # [B, 2, K, T] to features l * 2 + c of a grid K x 1.
-  window = np.moveaxis(inputs["x"], 1, 3)[:, :, None]
-  b, k, _, frames, _ = window.shape
-  window = jnp.asarray(window.reshape(b, k, 1, 2 * frames))
+  window, frames = as_features(inputs["x"])
 
   @jax.jit
   def run(variables, window):
@@ -206,7 +218,7 @@ def denoiser(case: Case) -> None:
       capture_intermediates=lambda module, _: module.name == "step",
     )
     (embedding,) = state["intermediates"]["step"]["__call__"]
-    value = expected["diffusion_embedding"]  # One row, if all steps are one.
+    value = expected["diffusion_embedding"]  # It has one row if all steps are one.
     assert_close("diffusion_embedding", embedding[: len(value)], value)
   for key, value in case.group("grad_input").items():
     assert key == "x"

@@ -1,26 +1,27 @@
-"""SimVP's data, schedules, scores, rollout and training against goldens."""
-
-import functools
-from collections.abc import Callable
+"""SimVP's data, schedules, scores, rollout and training."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden_case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
-from golden_simvp_networks import first_axes, last_axes, network_options
 
+from golden.case import GRADIENT_TOLERANCE, Case, assert_close
+from golden.registry import runner
+from golden.simvp_networks import network_options
+from golden.training import trainer
+from golden.twins import COUNTER, first_axes, last_axes, load
 from input_pipeline.simulate import boiling
-from stjax import convert, metrics, models
+from stjax import convert, metrics
 from stjax.methods import regression
 from stjax.methods import rollout as rollout_lib
-from stjax.training import optim, step
-from stjax.training import state as state_lib
+from stjax.training import optim
 
-# Schedules are formulas; only float32 separates them from the originals.
+# Schedules are formulas, so only float32 separates them from the originals.
 SCHEDULE_TOLERANCE = 1e-5
 TRAJECTORY_TOLERANCE = 1e-4
+TIMM = ("cosine", "tanh", "step", "multistep")
 
 
+@runner("simvp", "boiling simulator")
 def simulator(case: Case) -> None:
   config = case.meta["config"]
   raw = case.group("input")["initial_raw"]
@@ -33,8 +34,9 @@ def simulator(case: Case) -> None:
   np.testing.assert_array_equal(drawn.reshape(raw.shape), raw)
 
 
-def timm_schedule(name: str, case: Case) -> None:
-  config = case.meta["config"]
+@runner("simvp", *(f"timm {x} scheduler" for x in TIMM))
+def timm_schedule(case: Case) -> None:
+  config, name = case.meta["config"], case.meta["model"].split(" ")[1]
   options = {
     "warmup": config.get("warmup_epoch", 0),
     "warmup_learning_rate": config.get("warmup_lr", 0.0),
@@ -55,6 +57,7 @@ def timm_schedule(name: str, case: Case) -> None:
   np.testing.assert_allclose(actual, expected, rtol=SCHEDULE_TOLERANCE)
 
 
+@runner("simvp", "OneCycleLR+Adam")
 def one_cycle(case: Case) -> None:
   config = dict(case.meta["config"])
   total = config["total_steps"]
@@ -87,6 +90,7 @@ SCORES = {
 }
 
 
+@runner("simvp", "metrics")
 def scores(case: Case, **options) -> None:
   inputs = {key: np.asarray(x) for key, x in case.group("input").items()}
   forecast, observation = inputs["pred"], inputs["true"]
@@ -105,11 +109,13 @@ def scores(case: Case, **options) -> None:
     assert_close(key, np.reshape(actual, (1,)), expected)
 
 
+@runner("simvp", "metric() with mean/std, spatial_norm=True, channel_names")
 def grouped_scores(case: Case) -> None:
   names = case.meta["config"]["channel_names"]
   scores(case, spatial_norm=True, channel_names=tuple(names))
 
 
+@runner("simvp", "TAU.diff_div_reg")
 def divergence(case: Case) -> None:
   config = case.meta["config"]
   inputs = {key: last_axes(x) for key, x in case.group("input").items()}
@@ -132,11 +138,9 @@ def divergence(case: Case) -> None:
     assert_close(key, first_axes(gradient), value, GRADIENT_TOLERANCE)
 
 
+@runner("simvp", "rollout")
 def rollout(case: Case) -> None:
-  options = network_options(case)
-  variables = convert.to_stjax("simvp", case.group("param"), **options)
-  del options["in_shape"]
-  network = models.build("simvp", **options)
+  network, variables = load("simvp", case, network_options(case.meta["config"]))
   expected = case.group("output")["out"]
 
   def step_fn(history, carry, number):
@@ -149,45 +153,18 @@ def rollout(case: Case) -> None:
   assert_close("out", first_axes(forecast), expected)
 
 
+@runner("simvp", "SimVP_Model (minimal) + Adam + OneCycleLR")
 def trajectory(case: Case) -> None:
   config = dict(case.meta["config"])
   batch_size, steps = config.pop("batch_size"), config.pop("steps")
   peak = config.pop("max_lr")
-  case.meta["config"] = config
-  options = network_options(case)
-  variables = convert.to_stjax("simvp", case.group("param"), **options)
-  variables.pop("torch", None)
-  arguments = {k: v for k, v in options.items() if k != "in_shape"}
+  options = network_options(config)
+  network, variables = load("simvp", case, options)
   x, y = (last_axes(case.group("input")[key]) for key in "xy")
-  method = regression.Regression(models.build("simvp", **arguments), y.shape[1])
-  optimizer = optim.build(
-    {
-      "name": "adam",
-      "learning_rate": peak,
-      "weight_decay": 0.0,
-      "clip_norm": 0.0,
-      "b1": 0.9,
-      "b2": 0.999,
-      "eps": 1e-8,
-      "momentum": 0.0,
-      "schedule": {
-        "name": "one_cycle",
-        "per": "step",
-        "cycle_momentum": True,
-        "pct_start": 0.3,
-      },
-    },
-    steps,
-    steps,
-  )
-  state = state_lib.create(jax.random.key(0), variables, optimizer.transformation, 0.0)
-  update = jax.jit(
-    functools.partial(
-      step.train_step,
-      method=method,
-      transformation=optimizer.transformation,
-      learning_rate=optimizer.learning_rate,
-    )
+  method = regression.Regression(network, y.shape[1])
+  schedule = {"name": "one_cycle", "cycle_momentum": True, "pct_start": 0.3}
+  state, update, _ = trainer(
+    method, variables, steps, {"learning_rate": peak}, schedule
   )
   losses = []
   for number in range(steps):
@@ -199,7 +176,7 @@ def trajectory(case: Case) -> None:
   np.testing.assert_allclose(losses, expected["losses"], rtol=TRAJECTORY_TOLERANCE)
   weights = convert.to_torch("simvp", state.variables(), **options)
   for key, value in case.group("after").items():
-    if not key.endswith("num_batches_tracked"):
+    if not key.endswith(COUNTER):
       assert_close(f"after/{key}", weights[key], value, GRADIENT_TOLERANCE)
   forecast = method.forecast(
     state.variables(), {}, {"inputs": x}, jax.random.key(0), 1
@@ -210,26 +187,3 @@ def trajectory(case: Case) -> None:
     jnp.mean(jnp.square(forecast - y))[None],
     expected["final_eval_loss"],
   )
-
-
-# By the case's "model".
-NUMBERS: dict[str, Callable[[Case], None]] = {
-  "boiling simulator": simulator,
-  "OneCycleLR+Adam": one_cycle,
-  **{
-    f"timm {name} scheduler": functools.partial(timm_schedule, name)
-    for name in ("cosine", "tanh", "step", "multistep")
-  },
-  "metrics": scores,
-  "metric() with mean/std, spatial_norm=True, channel_names": grouped_scores,
-  "TAU.diff_div_reg": divergence,
-  "rollout": rollout,
-  "SimVP_Model (minimal) + Adam + OneCycleLR": trajectory,
-}
-
-
-def run(case: Case) -> None:
-  """Runs a case that is no network's single pass."""
-  if case.meta["model"] not in NUMBERS:
-    raise NotBuilt(case.meta["model"])
-  NUMBERS[case.meta["model"]](case)

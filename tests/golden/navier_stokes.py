@@ -1,21 +1,22 @@
-"""The Navier-Stokes solver against goldens, in double precision."""
+"""The Navier-Stokes solver, in double precision."""
 
 import jax
 import numpy as np
-from golden_case import Case, assert_close
 
+from golden import registry
+from golden.case import Case, assert_close
 from input_pipeline.simulate import navier_stokes
 
-MODEL = "pseudo-spectral vorticity solver"  # How its cases' names begin.
-# Shares of each array's scale; the goldens are in double precision, and the
-# order of the sums differs.
+# This is a share of each array's scale. The goldens are in double precision,
+# but the order of the sums differs.
 TOLERANCE = 1e-11
 # A slope is a difference over one short step.
 SLOPE_TOLERANCE = 1e-9
 
 
-def run(case: Case) -> None:
-  """Noise to initial field, its slope, its filter and later fields."""
+@registry.runner("triton", "pseudo-spectral vorticity solver")
+def solver(case: Case) -> None:
+  """Compares the initial field of given noise, its slope, and later fields."""
   options, golden = case.meta["config"], case.group("output")
   noise, grid = case.group("input")["noise"], options["n"]
   psi = navier_stokes.random_stream_function(

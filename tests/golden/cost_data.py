@@ -1,7 +1,7 @@
-"""CoST's data sets, scaler and fluctuation scale against goldens.
+"""CoST's data sets, scaler and fluctuation scale.
 
-The data sets are compared where their files are: SST.npy, SST_ERA5.npy,
-Los_Speed.npy, BikeDC.npy, MobileNJ.npy; see `cost_data.find`.
+The data sets are compared where their files are found: SST.npy, SST_ERA5.npy,
+Los_Speed.npy, BikeDC.npy and MobileNJ.npy; see `cost_data.find`.
 """
 
 import pathlib
@@ -9,29 +9,30 @@ from typing import Any
 
 import cost_data
 import numpy as np
-from golden_case import Case, NotBuilt, assert_close
 
 import input_pipeline
+from golden import registry
+from golden.case import Case, NotBuilt, assert_close
 from input_pipeline import normalise
 from stjax.methods import fluctuation
 
 # The slots of a day that the original counts.
 SLOTS = {"Los_Speed": 2, "BikeDC": 12, "MobileNJ": 24}
 SPLITS = ("train", "validation", "test")
-# Of scales: the original's transform is in single precision.
+# The original's transform is in single precision.
 SCALE_TOLERANCE = 2e-6
 
 
 def data_config(file: str, history: int, horizon: int) -> dict[str, Any]:
-  """The data config of one of the original's data sets.
+  """Makes the data config of one of the original's data sets.
 
   Args:
-    file: name of the training file, e.g. "BikeDC.npy".
-    history: frames given.
-    horizon: frames to forecast.
+    file: the name of the training file, for example "BikeDC.npy".
+    history: the number of frames that are given.
+    horizon: the number of frames to forecast.
 
   Raises:
-    NotBuilt: without the data.
+    NotBuilt: the data are not there.
   """
   name = pathlib.Path(file).stem
   if name != "SST" and name not in SLOTS:
@@ -40,7 +41,7 @@ def data_config(file: str, history: int, horizon: int) -> dict[str, Any]:
   if path is None:
     raise NotBuilt(f"no file {file} (set STJAX_COST_DATA)")
   config = {"store": "array", "layout": "THW", "history": history, "horizon": horizon}
-  if name == "SST":  # Trained on a simulation, scored on a reanalysis.
+  if name == "SST":  # It is trained on a simulation and scored on a reanalysis.
     ranges = {
       "train": (("SST", 0, None),),
       "validation": (("SST_ERA5", 0, 360),),
@@ -63,8 +64,9 @@ def data_config(file: str, history: int, horizon: int) -> dict[str, Any]:
   }
 
 
+@registry.runner("cost", "data pipeline")
 def data_set(case: Case) -> None:
-  """Counts, scaler, scale vector and first test window of a data set."""
+  """Compares a data set's counts, scaler, scale vector and first test window."""
   options, golden = case.meta["config"], case.group("output")
   config = data_config(options["file"], options["history_len"], options["predict_len"])
   splits = {name: input_pipeline.build(config, name, batch_size=1) for name in SPLITS}
@@ -90,8 +92,9 @@ def data_set(case: Case) -> None:
   np.testing.assert_array_equal(scale == 0, constant)
 
 
+@registry.runner("cost", "customised fluctuation scale")
 def series_scale(case: Case) -> None:
-  """Scaler and scale of one series given as an array."""
+  """Compares the scaler and the scale of one series given as an array."""
   golden, raw = case.group("output"), case.group("input")["raw"]
   frames = raw[..., None]
   statistics = normalise.compute(
@@ -108,13 +111,3 @@ def series_scale(case: Case) -> None:
 def check_scale(scale: np.ndarray, golden: dict[str, np.ndarray]) -> None:
   assert_close("scale_f64", scale, golden["scale_f64"], 1e-6)
   assert_close("scale", scale, golden["scale"], SCALE_TOLERANCE)
-
-
-MODELS = {"data pipeline": data_set, "customised fluctuation scale": series_scale}
-
-
-def run(case: Case) -> None:
-  """Compares a case of one of MODELS."""
-  if case.meta["model"] not in MODELS:
-    raise NotBuilt(case.meta["model"])
-  MODELS[case.meta["model"]](case)

@@ -1,15 +1,16 @@
-"""CoST's scores against goldens."""
+"""CoST's scores."""
 
 import functools
 import re
 
 import jax
 import numpy as np
-from golden_case import Case, NotBuilt, assert_close
 
+from golden import registry
+from golden.case import Case, NotBuilt, assert_close
 from stjax import metrics
 
-# The original's names -> ours; a number at the end of a name is an option.
+# The original's names and ours; a number at the end of a name is an option.
 SCORES = {
   "MAE": "mae",
   "RMSE": "rmse",
@@ -28,12 +29,12 @@ OPTIONS = {"QICE": "qice_bins", "IS": "interval_percent", "PICP": "coverage_perc
 def score(
   samples: np.ndarray, target: np.ndarray, options: dict
 ) -> dict[str, metrics.Score]:
-  """Scores of the convention "cost" for arrays in the original's layout.
+  """Computes the scores of the convention "cost" for the original's arrays.
 
   Args:
     samples: [N, n, horizon, nodes].
     target: [N, horizon, nodes].
-    options: of the convention.
+    options: the options of the convention.
   """
   forecast = samples.swapaxes(0, 1)[..., None, None]
   observation = target[..., None, None]
@@ -44,8 +45,9 @@ def score(
   return total.compute()["cost"]
 
 
-def run(case: Case) -> None:
-  """Compares all scores of a case of the model "metrics"."""
+@registry.runner("cost", "metrics")
+def scores(case: Case) -> None:
+  """Compares all scores of a case."""
   inputs = case.group("input")
   compute = functools.cache(
     lambda *options: score(inputs["samples"], inputs["target"], dict(options))

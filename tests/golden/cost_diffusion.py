@@ -1,29 +1,35 @@
-"""CoST's diffusion and its training against goldens."""
+"""CoST's diffusion and its training."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden_case import Case, NotBuilt, assert_close
-from golden_cost_networks import DIVISORS, Network, check_gradients, columns_of
 
+from golden.case import Case, NotBuilt, assert_close
+from golden.cost_networks import (
+  DIVISORS,
+  Network,
+  as_features,
+  check_gradients,
+  columns_of,
+)
+from golden.registry import runner
+from golden.training import trainer
 from stjax import diffusion
 from stjax.methods import regression, residual_diffusion
 from stjax.models.denoisers import common as denoisers
-from stjax.training import optim, step
-from stjax.training import state as state_lib
 
 SCHEDULE_TOLERANCE = 1e-5
 TRAJECTORY_TOLERANCE = 1e-4
 # The states grow to hundreds, from differences of nearly equal numbers.
 SAMPLING_TOLERANCE = 1e-3
-# What the original's program fixes.
+# The original's program fixes these.
 NAME, BETA_START, BETA_END, STEPS = "quadratic", 1e-4, 0.5, 50
 
 
 def schedule_of(config) -> diffusion.NoiseSchedule:
+  """Builds the noise schedule of a case's config."""
   return diffusion.build_schedule(
     NAME,
     config.get("diff_steps", STEPS),
@@ -34,12 +40,12 @@ def schedule_of(config) -> diffusion.NoiseSchedule:
 
 @dataclasses.dataclass(frozen=True)
 class Reverse:
-  """The original's reverse process in x - z, rising in t.
+  """The original's reverse process in x - z, in the order of rising t.
 
   Attributes:
-    x: weight of x.
-    eps: weight of the predicted noise in the bracket that `x` multiplies.
-    noise: standard deviation of what is added.
+    x: the weight of x.
+    eps: the weight of the predicted noise in the bracket that `x` multiplies.
+    noise: the standard deviation of the noise that is added.
   """
 
   x: np.ndarray
@@ -48,7 +54,7 @@ class Reverse:
 
 
 def reverse(schedule: diffusion.NoiseSchedule) -> Reverse:
-  """Weights of x and of the noise, from those of x and of x0."""
+  """Computes the weights of x and of the noise from those of x and of x0."""
   c = diffusion.samplers.linear_coefficients("ddpm", schedule)
   assert list(c.step[::-1]) == list(range(schedule.num_steps))
   signal = np.sqrt(schedule.alpha_bar)
@@ -58,8 +64,9 @@ def reverse(schedule: diffusion.NoiseSchedule) -> Reverse:
   return Reverse(x, x0 * sigma / x, c.noise[::-1])
 
 
+@runner("cost", "noise schedule + diffusion step embedding table")
 def tables(case: Case) -> None:
-  """The schedule, the reverse process's weights and the table of steps."""
+  """Compares the schedule, the reverse process's weights, the table of steps."""
   config, expected = case.meta["config"], case.group("output")
   schedule = schedule_of(config)
   weights = reverse(schedule)
@@ -82,7 +89,7 @@ def tables(case: Case) -> None:
   assert expected.keys() <= actual.keys()
   for key, value in expected.items():
     assert actual[key].shape == value.shape, key
-    # Some are tiny at t = 0, where they matter: by value, not by scale.
+    # Some are tiny at t = 0, where they matter, so values are compared, not scales.
     np.testing.assert_allclose(
       actual[key],
       value,
@@ -93,17 +100,19 @@ def tables(case: Case) -> None:
 
 
 def network_of(case: Case) -> Network:
+  """The denoiser of a case."""
   return Network(
     "stid_denoiser", case.meta["config"], case.group("param"), ("slot", "day")
   )
 
 
 def method_of(case: Case, network: Network):
+  """The diffusion of a case."""
   config = case.meta["config"]
   return residual_diffusion.ResidualDiffusion(
     horizon=config["predict_len"],
     network=network.module,
-    # The mean is given: what is left over is diffused as if it were the data.
+    # The mean is given, so what is left over is diffused as if it were the data.
     mean="none",
     schedule=NAME,
     num_steps=schedule_of(config).num_steps,
@@ -113,18 +122,18 @@ def method_of(case: Case, network: Network):
 
 
 def horizon_first(x: np.ndarray, horizon: int) -> jax.Array:
-  """Maps the originals' [..., K, T] to [..., horizon, K, 1, 1], its end."""
+  """Maps the end of the original's [..., K, T] to [..., horizon, K, 1, 1]."""
   x = np.swapaxes(x[..., -horizon:], -1, -2)
   return jnp.asarray(x[..., None, None])
 
 
 def nodes_first(x) -> np.ndarray:
-  """Maps [..., T, K, 1, 1] to the originals' [..., K, T]."""
+  """Maps [..., T, K, 1, 1] to the original's [..., K, T]."""
   return np.swapaxes(np.asarray(x)[..., 0, 0], -1, -2)
 
 
 def batch_of(case: Case, network: Network) -> dict[str, jax.Array]:
-  """Inputs and calendar."""
+  """A case's inputs and calendar."""
   inputs = case.group("input")
   history = case.meta["config"]["history_len"]
   known = np.arange(inputs["gt_mask"].shape[1]) < history
@@ -137,8 +146,9 @@ def batch_of(case: Case, network: Network) -> dict[str, jax.Array]:
   return batch
 
 
+@runner("cost", "scale-aware diffusion training loss")
 def train_loss(case: Case) -> None:
-  """The denoiser's loss and gradients for given draws."""
+  """Compares the denoiser's loss and gradients for given draws."""
   inputs, expected = case.group("input"), case.group("output")
   history = case.meta["config"]["history_len"]
   horizon = case.meta["config"]["predict_len"]
@@ -153,7 +163,7 @@ def train_loss(case: Case) -> None:
   @jax.jit
   def run(variables):
     loss, _ = method_of(case, network).denoising_loss(
-      variables, batch, target, step=number, noise=noise, prior=prior
+      variables, batch, target, step=number, noise=noise, prior_shift=prior
     )
     return loss
 
@@ -183,12 +193,11 @@ def train_loss(case: Case) -> None:
 
 
 def predicted_window(network, window, number, batch) -> jax.Array:
-  """Noise [B, K, T] of a whole window [B, 2, K, T]."""
-  window = np.moveaxis(window, 1, 3)[:, :, None]
-  b, k, _, frames, _ = window.shape
+  """Predicts the noise [B, K, T] of a whole window [B, 2, K, T]."""
+  features, frames = as_features(window)
   y = network.module.apply(
     network.variables,
-    jnp.asarray(window.reshape(b, k, 1, 2 * frames)),
+    features,
     number,
     frames,
     calendar=batch.get("calendar"),
@@ -197,8 +206,9 @@ def predicted_window(network, window, number, batch) -> jax.Array:
   return y[:, :, 0]
 
 
+@runner("cost", "scale-aware reverse process")
 def sampling(case: Case) -> None:
-  """All reverse steps for given noise, and some of them one by one."""
+  """Compares all reverse steps for given noise, and some of them one by one."""
   inputs, expected = case.group("input"), case.group("output")
   horizon = case.meta["config"]["predict_len"]
   network = network_of(case)
@@ -220,7 +230,7 @@ def sampling(case: Case) -> None:
   noise = noise.reshape(-1, *start.shape)
   schedule = schedule_of(case.meta["config"])
   assert len(noise) == schedule.num_steps - 1
-  # The last draw is asked for and not used: NaN would show.
+  # The last draw is asked for and not used, so a NaN would show.
   noise = jnp.concatenate([noise, jnp.full_like(start, jnp.nan)[None]])
 
   def predict(x, number):
@@ -253,7 +263,7 @@ def sampling(case: Case) -> None:
   numbers = [int(k[3:]) for k in expected if k.startswith("x_t")]
   for t in numbers:
     before, eps, after = (
-      # [n, B, K, T] as the originals'.
+      # They have the original's axes [n, B, K, T].
       rows(horizon_first(expected[f"{key}_t{t}"], horizon))
       for key in ("x", "eps", "x_after")
     )
@@ -267,8 +277,9 @@ def sampling(case: Case) -> None:
     assert_close(f"x_after_t{t}", x, np.asarray(after))
 
 
+@runner("cost", "optimiser trajectory (deterministic STID)")
 def adam(case: Case) -> None:
-  """Losses, learning rates and parameters of a few optimiser steps."""
+  """Compares losses, learning rates and parameters of a few optimiser steps."""
   config, expected = case.meta["config"], case.group("output")
   inputs = {key: np.asarray(x) for key, x in case.group("input").items()}
   channels = config.get("input_dim", 1)
@@ -276,40 +287,20 @@ def adam(case: Case) -> None:
   steps = len(inputs["x"])
   # The schedule "multistep" is timm's, one count ahead of torch's.
   milestones = tuple(m + 1 for m in config.get("milestones", ()))
-  optimizer = optim.build(
-    {
-      "name": "adam",
-      "learning_rate": config["lr"],
-      "weight_decay": config.get("weight_decay", 0.0),
-      "clip_norm": 0.0,
-      "b1": config.get("betas", (0.9, 0.999))[0],
-      "b2": config.get("betas", (0.9, 0.999))[1],
-      "eps": config.get("eps", 1e-8),
-      "momentum": 0.0,
-      "schedule": {
-        "name": "multistep" if milestones else "constant",
-        "per": "step",
-        "cycle_momentum": False,
-        "milestones": milestones,
-        "decay_rate": config.get("gamma", 1.0),
-      },
-    },
-    steps,
-    steps,
-  )
-  # Dropout is on in training: the fixture's network has none.
+  b1, b2 = config.get("betas", (0.9, 0.999))
+  optimizer = {"learning_rate": config["lr"], "b1": b1, "b2": b2}
+  optimizer |= {key: config[key] for key in ("weight_decay", "eps") if key in config}
+  schedule = {
+    "name": "multistep" if milestones else "constant",
+    "cycle_momentum": False,
+    "milestones": milestones,
+    "decay_rate": config.get("gamma", 1.0),
+  }
+  # Dropout is on in training, but the case's network has none.
   module = network.module.copy(dropout=0.0)
   method = regression.Regression(module, config["predict_len"])
-  state = state_lib.create(
-    jax.random.key(0), network.variables, optimizer.transformation, 0.0
-  )
-  update = jax.jit(
-    functools.partial(
-      step.train_step,
-      method=method,
-      transformation=optimizer.transformation,
-      learning_rate=optimizer.learning_rate,
-    )
+  state, update, learning_rate = trainer(
+    method, network.variables, steps, optimizer, schedule
   )
   losses, rates = [], []
   for number in range(steps):
@@ -319,12 +310,12 @@ def adam(case: Case) -> None:
     }
     if network.columns:
       times = inputs["timepoints"][number]
-      # Horizon frames, which the mean does not look at.
+      # The mean does not look at the horizon's frames.
       times = np.pad(times, ((0, 0), (0, config["predict_len"]), (0, 0)), mode="edge")
       batch["calendar"] = network.calendar(columns_of(times))
     state, scalars = update(state, batch, {})
     losses.append(scalars["loss"])
-    rates.append(optimizer.learning_rate(number))
+    rates.append(learning_rate(number))
   np.testing.assert_allclose(losses, expected["losses"], rtol=TRAJECTORY_TOLERANCE)
   np.testing.assert_allclose(rates, expected["lrs"], rtol=1e-6)
   weights = network.to_torch(state.variables())
