@@ -4,6 +4,7 @@ import functools
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def _model_sections(config) -> dict[str, ml_collections.ConfigDict]:
   return {"model": config.model} | frozen
 
 
-def _check_calendar(where, section, columns: dict[str, int]) -> None:
+def _check_calendar(where, section, columns: Mapping[str, int]) -> None:
   """A network must read the data's columns, with a row for every value.
 
   Args:
@@ -123,7 +124,7 @@ def build(
     statistics=_load_statistics(statistics_path),
     forcing_statistics=_load_statistics(forcings_path),
   )
-  height = train.example_shape["inputs"][1]
+  height = train.spec.sizes["height"]
   check = functools.partial(sharding_lib.check_batch, mesh)
   check(
     "global_batch_size", config.global_batch_size, config.accumulation_steps, height
@@ -135,9 +136,7 @@ def build(
   size = config.evaluation.batch_size
   check("evaluation.batch_size", size, 1, height, members)
   for where, section in _model_sections(config).items():
-    _check_calendar(
-      where, section, dict(zip(train.calendar_names, train.calendar_sizes, strict=True))
-    )
+    _check_calendar(where, section, train.spec.calendar)
   num_steps = config.num_steps
   if not method.trainable:
     num_steps = 0
@@ -153,9 +152,7 @@ def build(
     statistics=train.statistics,
     coordinates=train.coordinates,
     labels=train.labels,
-    example_shape=dict(train.example_shape),
-    calendar_sizes=tuple(train.calendar_sizes),
-    calendar_names=tuple(train.calendar_names),
+    spec=train.spec,
     forcing_statistics=train.forcing_statistics,
     num_examples=train.num_examples,
     num_steps=num_steps,

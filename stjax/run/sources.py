@@ -176,7 +176,7 @@ def network_options(
   *frames, channels = run.example_shape["inputs"]
   if model is None:
     model = run.config.model
-    channels = run.method.input_channels(channels, run.num_forcings)
+    channels = run.method.input_channels(channels, run.spec.sizes["forcing"])
   return {"in_shape": (*frames, channels), **config_lib.without(model, "name")}
 
 
@@ -398,6 +398,6 @@ def _material(run: run_lib.Run) -> base.Material:
       run.config.data.to_dict(), cache_dir=run.workdir / "data"
     )
     table = input_pipeline.forward(run.statistics, table)
-    return table.reshape(*run.calendar_sizes, *table.shape[1:])
+    return table.reshape(*run.spec.calendar.values(), *table.shape[1:])
 
   return base.Material(series, batches, sharding_lib.fetch, areas, climatology)

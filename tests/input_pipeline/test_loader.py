@@ -49,7 +49,7 @@ def assert_equal_batches(actual, expected):
 def test_a_batch_holds_the_windows_that_its_index_names(config):
   split = build(config)
   data = np.load(config["path"])
-  assert split.example_shape == {"inputs": (3, 5, 3, 2), "targets": (2, 5, 3, 2)}
+  assert split.spec.history == 3 and split.spec.horizon == 2
   names = split.labels["sample_id"].values
   for batch in take(split, 5):
     assert batch["inputs"].dtype == np.float32 and batch["valid"].all()

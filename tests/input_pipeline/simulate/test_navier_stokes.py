@@ -456,7 +456,7 @@ def test_splits_without_a_cache_dir_share_one_simulation(counted):
   splits = [
     input_pipeline.build(config, name, batch_size=1) for name in ("train", "validation")
   ]
-  assert splits[0].example_shape["inputs"] == (1, 8, 8, 1)
+  assert splits[0].spec.shapes(1)["inputs"] == (1, 1, 8, 8, 1)
   assert len(counted) == 2
 
 
