@@ -36,6 +36,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Fields that are known in advance and never forecast, such as winds over
     # an ocean; "": in data.path.
     forcings=config_dict.create(variables=(), path=""),
+    # Fields without a time axis, such as a land mask; "": in data.path.
+    static=config_dict.create(variables=(), path=""),
     statistics=config_dict.create(
       frames="all",  # Or "history": only those of each training window.
       ddof=0,  # Deviations divide by the number of values less this.

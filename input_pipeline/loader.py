@@ -19,6 +19,7 @@ from input_pipeline import (
   labels,
   normalise,
   options,
+  static,
   training,
   windows,
 )
@@ -45,6 +46,7 @@ class Split:
     labels: sample_id, start and, with a time axis, init_time and valid_time
       of each window, on dimension "sample".
     forcing_statistics: of the forcings in the training split, if there are any.
+    static_statistics: of the static fields over the grid, if there are any.
   """
 
   batches: grain.IterDataset
@@ -55,6 +57,7 @@ class Split:
   coordinates: xr.Dataset
   labels: xr.Dataset
   forcing_statistics: normalise.Statistics | None = None
+  static_statistics: normalise.Statistics | None = None
 
 
 def build(
@@ -73,6 +76,7 @@ def build(
   targets: bool = True,
   beyond: int = 0,
   forcing_statistics: normalise.Statistics | None = None,
+  static_statistics: normalise.Statistics | None = None,
 ) -> Split:
   """Builds one split of a data set.
 
@@ -99,6 +103,7 @@ def build(
     beyond: without targets: frames that a window may reach beyond the end of
       its sequence.
     forcing_statistics: of the forcings in the training split, if known.
+    static_statistics: of the static fields, if known.
 
   Raises:
     DataError: for settings or data that cannot be used.
@@ -117,12 +122,13 @@ def build(
   boundary = forcings.make(source, resolved, forcing_statistics, cache_dir)
   if boundary:
     boundary.reach(whole)
+  fixed = static.make(source, resolved, static_statistics)
   if beyond:
     source = base.Continued(source, functools.partial(windows.continued, frames=beyond))
   days = calendar.make(source, resolved["calendar"], resolved["slots_per_day"])
   if statistics is None:
     statistics = training.compute_statistics(source, resolved, cache_dir)
-  training.check_statistics(statistics, source)
+  training.check_statistics(statistics, source.names)
   space = source.space
   height, width = (space.sizes[dim] for dim in space.attrs["spatial_dims"])
   operations = tuple(resolved["augment"])
@@ -135,6 +141,7 @@ def build(
     "time": source.times(0) is not None,
     "calendar": bool(days.columns),
     "forcings": boundary is not None,
+    "static": fixed is not None,
   }
   spec = spec_lib.Spec(
     keys=tuple(name for name in spec_lib.KEYS if optional.get(name, True)),
@@ -146,6 +153,7 @@ def build(
       "variable": len(source.variables),
       "column": len(days.columns),
       "forcing": len(boundary.store.variables) if boundary else 0,
+      "static": fixed.fields.shape[-1] if fixed else 0,
     },
     calendar=dict(zip(days.columns, days.sizes, strict=True)),
     targets=targets,
@@ -160,6 +168,7 @@ def build(
     statistics=statistics,
     calendar=days,
     forcings=boundary,
+    static=fixed,
     augment=operations if train else (),
     seed=seed,
   )
@@ -175,6 +184,7 @@ def build(
       sample=slice(None, None, every)
     ),
     forcing_statistics=boundary.statistics if boundary else None,
+    static_statistics=fixed.statistics if fixed else None,
   )
 
 
@@ -190,6 +200,7 @@ class _Read:
   statistics: normalise.Statistics
   calendar: calendar.Calendar
   forcings: forcings.Forcings | None
+  static: static.Static | None
   augment: tuple[str, ...]
   seed: int
 
@@ -213,6 +224,8 @@ class _Read:
       if "forcings" in result:
         known = self._known(sequence, start, stop)
         result["forcings"][row] = self._moved(known, place)
+    if "static" in result:
+      result["static"] = self.static.fields
     for name, first in (("inputs", 0), ("targets", history)):
       part = result[name]
       normalise.forward_in_place(self.statistics, part)

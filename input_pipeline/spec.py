@@ -22,7 +22,8 @@ class Key:
 
   Attributes:
     dtype: the type of its values.
-    axes: the names of its axes, in order.
+    axes: the names of its axes, in order; without "batch" it is the same for
+      every example.
     span: which frames of the window lie on its time axis: "history",
       "targets" or "both"; "" where it has no time axis.
     known_future: whether it is known for times that are still to come. It
@@ -51,6 +52,9 @@ KEYS = {
   "calendar": Key(np.int32, ("batch", "time", "column"), "both", known_future=True),
   # The variables of data.forcings, normalised; 0 where missing.
   "forcings": Key(np.float32, (*FIELDS[:-1], "forcing"), "both", known_future=True),
+  # The fields of data.static, normalised; 0 where missing. The same for every
+  # example.
+  "static": Key(np.float32, ("height", "width", "static")),
   # Position in the split; in the whole one where only every so many windows are
   # read.
   "index": Key(np.int32),
@@ -108,6 +112,11 @@ class Spec:
       return self.sizes[axis]
     ahead = self.horizon if self.targets or key.known_future else 0
     return self.history * (key.span != "targets") + ahead * (key.span != "history")
+
+
+def shared(batch: Arrays) -> dict[str, Any]:
+  """The arrays of a batch that all its examples share."""
+  return {name: x for name, x in batch.items() if "batch" not in KEYS[name].axes}
 
 
 def on_device(batch: Arrays) -> dict[str, Any]:

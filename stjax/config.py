@@ -42,6 +42,8 @@ _BEFORE = {
   "data.forcings.variables": [],
   "data.forcings.path": "",
   "data.slots_per_day": 0,
+  "data.static.variables": [],
+  "data.static.path": "",
   "data.statistics.frames": "all",
   "data.statistics.ddof": 0,
 }
@@ -311,10 +313,10 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for k, v in (chosen["data"] or {}).items()
     if k not in _READING
   }
-  if "forcings" in chosen["data"]:
-    forcings = chosen["data"]["forcings"]
-    place = _last_parts(forcings.get("path", ""))
-    chosen["data"]["forcings"] = forcings | {"path": place}
+  for name in {"forcings", "static"} & chosen["data"].keys():
+    section = chosen["data"][name]
+    place = _last_parts(section.get("path", ""))
+    chosen["data"][name] = section | {"path": place}
   chosen["frozen"] = {
     name: part | {"init_from": pathlib.PurePath(part["init_from"]).name}
     for name, part in (chosen["frozen"] or {}).items()

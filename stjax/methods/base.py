@@ -126,9 +126,14 @@ class Method(abc.ABC):
     """Trained methods that this one reads, by their names in `frozen`."""
     return {}
 
-  def input_channels(self, variables: int, forcings: int) -> int:
-    """Channels that its network is shown of so many variables."""
-    del forcings
+  def input_channels(self, variables: int, known: int) -> int:
+    """Channels that its network is shown.
+
+    Args:
+      variables: number of those that are forecast.
+      known: number of forcings and static fields.
+    """
+    del known
     return variables
 
   def prepared_shapes(

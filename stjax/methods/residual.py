@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import spec
 from stjax import errors
 from stjax.methods import base, fluctuation, regression
 
@@ -59,13 +60,13 @@ class Residual(base.Method):
     if self.mean_dropout:
 
       def one(example, key):
-        batch = jax.tree.map(lambda x: x[None], example)
-        forecast, _ = mean.apply(frozen[MEAN], batch, True, key)
+        rows = jax.tree.map(lambda x: x[None], example)
+        forecast, _ = mean.apply(frozen[MEAN], rows | shared, True, key)
         return forecast[0]
 
       # Each example has dropout of its own, whatever batch it is in.
-      names = ("inputs", *getattr(mean.network, "extra_inputs", ()))
-      examples = {name: batch[name] for name in names}
+      shared = spec.shared(batch)
+      examples = {name: x for name, x in batch.items() if name not in shared}
       keys = base.example_keys(key, batch["index"])
       forecast = jax.vmap(one)(examples, keys)
     else:

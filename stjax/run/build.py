@@ -113,16 +113,17 @@ def build(
       raise errors.ConfigError(
         f"--workdir={workdir} cannot be written: {error}"
       ) from error
-  statistics_path = workdir / "statistics.json"
-  forcings_path = workdir / "forcing_statistics.json"
+  kept = {
+    name: workdir / f"{name}.json"
+    for name in ("statistics", "forcing_statistics", "static_statistics")
+  }
   train = run_lib.open_data(
     config,
     workdir,
     mesh,
     "train",
     config.global_batch_size,
-    statistics=_load_statistics(statistics_path),
-    forcing_statistics=_load_statistics(forcings_path),
+    **{name: _load_statistics(path) for name, path in kept.items()},
   )
   height = train.spec.sizes["height"]
   check = functools.partial(sharding_lib.check_batch, mesh)
@@ -149,11 +150,10 @@ def build(
     workdir=workdir,
     mesh=mesh,
     method=method,
-    statistics=train.statistics,
+    **{name: getattr(train, name) for name in kept},
     coordinates=train.coordinates,
     labels=train.labels,
     spec=train.spec,
-    forcing_statistics=train.forcing_statistics,
     num_examples=train.num_examples,
     num_steps=num_steps,
   )
@@ -176,10 +176,8 @@ def build(
       f" {run.example_shape['targets']}, axes T, H, W, C): {error}"
     ) from error
   if jax.process_index() == 0:
-    for path, statistics in (
-      (statistics_path, run.statistics),
-      (forcings_path, run.forcing_statistics),
-    ):
+    for name, path in kept.items():
+      statistics = getattr(run, name)
       if statistics is not None and not path.exists():
         files.write_atomically(path, statistics.to_json())
     draft = workdir / f".coordinates.{os.getpid()}.nc"

@@ -44,6 +44,7 @@ class Run:
     labels: names and times of the training windows.
     spec: what the batches of the training split hold.
     forcing_statistics: normalisation of the forcings, if there are any.
+    static_statistics: normalisation of the static fields, if there are any.
     num_examples: examples in the training split.
     num_steps: optimiser steps of the whole run.
   """
@@ -57,6 +58,7 @@ class Run:
   labels: xr.Dataset
   spec: spec_lib.Spec
   forcing_statistics: input_pipeline.Statistics | None
+  static_statistics: input_pipeline.Statistics | None
   num_examples: int
   num_steps: int
 
@@ -117,6 +119,7 @@ class Run:
       start=start,
       statistics=self.statistics,
       forcing_statistics=self.forcing_statistics,
+      static_statistics=self.static_statistics,
       history=history,
       horizon=horizon,
       every=every,

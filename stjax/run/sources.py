@@ -176,7 +176,8 @@ def network_options(
   *frames, channels = run.example_shape["inputs"]
   if model is None:
     model = run.config.model
-    channels = run.method.input_channels(channels, run.spec.sizes["forcing"])
+    sizes = run.spec.sizes
+    channels = run.method.input_channels(channels, sizes["forcing"] + sizes["static"])
   return {"in_shape": (*frames, channels), **config_lib.without(model, "name")}
 
 

@@ -289,9 +289,9 @@ def test_without_a_time_axis_leads_are_counted(config):
 @pytest.mark.parametrize(
   ("changes", "options", "words"),
   [
-    ({"store": "aray"}, {}, ["data.store", "'aray'", "Did you mean 'array'"]),
+    ({"store": "aray"}, {}, ["data.store", "'aray'", "did you mean 'array'"]),
     ({"store": ""}, {}, ["data.store", "array"]),
-    ({"histroy": 3}, {}, ["data.histroy", "Did you mean 'history'"]),
+    ({"histroy": 3}, {}, ["data.histroy", "did you mean 'history'"]),
     ({"coarsen": 2}, {}, ["data.coarsen", "store 'array'"]),
     ({"split": {"fraction": 1}}, {}, ["data.split.fraction", "'fractions'"]),
     ({"split": "time"}, {}, ["data.split='time'", "a dict"]),

@@ -21,12 +21,13 @@ def config(tmp_path_factory):
   xr.Dataset(
     {name: (("time", "lat", "lon"), values + n) for n, name in enumerate(names)},
     coords={"time": pd.date_range("2000-01-01", periods=40)},
-  ).to_netcdf(path)
+  ).assign(land=(("lat", "lon"), values[0])).to_netcdf(path)
   return {
     "store": "xarray",
     "path": str(path),
     "variables": names[:1],
     "forcings": {"variables": names[1:]},
+    "static": {"variables": "land"},
     "calendar": ("month", "day_of_week"),
     "missing": "mask",
     "history": HISTORY,
@@ -88,6 +89,13 @@ def test_cropping_keeps_what_is_around_now_and_what_is_known_of_the_future(confi
   }
   same = spec_lib.crop(batch, 6, 5)  # Nothing is longer than these.
   assert all(same[name].shape == batch[name].shape for name in batch)
+  assert same.keys() == batch.keys()
+
+
+def test_only_static_fields_are_shared_by_the_examples(config):
+  _, batch = read(config)
+  assert list(spec_lib.shared(batch)) == ["static"]
+  assert all(len(x) == 4 for name, x in batch.items() if name != "static")
 
 
 def test_times_stay_on_the_host_and_rollouts_read_what_is_known(config):

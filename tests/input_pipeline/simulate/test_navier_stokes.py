@@ -267,7 +267,7 @@ def test_a_flow_out_of_range_is_refused(changes, named):
     (dict(spin_up=-1.0), "data.spin_up"),
     (dict(image_size=17), "data.image_size"),
     (dict(downsample="cubic"), "bilinear"),
-    (dict(variables=("vorticty",)), "Did you mean 'vorticity'"),
+    (dict(variables=("vorticty",)), "did you mean 'vorticity'"),
     (dict(variables=("u", "u")), "each once"),
     (dict(precision="bfloat16"), "float64"),
     (dict(initial=np.zeros((2, 15, 16))), "grid=16"),
