@@ -21,7 +21,7 @@ def cell_index(columns: Any, sizes: Sequence[int]) -> Any:
   Args:
     columns: [..., K] whole numbers, such as a batch's `calendar`; numpy or
       jax.numpy, also under jit.
-    sizes: how many values each of the K columns has (Split.calendar_sizes).
+    sizes: how many values each of the K columns has (Split.spec.calendar).
 
   Returns:
     [...] from 0 to the product of the sizes less 1.

@@ -4,11 +4,13 @@ They are read beside the data, frame by frame, and never forecast: winds over
 an ocean, insolation, boundary values.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from input_pipeline import errors, normalise, options, training, windows
 from input_pipeline.stores import base
@@ -64,35 +66,78 @@ def make(
     DataError: for settings that cannot be used, or forcings of another grid,
       other sequences or other times than the data's.
   """
-  names = base.as_names(resolved["forcings"]["variables"])
-  path = resolved["forcings"]["path"]
-  if not names:
-    if path:
-      raise errors.DataError(
-        f"data.forcings.path={path!r} is set, but data.forcings.variables "
-        "names none of its variables."
-      )
+  changed = config_of("forcings", resolved)
+  if changed is None:
     return None
-  # Winds go below -1, whatever the data need.
-  changed = {**resolved, "variables": names, "transform": "identity"}
-  if path:
-    changed["path"] = path
-  known = options.store_defaults(resolved["store"])
-  for key in ("variables", "path") if path else ("variables",):
-    if key not in known:
-      raise errors.DataError(
-        f"data.forcings.{key} cannot be used: store {resolved['store']!r} "
-        f"has no data.{key}. Use a store of files."
-      )
-  try:
+  with within("data.forcings"):
     store = training.open_store(changed, cache_dir)
-  except errors.DataError as error:  # It speaks of the data's own keys.
-    raise errors.DataError(f"In data.forcings: {error}") from error
+    check_grid(store.space, data.space)
   _check(store, data)
   if statistics is None:
     statistics = training.compute_statistics(store, changed, cache_dir, frames_of=data)
-  training.check_statistics(statistics, store, "data.forcings.variables")
+  training.check_statistics(statistics, changed["variables"], "data.forcings.variables")
   return Forcings(store, statistics)
+
+
+def config_of(section: str, resolved: Mapping[str, Any]) -> dict[str, Any] | None:
+  """The data config of further fields; None where it names none.
+
+  Args:
+    section: "forcings" or "static", the part of the data config that names them.
+    resolved: the data config; the further fields lie in the same kind of store.
+
+  Raises:
+    DataError: for a path without variables, or a store that has no choice.
+  """
+  names = base.as_names(resolved[section]["variables"])
+  path = resolved[section]["path"]
+  if not names:
+    if path:
+      raise errors.DataError(
+        f"data.{section}.path={path!r} is set, but data.{section}.variables "
+        "names none of its variables."
+      )
+    return None
+  given = {"variables": names} | ({"path": path} if path else {})
+  known = options.store_defaults(resolved["store"])
+  for key in given:
+    if key not in known:
+      raise errors.DataError(
+        f"data.{section}.{key} cannot be used: store {resolved['store']!r} "
+        f"has no data.{key}. Use a store of files."
+      )
+  # Winds go below -1, whatever the data need.
+  return {**resolved, **given, "transform": "identity"}
+
+
+@contextlib.contextmanager
+def within(section: str) -> Iterator[None]:
+  """Says of errors that speak of the data's own keys which section they are about."""
+  try:
+    yield
+  except errors.DataError as error:
+    raise errors.DataError(f"In {section}: {error}") from error
+
+
+def check_grid(space: xr.Dataset, data: xr.Dataset) -> None:
+  """Raises DataError unless the grid of further fields is that of the data.
+
+  Args:
+    space: of the fields, as `Store.space`.
+    data: of the data.
+  """
+  for name, other in zip(
+    space.attrs["spatial_dims"], data.attrs["spatial_dims"], strict=True
+  ):
+    here, there = space[name].values, data[other].values
+    if here.shape != there.shape or not np.allclose(
+      here.astype(np.float64), there.astype(np.float64), atol=1e-4
+    ):
+      raise errors.DataError(
+        f"The fields have {len(here)} {name} from {here[0]} to {here[-1]}, the "
+        f"data {len(there)} from {there[0]} to {there[-1]}. Expected the same "
+        "grid: interpolate one to the other."
+      )
 
 
 def _check(store: base.Store, data: base.Store) -> None:
@@ -106,18 +151,6 @@ def _check(store: base.Store, data: base.Store) -> None:
       f"{len(ids[0])}), the data {ids[1][:3]} (of {len(ids[1])}). Expected "
       "the same in the same order."
     )
-  for name, other in zip(
-    store.space.attrs["spatial_dims"], data.space.attrs["spatial_dims"], strict=True
-  ):
-    here, there = store.space[name].values, data.space[other].values
-    if here.shape != there.shape or not np.allclose(
-      here.astype(np.float64), there.astype(np.float64), atol=1e-4
-    ):
-      raise errors.DataError(
-        f"The forcings (data.forcings) have {len(here)} {name} from "
-        f"{here[0]} to {here[-1]}, the data {len(there)} from {there[0]} to "
-        f"{there[-1]}. Expected the same grid: interpolate one to the other."
-      )
   for sequence in range(data.num_sequences):
     length = data.length(sequence)
     ours, theirs = store.times(sequence), data.times(sequence)

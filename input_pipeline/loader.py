@@ -19,9 +19,11 @@ from input_pipeline import (
   labels,
   normalise,
   options,
+  static,
   training,
   windows,
 )
+from input_pipeline import spec as spec_lib
 from input_pipeline.stores import base
 
 _ENDLESS = 2**62  # Batches of a series without an end.
@@ -33,18 +35,9 @@ class Split:
 
   Attributes:
     batches: grain data set of dicts of numpy arrays, the rows of this process
-      of each global batch (B below is batch_size / process_count):
-      inputs [B, T_in, H, W, C] and targets [B, T_out, H, W, C] float32 in
-      normalised units; mask [B, T_in + T_out, H, W, C] bool, True where
-      observed, when data.missing is "mask" (missing values are 0); time
-      [B, T_in + T_out] int64 seconds since 1970 when there is a time axis;
-      calendar [B, T_in + T_out, K] int32, the columns of data.calendar in
-      their order, when there are any; forcings [B, T_in + T_out, H, W, F]
-      float32, the variables of data.forcings in units of their own standard
-      deviations, 0 where missing, when there are any;
-      index [B] int32, position in the split (in the whole one where only every
-      so many windows are read); valid [B] bool, False for the
-      rows that fill up a last batch.
+      of each global batch: batch_size / process_count of them. What they hold
+      is declared by `spec` and explained in `input_pipeline.spec.KEYS`.
+    spec: names, shapes, types and axes of the arrays of a batch.
     num_examples: windows in the split.
     num_batches: batches of one pass, the last may be filled up.
     statistics: of the training split.
@@ -52,23 +45,19 @@ class Split:
       with attributes; lead_time and spatial coordinates.
     labels: sample_id, start and, with a time axis, init_time and valid_time
       of each window, on dimension "sample".
-    example_shape: shapes of one example, {"inputs": (T_in, H, W, C),
-      "targets": (T_out, H, W, C)}.
-    calendar_sizes: number of values of each column of data.calendar.
-    calendar_names: the columns.
     forcing_statistics: of the forcings in the training split, if there are any.
+    static_statistics: of the static fields over the grid, if there are any.
   """
 
   batches: grain.IterDataset
+  spec: spec_lib.Spec
   num_examples: int
   num_batches: int
   statistics: normalise.Statistics
   coordinates: xr.Dataset
   labels: xr.Dataset
-  example_shape: dict[str, tuple[int, ...]]
-  calendar_sizes: tuple[int, ...] = ()
-  calendar_names: tuple[str, ...] = ()
   forcing_statistics: normalise.Statistics | None = None
+  static_statistics: normalise.Statistics | None = None
 
 
 def build(
@@ -87,6 +76,7 @@ def build(
   targets: bool = True,
   beyond: int = 0,
   forcing_statistics: normalise.Statistics | None = None,
+  static_statistics: normalise.Statistics | None = None,
 ) -> Split:
   """Builds one split of a data set.
 
@@ -113,6 +103,7 @@ def build(
     beyond: without targets: frames that a window may reach beyond the end of
       its sequence.
     forcing_statistics: of the forcings in the training split, if known.
+    static_statistics: of the static fields, if known.
 
   Raises:
     DataError: for settings or data that cannot be used.
@@ -131,40 +122,59 @@ def build(
   boundary = forcings.make(source, resolved, forcing_statistics, cache_dir)
   if boundary:
     boundary.reach(whole)
+  fixed = static.make(source, resolved, static_statistics)
   if beyond:
     source = base.Continued(source, functools.partial(windows.continued, frames=beyond))
   days = calendar.make(source, resolved["calendar"], resolved["slots_per_day"])
   if statistics is None:
     statistics = training.compute_statistics(source, resolved, cache_dir)
-  training.check_statistics(statistics, source)
+  training.check_statistics(statistics, source.names)
   space = source.space
   height, width = (space.sizes[dim] for dim in space.attrs["spatial_dims"])
-  frame = (height, width, len(source.variables))
   operations = tuple(resolved["augment"])
   augment.check(operations, height, width)
   indices, num_batches = _batch_indices(
     len(mine), batch_size, seed if train else None, start
   )
+  optional = {
+    "mask": resolved["missing"] == "mask",
+    "time": source.times(0) is not None,
+    "calendar": bool(days.columns),
+    "forcings": boundary is not None,
+    "static": fixed is not None,
+  }
+  spec = spec_lib.Spec(
+    keys=tuple(name for name in spec_lib.KEYS if optional.get(name, True)),
+    history=resolved["history"],
+    horizon=resolved["horizon"],
+    sizes={
+      "height": height,
+      "width": width,
+      "variable": len(source.variables),
+      "column": len(days.columns),
+      "forcing": len(boundary.store.variables) if boundary else 0,
+      "static": fixed.fields.shape[-1] if fixed else 0,
+    },
+    calendar=dict(zip(days.columns, days.sizes, strict=True)),
+    targets=targets,
+  )
   rows = batch_size // process_count
-  batches = indices.map(
-    _Read(
-      source,
-      mine,
-      resolved["history"],
-      statistics,
-      resolved["missing"] == "mask",
-      frame,
-      slice(process_index * rows, (process_index + 1) * rows),
-      operations if train else (),
-      seed,
-      days,
-      every,
-      targets,
-      boundary,
-    )
+  read = _Read(
+    store=source,
+    windows=mine,
+    every=every,
+    spec=spec,
+    rows=slice(process_index * rows, (process_index + 1) * rows),
+    statistics=statistics,
+    calendar=days,
+    forcings=boundary,
+    static=fixed,
+    augment=operations if train else (),
+    seed=seed,
   )
   return Split(
-    batches=_prefetched(batches, **resolved["loader"]),
+    batches=_prefetched(indices.map(read), **resolved["loader"]),
+    spec=spec,
     num_examples=len(mine),
     num_batches=num_batches,
     statistics=statistics,
@@ -173,120 +183,80 @@ def build(
     labels=labels.labels(source, whole, resolved["history"]).isel(
       sample=slice(None, None, every)
     ),
-    example_shape={
-      "inputs": (resolved["history"], *frame),
-      "targets": (resolved["horizon"], *frame),
-    },
-    calendar_sizes=days.sizes,
-    calendar_names=days.columns,
     forcing_statistics=boundary.statistics if boundary else None,
+    static_statistics=fixed.statistics if fixed else None,
   )
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class _Read:
   """Reads this process's rows of a batch of window numbers."""
 
-  def __init__(
-    self,
-    store,
-    cut,
-    history,
-    statistics,
-    mask,
-    frame,
-    rows,
-    operations,
-    seed,
-    days,
-    every,
-    targets,
-    boundary,
-  ):
-    self._store = store
-    self._windows = cut
-    self._history = history
-    self._statistics = statistics
-    self._mask = mask
-    self._frame = frame
-    self._rows = rows
-    self._every = every
-    self._length = cut.length if targets else history
-    self._operations = operations
-    self._seed = seed
-    self._calendar = days
-    self._forcings = boundary
-    self._timed = store.times(0) is not None
+  store: base.Store
+  windows: windows.Windows
+  every: int
+  spec: spec_lib.Spec
+  rows: slice
+  statistics: normalise.Statistics
+  calendar: calendar.Calendar
+  forcings: forcings.Forcings | None
+  static: static.Static | None
+  augment: tuple[str, ...]
+  seed: int
 
   def __call__(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]):
-    index, valid, position = (part[self._rows] for part in batch)
-    cut, history, size = self._windows, self._history, len(index)
-    inputs = np.empty((size, history, *self._frame), np.float32)
-    targets = np.empty((size, self._length - history, *self._frame), np.float32)
-    time = np.empty((size, cut.length), np.int64)
-    columns = self._calendar.columns
-    days = np.empty((size, cut.length, len(columns)), np.int32)
-    known = []
+    index, valid, position = (part[self.rows] for part in batch)
+    result = self.spec.zeros(len(index))
+    result["index"][:] = index * self.every
+    result["valid"][:] = valid
+    history = self.spec.history
+    length = history + result["targets"].shape[1]
     for row, window in enumerate(index):
-      sequence, start = int(cut.sequence[window]), int(cut.start[window])
-      frames = self._store.read(sequence, start, start + self._length)
+      sequence, start = self._place(window)
+      stop = start + self.windows.length
       place = int(position[row])
-      frames = self._moved(frames, place)
-      if self._forcings:
-        known.append(self._moved(self._known(sequence, start), place))
-      inputs[row], targets[row] = frames[:history], frames[history:]
-      if self._timed:
-        time[row] = self._store.times(sequence)[start : start + cut.length]
-      if columns:
-        days[row] = self._calendar.frames(sequence, start, start + cut.length)
-    observed = []
-    for part, first in ((inputs, 0), (targets, history)):
-      normalise.forward_in_place(self._statistics, part)
+      frames = self._moved(self.store.read(sequence, start, start + length), place)
+      result["inputs"][row], result["targets"][row] = frames[:history], frames[history:]
+      if "time" in result:
+        result["time"][row] = self.store.times(sequence)[start:stop]
+      if "calendar" in result:
+        result["calendar"][row] = self.calendar.frames(sequence, start, stop)
+      if "forcings" in result:
+        known = self._known(sequence, start, stop)
+        result["forcings"][row] = self._moved(known, place)
+    if "static" in result:
+      result["static"] = self.static.fields
+    for name, first in (("inputs", 0), ("targets", history)):
+      part = result[name]
+      normalise.forward_in_place(self.statistics, part)
       # Only now: log1p has no value for what lies below -1.
       finite = np.isfinite(part)
-      if not self._mask and not finite.all():
-        self._complain(index, first, finite)
-      if self._mask:
+      if "mask" in result:
         part[~finite] = 0
-        observed.append(finite)
-    result = {
-      "inputs": inputs,
-      "targets": targets,
-      "index": (index * self._every).astype(np.int32),
-      "valid": valid,
-    }
-    if self._mask:
-      result["mask"] = np.concatenate(observed, axis=1)
-    if self._timed:
-      result["time"] = time
-    if columns:
-      result["calendar"] = days
-    if known:
-      result["forcings"] = np.stack(known)
+        result["mask"][:, first : first + part.shape[1]] = finite
+      elif not finite.all():
+        row = int(np.argwhere(~finite)[0, 0])
+        sequence, start = self._place(index[row])
+        raise training.not_finite(self.store, sequence, first + start, finite[row])
     return result
+
+  def _place(self, window: int) -> tuple[int, int]:
+    """Sequence and first frame of a window."""
+    return int(self.windows.sequence[window]), int(self.windows.start[window])
 
   def _moved(self, frames: np.ndarray, position: int) -> np.ndarray:
     """Frames of the example at this place in the series, augmented."""
-    if not self._operations:
+    if not self.augment:
       return frames
-    return augment.apply(frames, self._operations, self._seed, position)
+    return augment.apply(frames, self.augment, self.seed, position)
 
-  def _known(self, sequence: int, start: int) -> np.ndarray:
+  def _known(self, sequence: int, start: int, stop: int) -> np.ndarray:
     """The forcings of a window [T_in + T_out, H, W, F], 0 where missing."""
-    frames = self._forcings.read(sequence, start, start + self._windows.length)
+    frames = self.forcings.read(sequence, start, stop)
     finite = np.isfinite(frames)
-    if not self._mask and not finite.all():
-      raise training.not_finite(self._forcings.store, sequence, start, finite)
+    if "mask" not in self.spec.keys and not finite.all():
+      raise training.not_finite(self.forcings.store, sequence, start, finite)
     return np.where(finite, frames, np.float32(0))
-
-  def _complain(self, index, first, finite):
-    row = int(np.argwhere(~finite)[0, 0])
-    window = index[row]
-    raise training.not_finite(
-      self._store,
-      int(self._windows.sequence[window]),
-      first + int(self._windows.start[window]),
-      finite[row],
-    )
 
 
 class _InOrder:

@@ -136,6 +136,7 @@ def compute(
   kind: str,
   transform: str,
   ddof: int = 0,
+  where: str = "the training split",
 ) -> Statistics:
   """Streams over frames and accumulates in float64.
 
@@ -147,6 +148,7 @@ def compute(
     transform: one of TRANSFORMS (data.transform).
     ddof: squares are divided by the number of values less this: 0 for the
       deviation of a population, 1 for that of a sample.
+    where: what the frames are of, for messages.
 
   Returns:
     The statistics. A constant channel gets scale 1, with a warning.
@@ -191,8 +193,8 @@ def compute(
       maximum[c] = max(maximum[c], x.max())
   for c in np.flatnonzero(count == 0):
     raise errors.DataError(
-      f"Variable {variables[c]!r} has no observed value in the training "
-      f"split ({total} values, all missing). Expected at least one: check "
+      f"Variable {variables[c]!r} has no observed value in {where} "
+      f"({total} values, all missing). Expected at least one: check "
       "data.variables, data.split and the missing-value code of the file."
     )
   std = np.sqrt(square / np.maximum(count - ddof, 1))
@@ -207,8 +209,8 @@ def compute(
   for c in np.flatnonzero(constant):
     if kind != "none":
       warnings.warn(
-        f"Variable {variables[c]!r} is constant ({minimum[c]:g}) in the "
-        "training split; it is normalised with scale 1.",
+        f"Variable {variables[c]!r} is constant ({minimum[c]:g}) in "
+        f"{where}; it is normalised with scale 1.",
         stacklevel=2,
       )
   scale = np.where(constant, 1.0, scale)

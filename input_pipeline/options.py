@@ -27,6 +27,9 @@ COMMON = {
   # Fields known in advance, never forecast: names, and the path of their
   # store if it is not that of the data.
   "forcings": {"variables": (), "path": ""},
+  # Fields without a time axis, such as a land mask or orography: names, and the
+  # path of their store if it is not that of the data.
+  "static": {"variables": (), "path": ""},
   "statistics": {
     "frames": "all",  # Of the training windows, or "history": their first.
     "ddof": 0,  # Deviations divide by the number of values less this.

@@ -203,7 +203,7 @@ def training_series(
   store = open_store(resolved, cache_dir)
   if statistics is None:
     statistics = compute_statistics(store, resolved, cache_dir)
-  check_statistics(statistics, store)
+  check_statistics(statistics, store.names)
   height, width = (store.space.sizes[d] for d in store.space.attrs["spatial_dims"])
   series = []
   for piece in runs(store, resolved):
@@ -222,11 +222,10 @@ def training_series(
 
 
 def check_statistics(
-  statistics: normalise.Statistics, store: base.Store, key: str = "data.variables"
+  statistics: normalise.Statistics, names: Sequence[str], key: str = "data.variables"
 ) -> None:
-  """Raises DataError for statistics of other variables than the store's."""
-  names = tuple(variable.name for variable in store.variables)
-  if statistics.variables != names:
+  """Raises DataError for statistics of other variables than these."""
+  if statistics.variables != tuple(names):
     raise errors.DataError(
       f"The statistics are of the variables {', '.join(statistics.variables)}"
       f", but the data have {', '.join(names)}. Change {key}, or "

@@ -43,6 +43,8 @@ _BEFORE = {
   "data.forcings.variables": [],
   "data.forcings.path": "",
   "data.slots_per_day": 0,
+  "data.static.variables": [],
+  "data.static.path": "",
   "data.statistics.frames": "all",
   "data.statistics.ddof": 0,
 }
@@ -295,10 +297,10 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for k, v in (chosen["data"] or {}).items()
     if k not in _READING
   }
-  if "forcings" in chosen["data"]:
-    forcings = chosen["data"]["forcings"]
-    place = _last_parts(forcings.get("path", ""))
-    chosen["data"]["forcings"] = forcings | {"path": place}
+  for name in {"forcings", "static"} & chosen["data"].keys():
+    section = chosen["data"][name]
+    place = _last_parts(section.get("path", ""))
+    chosen["data"][name] = section | {"path": place}
   # What a part holds is kept in the work directory: its source says so itself.
   chosen["frozen"] = {
     name: pathlib.PurePath(part.get("init_from") or "").name

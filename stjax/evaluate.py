@@ -26,8 +26,8 @@ def check(run: run_lib.Run, splits: bool) -> None:
     DataError: a split that is needed has no window.
   """
   options = run.config.evaluation
-  baselines_lib.check(options.baselines, run.calendar_names)
-  climatology.check(options.conventions, run.calendar_names)
+  baselines_lib.check(options.baselines, tuple(run.spec.calendar))
+  climatology.check(options.conventions, tuple(run.spec.calendar))
   height, width = run.example_shape["inputs"][1:3]
   for point in options.points:
     place = tuple(point) if isinstance(point, tuple | list) else ()

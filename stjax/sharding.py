@@ -7,7 +7,7 @@ One device is the mesh (1, 1, 1), not another path.
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,14 +16,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from input_pipeline import spec
 from stjax import errors
 
 PyTree = Any
 AXES = ("data", "fsdp", "space")
 BATCH_AXES = ("data", "fsdp")
-# Arrays of a batch that stay on the host: int64 times do not fit a device
-# without x64, and no network reads them.
-HOST_ONLY = ("time",)
 # Splitting smaller arrays costs more in messages than it saves in memory.
 _MIN_SPLIT_SIZE = 1024
 
@@ -283,43 +281,49 @@ def over_members(
   return shared
 
 
-def batch_shardings(
-  shapes: Mapping[str, tuple[int, ...]], mesh: jax.sharding.Mesh, leading: int = 0
-) -> dict[str, NamedSharding]:
-  """Shardings of a batch: rows over data and fsdp, H over space.
+def axes_sharding(
+  axes: Sequence[str], shape: Sequence[int], mesh: jax.sharding.Mesh
+) -> NamedSharding:
+  """The sharding of an array of fields: rows over data and fsdp, H over space.
 
   Rows that do not divide are not split: see `over_members`.
 
   Args:
-    shapes: global shape of each array, [B, ...] or [B, T, H, W, C].
+    axes: names of the axes; "batch" and "height" are split.
+    shape: global shape.
     mesh: the device mesh.
-    leading: number of unsplit axes before the batch axis (members).
   """
+  rows = dict(zip(axes, shape, strict=True)).get("batch", 0)
+  parts = {"height": "space", "batch": None if rows % row_parts(mesh) else BATCH_AXES}
+  return NamedSharding(mesh, PartitionSpec(*(parts.get(axis) for axis in axes)))
 
-  def one(shape):
-    splits = shape[leading] % row_parts(mesh) == 0
-    spec = [None] * leading + [BATCH_AXES if splits else None]
-    if len(shape) - leading == 5:
-      spec += [None, "space"]
-    return NamedSharding(mesh, PartitionSpec(*spec))
 
-  return {name: one(shape) for name, shape in shapes.items()}
+def batch_shardings(
+  shapes: Mapping[str, Sequence[int]], mesh: jax.sharding.Mesh
+) -> dict[str, NamedSharding]:
+  """Shardings of the arrays of a batch, by their global shapes."""
+  return {
+    name: axes_sharding(spec.KEYS[name].axes, shape, mesh)
+    for name, shape in shapes.items()
+  }
 
 
 def put_batch(
   batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
   """Moves this process's rows of a batch to the devices as global arrays."""
-  batch = {k: v for k, v in batch.items() if k not in HOST_ONLY}
   _, processes = process_rows(mesh)
-  shapes = {k: (len(v) * processes, *v.shape[1:]) for k, v in batch.items()}
-  shardings = batch_shardings(shapes, mesh)
-  return {
-    name: jax.make_array_from_process_local_data(
-      shardings[name], _local_rows(array, mesh), shapes[name]
+  placed = {}
+  for name, array in spec.on_device(batch).items():
+    axes = spec.KEYS[name].axes
+    shape = [
+      size * processes if axis == "batch" else size
+      for axis, size in zip(axes, array.shape, strict=True)
+    ]
+    placed[name] = jax.make_array_from_process_local_data(
+      axes_sharding(axes, shape, mesh), _local_rows(array, axes, mesh), tuple(shape)
     )
-    for name, array in batch.items()
-  }
+  return placed
 
 
 def fetch(array: jax.Array) -> np.ndarray:
@@ -329,13 +333,14 @@ def fetch(array: jax.Array) -> np.ndarray:
   return multihost_utils.process_allgather(array, tiled=True)
 
 
-def _local_rows(array: np.ndarray, mesh: jax.sharding.Mesh) -> np.ndarray:
+def _local_rows(
+  array: np.ndarray, axes: Sequence[str], mesh: jax.sharding.Mesh
+) -> np.ndarray:
   """Cuts H down to this process's part, where space spans processes."""
-  rows = process_space(mesh)
-  if array.ndim != 5 or rows == (0, 1):
+  part, parts = process_space(mesh)
+  if parts == 1 or "height" not in axes:
     return array
-  part, parts = rows
-  return np.split(array, parts, axis=2)[part]
+  return np.split(array, parts, axis=axes.index("height"))[part]
 
 
 def _positions(mesh: jax.sharding.Mesh, process: int) -> np.ndarray:

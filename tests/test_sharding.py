@@ -47,13 +47,18 @@ def test_a_batch_is_split_over_rows_and_over_space():
   batch = {
     "inputs": np.arange(4 * 2 * 6 * 5, dtype=np.float32).reshape(4, 2, 6, 5, 1),
     "index": np.arange(4, dtype=np.int32),
+    "static": np.arange(6 * 5, dtype=np.float32).reshape(6, 5, 1),
     "time": np.zeros((4, 2), np.int64),
   }
   put = sharding.put_batch(batch, mesh)
-  assert sorted(put) == ["index", "inputs"]
-  assert put["inputs"].sharding.spec == P(("data", "fsdp"), None, "space")
+  assert sorted(put) == ["index", "inputs", "static"]
+  assert put["inputs"].sharding.spec == P(("data", "fsdp"), None, "space", None, None)
   assert {s.data.shape for s in put["inputs"].addressable_shards} == {(1, 2, 3, 5, 1)}
   np.testing.assert_array_equal(put["inputs"], batch["inputs"])
+  # It has no rows: devices of other rows have copies of the same band of H.
+  assert {s.data.shape for s in put["static"].addressable_shards} == {(3, 5, 1)}
+  np.testing.assert_array_equal(put["static"], batch["static"])
+  assert put["index"].sharding.spec == P(("data", "fsdp"))
 
 
 def test_every_process_reads_one_block_of_the_batch(monkeypatch):

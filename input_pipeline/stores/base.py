@@ -29,12 +29,20 @@ class Store(abc.ABC):
 
   A store must survive pickling and open its files lazily, once per process:
   it is sent to worker processes. `read` may be called by several threads.
+
+  A store whose files may hold fields without a time axis, for data.static,
+  reads them in a class method `static_fields`: see XarrayStore.
   """
 
   @property
   @abc.abstractmethod
   def variables(self) -> tuple[Variable, ...]:
     """The channels, in the order of the last axis of `read`."""
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The names of the channels."""
+    return tuple(variable.name for variable in self.variables)
 
   @property
   @abc.abstractmethod

@@ -24,6 +24,13 @@ _NORTH = ("degrees_north", "degree_north", "degrees_n")
 _EAST = ("degrees_east", "degree_east", "degrees_e")
 
 
+def time_dims(dataset: xr.Dataset, name: str) -> list[str]:
+  """The dimensions of a variable that look like time, the likeliest first."""
+  dims = dataset[name].dims
+  dated = [dim for dim in dims if dim in dataset.coords and _is_date(dataset[dim])]
+  return dated + [dim for dim in dims if str(dim).lower() in _TIME_NAMES]
+
+
 def time_dim(dataset: xr.Dataset, names: Sequence[str], given: str) -> str:
   """The time dimension of all the named variables.
 
@@ -35,10 +42,7 @@ def time_dim(dataset: xr.Dataset, names: Sequence[str], given: str) -> str:
   Raises:
     DataError: if a variable lacks it, listing its dimensions.
   """
-  dims = dataset[names[0]].dims
-  dated = [dim for dim in dims if dim in dataset.coords and _is_date(dataset[dim])]
-  named = [dim for dim in dims if str(dim).lower() in _TIME_NAMES]
-  found = given or (dated + named + [""])[0]
+  found = given or [*time_dims(dataset, names[0]), ""][0]
   for name in names:
     if found not in dataset[name].dims:
       raise errors.DataError(

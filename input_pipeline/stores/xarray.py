@@ -84,7 +84,9 @@ class XarrayStore(base.Store):
     self._channels, self._variables = _channels(
       first, base.as_names(variables), fixed | set(self._spatial_dims)
     )
-    self._space = self._make_space(first)
+    self._space = _space(first, self._spatial_dims, coarsen)
+    if calendar := grid.calendar(first, self._time_dim):
+      self._space.attrs["calendar"] = calendar
     labels = {
       "sample": sample_variable,
       "event": event_variable,
@@ -96,6 +98,47 @@ class XarrayStore(base.Store):
         "name the entries of data.sample_dim, which is not set."
       )
     self._pieces, self._times, self._labels = self._index(time_variable, labels)
+
+  @classmethod
+  def static_fields(cls, options: Mapping[str, Any]) -> tuple[np.ndarray, xr.Dataset]:
+    """Reads fields that have no time axis, or one of length 1.
+
+    Args:
+      options: of the constructor; those that speak of time or of sequences are
+        not used, and of several files the first is read.
+
+    Returns:
+      float32 [H, W, S], NaN where missing, and their `Store.space`.
+
+    Raises:
+      DataError: if a variable is not there or changes along another axis.
+    """
+    path, *more = _find(options["path"])
+    with _open(path) as dataset:
+      names = _requested(dataset, base.as_names(options["variables"]), least_dims=1)
+      time = {*grid.time_dims(dataset, names[0]), options["time_dim"]}
+      dims = grid.spatial_dims(
+        dataset, names, time, base.as_names(options["spatial_dims"])
+      )
+      dataset = dataset[names]
+      for name in names:
+        other = {d: n for d, n in dataset[name].sizes.items() if d not in dims}
+        if other and (more or max(other.values()) > 1):
+          raise errors.DataError(
+            f"Variable {name!r} changes along "
+            f"{', '.join(f'{dim}={size}' for dim, size in other.items())}"
+            f"{f' in each of {1 + len(more)} files' if more else ''}; expected one "
+            f"field on {' and '.join(map(str, dims))}. Fields that change in time "
+            "go in data.forcings."
+          )
+      dataset = dataset.isel(dict.fromkeys(set(dataset.dims) - set(dims), 0))
+      ranges = {d: r for d, r in (options["select"] or {}).items() if d in dims}
+      dataset = grid.select(dataset, ranges, several_files=False)
+      fields = [dataset[name].transpose(*dims).values for name in names]
+      fields = np.stack(fields, axis=-1).astype(np.float32)
+      fields = fields.reshape(1, len(fields), -1, len(names))  # Points have W = 1.
+      coarsen = options["coarsen"]
+      return grid.coarsen(fields, coarsen)[0], _space(dataset, dims, coarsen)
 
   @property
   def variables(self) -> tuple[base.Variable, ...]:
@@ -160,20 +203,8 @@ class XarrayStore(base.Store):
     """One file, with `select` applied; opened once per process."""
     with self._lock:
       if file not in self._opened:
-        path = self._paths[file]
-        try:
-          # Without the cache: it would keep every frame ever read.
-          dataset = xr.open_dataset(
-            path, engine=_engine(path), chunks=None, cache=False, decode_timedelta=False
-          )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-          reason = (str(error).splitlines() or [""])[0]
-          raise errors.DataError(
-            f"xarray cannot open {path} ({type(error).__name__}: {reason}). "
-            "Expected a netCDF file or a Zarr folder; change data.path."
-          ) from error
         self._opened[file] = grid.select(
-          dataset, self._select, several_files=len(self._paths) > 1
+          _open(self._paths[file]), self._select, several_files=len(self._paths) > 1
         )
       return self._opened[file]
 
@@ -197,18 +228,6 @@ class XarrayStore(base.Store):
         values = values[:, :, None]
       arrays.append(values)
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
-
-  def _make_space(self, first: xr.Dataset) -> xr.Dataset:
-    space = grid.coordinates(first, self._spatial_dims)
-    calendar = grid.calendar(first, self._time_dim)
-    if calendar:
-      space.attrs["calendar"] = calendar
-    if self._coarsen == 1:
-      return space
-    sizes = {dim: self._coarsen for dim in self._spatial_dims}
-    coarse = space.coarsen(sizes, boundary="pad").mean()
-    coarse.attrs = dict(space.attrs)
-    return coarse
 
   def _index(self, time_variable, label_variables):
     """Per sequence: pieces (file, sample, frames), times and labels."""
@@ -263,6 +282,31 @@ def _find(path: str) -> tuple[str, ...]:
   return found
 
 
+def _open(path: str) -> xr.Dataset:
+  """One file; DataError if xarray cannot read it."""
+  try:
+    # Without the cache: it would keep every frame ever read.
+    return xr.open_dataset(
+      path, engine=_engine(path), chunks=None, cache=False, decode_timedelta=False
+    )
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    reason = (str(error).splitlines() or [""])[0]
+    raise errors.DataError(
+      f"xarray cannot open {path} ({type(error).__name__}: {reason}). "
+      "Expected a netCDF file or a Zarr folder; change data.path."
+    ) from error
+
+
+def _space(dataset: xr.Dataset, dims: Sequence[str], coarsen: int) -> xr.Dataset:
+  """`Store.space` of a dataset whose H and W shrink by a factor."""
+  space = grid.coordinates(dataset, dims)
+  if coarsen == 1:
+    return space
+  coarse = space.coarsen(dict.fromkeys(dims, coarsen), boundary="pad").mean()
+  coarse.attrs = dict(space.attrs)
+  return coarse
+
+
 def _engine(path: str) -> str | None:
   """The reader of a file by its first bytes; None leaves it to xarray."""
   if os.path.isdir(path):
@@ -276,12 +320,14 @@ def _engine(path: str) -> str | None:
   return "scipy" if magic[:4] in (b"CDF\x01", b"CDF\x02") else None
 
 
-def _requested(dataset: xr.Dataset, names: tuple[str, ...]) -> list[str]:
+def _requested(
+  dataset: xr.Dataset, names: tuple[str, ...], least_dims: int = 2
+) -> list[str]:
   """The variables of the file behind the requested channels."""
   choices = [
     str(name)
     for name, array in dataset.data_vars.items()
-    if array.ndim > 1 and array.dtype.kind in "fiu"
+    if array.ndim >= least_dims and array.dtype.kind in "fiub"
   ]
   if not names:
     raise errors.DataError(

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import spec
 from stjax import sharding as sharding_lib
 from stjax.methods import base, rollout
 from stjax.run import run as run_lib
@@ -136,17 +137,13 @@ class Rollout:
     example = run.example_shape["inputs"]
     history = (members, batch_size, *example)
     whole = (members, batch_size, frames, *example[1:])
-    shardings = sharding_lib.batch_shardings(
-      {"fields": whole, "histories": history}, run.mesh, 1
+    by_rows = functools.partial(
+      sharding_lib.axes_sharding, ("member", *spec.FIELDS), mesh=run.mesh
     )
     self._history = jax.ShapeDtypeStruct(
-      history, jnp.float32, sharding=shardings["histories"]
+      history, jnp.float32, sharding=by_rows(history)
     )
-    self._out = (
-      shardings["fields"],
-      sharding_lib.replicated(run.mesh),
-      shardings["histories"],
-    )
+    self._out = (by_rows(whole), sharding_lib.replicated(run.mesh), by_rows(history))
 
   def pieces(
     self,
@@ -168,10 +165,7 @@ class Rollout:
       lead: where to go on, a multiple of `frames`; 0: at the beginning.
       histories: of the piece before that one.
     """
-    count = batch["inputs"].shape[1]
-    batch = batch | {"targets": batch["targets"][:, :0]}
-    if "mask" in batch:
-      batch["mask"] = batch["mask"][:, :count]
+    batch = spec.crop(batch, batch["inputs"].shape[1], 0)
     fixed = variables, frozen, batch, key
     if lead:
       histories = jax.make_array_from_callback(

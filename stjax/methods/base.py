@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
+from input_pipeline import spec
 from stjax import diffusion, errors
 
 PyTree = Any
@@ -20,8 +21,6 @@ Batch = dict[str, jax.Array]
 Variables = dict[str, PyTree]
 # Of an ensemble: how many, M for 0 ... M-1, or the numbers [M] of some.
 Members = int | jax.Array
-# Along time, and known for lead times too.
-known_future = ("calendar", "forcings")
 # Forecast points made at the same time: enough rows for full speed, and the
 # activations of a network of a few hundred features stay below 1 GB; on a CPU,
 # within its cache.
@@ -151,9 +150,14 @@ class Method(abc.ABC):
     """
     return dataclasses.replace(self, horizon=horizon)
 
-  def input_channels(self, variables: int, forcings: int) -> int:
-    """Channels that its network is shown of so many variables."""
-    del forcings
+  def input_channels(self, variables: int, known: int) -> int:
+    """Channels that its network is shown.
+
+    Args:
+      variables: number of those that are forecast.
+      known: number of forcings and static fields.
+    """
+    del known
     return variables
 
   def prepared_shapes(
@@ -257,10 +261,8 @@ def extra_inputs(
         f"network {type(network).__name__} reads {name!r}, which the data"
         f" do not give; set data.{name}"
       )
-  return {
-    name: batch[name][:, :frames] if name in known_future else batch[name]
-    for name in names
-  }
+  read = {name: batch[name] for name in names}
+  return read | {name: x[:, :frames] for name, x in spec.known_future(read).items()}
 
 
 def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:

@@ -186,8 +186,8 @@ class Regression(base.Method):
       for epoch, frames in self.curriculum
     )
 
-  def input_channels(self, variables: int, forcings: int) -> int:
-    return variables * (1 + self.mask_as_input) + forcings
+  def input_channels(self, variables: int, known: int) -> int:
+    return variables * (1 + self.mask_as_input) + known
 
   def prepared_shapes(
     self, example: dict[str, tuple[int, ...]]
@@ -214,7 +214,9 @@ class Regression(base.Method):
     example = {"targets": history.shape[1:]}
     if "calendar" in batch:
       example["calendar"] = (1,) * batch["calendar"].shape[-1]
-    _, variables = represent.through(network, history, known, represent.blank(example))
+    _, variables = represent.through(
+      network, history, known, represent.blank(example), batch.get("static")
+    )
     return dict(variables)
 
   def _known(self, batch: base.Batch) -> dict[str, jax.Array]:
@@ -259,7 +261,9 @@ class Regression(base.Method):
         )
         return forecast, dict(updated)
 
-      return self._represent().through(network, history, known, frozen)
+      return self._represent().through(
+        network, history, known, frozen, batch.get("static")
+      )
 
     if train and self.remat:
       step = jax.checkpoint(step)

@@ -1,6 +1,7 @@
 """What a network is shown of a history, and what its forecast stands for."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -145,12 +146,14 @@ class Representation:
     history: jax.Array,
     known: dict[str, jax.Array],
     frozen: PyTree,
+    static: jax.Array | None = None,
   ) -> tuple[jax.Array, PyTree]:
     """Asks a network for a forecast.
 
     Forcings are inputs like the variables, after these. A network that
     forecasts T frames at a time is shown those of T frames later with each
     frame of the history: the newest are those of its last forecast frame.
+    Static fields are the last inputs, the same with every frame.
 
     Args:
       network: (what it is shown [B, T_in, H', W', C'], **what it reads) ->
@@ -159,6 +162,7 @@ class Representation:
       known: along time from the history's first frame on: of `known`, and
         what the network reads.
       frozen: holds what `prepare` made.
+      static: [H, W, S], normalised.
 
     Returns:
       Normalised forecast [B, T, H, W, C], and what else the network gave.
@@ -187,11 +191,11 @@ class Representation:
       shown += [jnp.zeros_like(forcings[:, :frames])]
     if self.mask_as_input:
       shown += [observed.astype(history.dtype)]
+    ask = functools.partial(self._ask, network, static=static)
     if forcings is not None:
-      later = self._block(network, shown, known)
+      later = _block(ask, shown, known)
       shown[1] = forcings[:, later : later + frames]
-    shown = jnp.concatenate(shown, axis=-1)
-    forecast, other = network(self._padded(shown), **known)
+    forecast, other = ask(shown, known)
     made, wanted = forecast.shape[-1], history.shape[-1]
     if made != wanted:
       raise errors.ConfigError(
@@ -212,25 +216,31 @@ class Representation:
       forecast = jnp.where(ever, forecast, 0)
     return forecast, other
 
-  def _block(self, network, shown, known) -> int:
-    """How many frames the network forecasts at a time."""
-
-    def of_all(shown, known):
-      return network(self._padded(jnp.concatenate(shown, -1)), **known)[0]
-
-    block = jax.eval_shape(of_all, shown, known).shape[1]
-    frames = shown[0].shape[1]
-    if block > frames:
-      raise errors.ConfigError(
-        f"The network forecasts {block} frames at a time, but is shown"
-        f" forcings (data.forcings) with {frames} frames of history only."
-        f" Set data.history to {block} or more, or have it forecast fewer."
-      )
-    return block
+  def _ask(self, network, shown, known, static):
+    """Shows a network arrays [B, T_in, H, W, *] and [H, W, S] as its inputs."""
+    shown = self._padded(jnp.concatenate(shown, axis=-1))
+    if static is not None:
+      static = self._padded(static[None, None]).astype(shown.dtype)
+      static = jnp.broadcast_to(static, (*shown.shape[:-1], static.shape[-1]))
+      shown = jnp.concatenate([shown, static], axis=-1)
+    return network(shown, **known)
 
   def _padded(self, x: jax.Array) -> jax.Array:
     more = [(0, -size % self.pad_to_multiple) for size in x.shape[2:4]]
     return jnp.pad(x, ((0, 0), (0, 0), *more, (0, 0)), mode="edge")
+
+
+def _block(ask, shown, known) -> int:
+  """How many frames a network forecasts at a time."""
+  block = jax.eval_shape(lambda *given: ask(*given)[0], shown, known).shape[1]
+  frames = shown[0].shape[1]
+  if block > frames:
+    raise errors.ConfigError(
+      f"The network forecasts {block} frames at a time, but is shown"
+      f" forcings (data.forcings) with {frames} frames of history only."
+      f" Set data.history to {block} or more, or have it forecast fewer."
+    )
+  return block
 
 
 def _at(climatology: jax.Array, cells: jax.Array) -> jax.Array:

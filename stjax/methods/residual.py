@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import spec
 from stjax import errors
 from stjax.methods import base, fluctuation, regression
 
 PyTree = Any
 MEAN = "mean"  # Its name among the frozen parts.
-# The arrays of a batch that a forecast may read.
-_HISTORY = ("inputs", "mask", "calendar", "forcings", "index")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,12 +59,13 @@ class Residual(base.Method):
     mean = dataclasses.replace(self.mean, input_noise=0.0, push_forward=0)
 
     def one(example, key):
-      batch = jax.tree.map(lambda x: x[None], example)
-      forecast, _ = mean.apply(part["variables"], batch, True, key, part["frozen"])
+      rows = jax.tree.map(lambda x: x[None], example) | shared
+      forecast, _ = mean.apply(part["variables"], rows, True, key, part["frozen"])
       return forecast[0]
 
     # Each example has dropout of its own, whatever batch it is in.
-    examples = {name: batch[name] for name in _HISTORY if name in batch}
+    shared = spec.shared(batch)
+    examples = {name: x for name, x in batch.items() if name not in shared}
     keys = base.example_keys(key, batch["index"])
     return jax.vmap(one)(examples, keys).astype(jnp.float32)
 

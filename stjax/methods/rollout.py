@@ -8,6 +8,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
+from input_pipeline import spec
 from stjax.methods import base
 
 PyTree = Any
@@ -157,7 +158,7 @@ def continue_rollout(
     number: of the first of these blocks, 1 or more.
     blocks: how many.
   """
-  known = {name: batch[name] for name in base.known_future if name in batch}
+  known = spec.known_future(batch)
 
   def of_member(member, history):
 

@@ -131,21 +131,18 @@ def build(
       raise errors.ConfigError(
         f"--workdir={workdir} cannot be written: {error}"
       ) from error
-  statistics_path = workdir / parts_lib.STATISTICS
-  forcings_path = workdir / parts_lib.FORCING_STATISTICS
+  kept = {name: workdir / f"{name}.json" for name in parts_lib.STATISTICS}
   train = run_lib.open_data(
     config,
     workdir,
     mesh,
     "train",
     config.global_batch_size,
-    statistics=_load_statistics(statistics_path),
-    forcing_statistics=_load_statistics(forcings_path),
+    **{name: _load_statistics(path) for name, path in kept.items()},
   )
-  *_, height, _, channels = train.example_shape["inputs"]
-  calendar = dict(zip(train.calendar_names, train.calendar_sizes, strict=True))
+  channels, calendar = len(train.statistics.variables), train.spec.calendar
   for part in parts.values():
-    parts_lib.check_data(part, config, train.statistics, train.forcing_statistics)
+    parts_lib.check_data(part, config, train)
 
   def known(config):
     del config  # The parts' data are of the same kind.
@@ -155,6 +152,7 @@ def build(
   method, network_options = _method(
     "", config, {n: p.method for n, p in parts.items()}, known
   )
+  height = train.spec.sizes["height"]
   check = functools.partial(sharding_lib.check_batch, mesh)
   check(
     "global_batch_size", config.global_batch_size, config.accumulation_steps, height
@@ -177,13 +175,10 @@ def build(
     workdir=workdir,
     mesh=mesh,
     method=method,
-    statistics=train.statistics,
+    **{name: getattr(train, name) for name in kept},
     coordinates=train.coordinates,
     labels=train.labels,
-    example_shape=dict(train.example_shape),
-    calendar_sizes=tuple(train.calendar_sizes),
-    calendar_names=tuple(train.calendar_names),
-    forcing_statistics=train.forcing_statistics,
+    spec=train.spec,
     num_examples=train.num_examples,
     num_steps=num_steps,
     parts=parts,
@@ -208,10 +203,8 @@ def build(
       f" {run.example_shape['targets']}, axes T, H, W, C): {error}"
     ) from error
   if jax.process_index() == 0:
-    for path, statistics in (
-      (statistics_path, run.statistics),
-      (forcings_path, run.forcing_statistics),
-    ):
+    for name, path in kept.items():
+      statistics = getattr(run, name)
       if statistics is not None and not path.exists():
         files.write_atomically(path, statistics.to_json())
     draft = workdir / f".coordinates.{os.getpid()}.nc"

@@ -29,8 +29,13 @@ from stjax.convert import files as torch_files
 from stjax.methods import base
 
 FOLDER = "frozen"
-STATISTICS = "statistics.json"
-FORCING_STATISTICS = "forcing_statistics.json"
+# The normalisations that a work directory keeps, as `input_pipeline.Split` names
+# them, with the config key of the variables that they are of.
+STATISTICS = {
+  "statistics": "data.variables",
+  "forcing_statistics": "data.forcings.variables",
+  "static_statistics": "data.static.variables",
+}
 # What must agree between the data of a part and of the run that uses it.
 _SAME_DATA = ("calendar", "slots_per_day", "history")
 
@@ -204,18 +209,14 @@ def _names(folder: pathlib.Path) -> str:
 
 
 def check_data(
-  part: Part,
-  config: ml_collections.ConfigDict,
-  statistics: input_pipeline.Statistics,
-  forcing_statistics: input_pipeline.Statistics | None,
+  part: Part, config: ml_collections.ConfigDict, data: input_pipeline.Split
 ) -> None:
   """Refuses a part that was trained on data of another kind, key by key.
 
   Args:
     part: the part.
     config: of the run that uses it.
-    statistics: normalisation of that run's data.
-    forcing_statistics: normalisation of its forcings, if there are any.
+    data: a split of that run's data.
 
   Raises:
     ConfigError: names the key in which the two differ, with both values.
@@ -228,17 +229,14 @@ def check_data(
     for key in _SAME_DATA:
       if theirs[key] != ours[key]:
         raise _differs(part, f"data.{key}", theirs[key], ours[key])
-    for name, key, expected in (
-      (STATISTICS, "data.variables", statistics),
-      (FORCING_STATISTICS, "data.forcings.variables", forcing_statistics),
-    ):
-      _check_statistics(part, name, key, expected)
+    for name, key in STATISTICS.items():
+      _check_statistics(part, name, key, getattr(data, name))
   for inner in part.parts.values():
-    check_data(inner, config, statistics, forcing_statistics)
+    check_data(inner, config, data)
 
 
 def _check_statistics(part, name, key, ours) -> None:
-  path = part.folder / name
+  path = part.folder / f"{name}.json"
   theirs = None
   if path.exists():
     theirs = input_pipeline.Statistics.from_json(path.read_text())

@@ -19,6 +19,7 @@ import xarray as xr
 from clu import parameter_overview
 
 import input_pipeline
+from input_pipeline import spec as spec_lib
 from stjax import sharding as sharding_lib
 from stjax.methods import base
 from stjax.run import parts as parts_lib
@@ -42,10 +43,9 @@ class Run:
     statistics: normalisation of the training split.
     coordinates: template of the forecast's labels.
     labels: names and times of the training windows.
-    example_shape: shapes of one example's arrays, without the batch axis.
-    calendar_sizes: values of each calendar feature of the data.
-    calendar_names: the calendar features, the columns of data.calendar.
+    spec: what the batches of the training split hold.
     forcing_statistics: normalisation of the forcings, if there are any.
+    static_statistics: normalisation of the static fields, if there are any.
     num_examples: examples in the training split.
     num_steps: optimiser steps of the whole run.
     parts: what the method reads and never trains, by name.
@@ -60,27 +60,19 @@ class Run:
   statistics: input_pipeline.Statistics
   coordinates: xr.Dataset
   labels: xr.Dataset
-  example_shape: dict[str, tuple[int, ...]]
-  calendar_sizes: tuple[int, ...]
-  calendar_names: tuple[str, ...]
+  spec: spec_lib.Spec
   forcing_statistics: input_pipeline.Statistics | None
+  static_statistics: input_pipeline.Statistics | None
   num_examples: int
   num_steps: int
   parts: dict[str, parts_lib.Part]
   network_options: dict[str, Any]
 
   @property
-  def masked(self) -> bool:
-    """Whether batches carry a mask of observed points."""
-    data = input_pipeline.options.resolve(self.config.data.to_dict())
-    return data["missing"] == "mask"
-
-  @property
-  def num_forcings(self) -> int:
-    """Number of the variables of data.forcings."""
-    if self.forcing_statistics is None:
-      return 0
-    return len(self.forcing_statistics.variables)
+  def example_shape(self) -> dict[str, tuple[int, ...]]:
+    """Shapes of the "inputs" and "targets" of one example."""
+    shapes = self.spec.shapes(1)
+    return {name: shapes[name][1:] for name in ("inputs", "targets")}
 
   @property
   def steps_per_epoch(self) -> fractions.Fraction:
@@ -133,6 +125,7 @@ class Run:
       start=start,
       statistics=self.statistics,
       forcing_statistics=self.forcing_statistics,
+      static_statistics=self.static_statistics,
       history=history,
       horizon=horizon,
       every=every,
@@ -176,10 +169,7 @@ class Run:
 
   def example_batch(self) -> dict[str, np.ndarray]:
     """A batch of one example of zeros, for shapes."""
-    return {
-      name: np.zeros((1, *a.shape[1:]), a.dtype)
-      for name, a in self._batch_shapes(1).items()
-    }
+    return spec_lib.on_device(self.spec.zeros(1))
 
   def init_state(self, key: jax.Array) -> state_lib.TrainState:
     """The state before the first step; pure, to be jitted or abstracted."""
@@ -231,7 +221,7 @@ class Run:
       self.example_shape
       | {
         "targets": (horizon, *self.example_shape["targets"][1:]),
-        "calendar": self.calendar_sizes,
+        "calendar": tuple(self.spec.calendar.values()),
       }
     )
     return shapes | {
@@ -248,20 +238,7 @@ class Run:
     self, batch: dict[str, jax.Array | np.ndarray]
   ) -> dict[str, jax.Array | np.ndarray]:
     """Cuts a batch of longer windows down to the trained one around now."""
-    early = batch["inputs"].shape[1] - self.example_shape["inputs"][0]
-    late = batch["targets"].shape[1] - self.example_shape["targets"][0]
-    last = -late if late > 0 else None
-    batch = batch | {
-      "inputs": batch["inputs"][:, max(early, 0) :],
-      "targets": batch["targets"][:, :last],
-    }
-    for name in ("mask", "time"):
-      if name in batch:
-        batch[name] = batch[name][:, max(early, 0) : last]
-    for name in base.known_future:  # To the end: rollouts read on.
-      if name in batch:
-        batch[name] = batch[name][:, max(early, 0) :]
-    return batch
+    return spec_lib.crop(batch, self.spec.history, self.spec.horizon)
 
   def to_physical(self, forecast: jax.Array) -> jax.Array:
     """A forecast [..., C] in physical units, within its valid range."""
@@ -326,38 +303,14 @@ class Run:
     self, batch_size: int, history: int = 0, horizon: int = 0, targets: bool = True
   ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a global batch as the step receives it."""
-    full = self._batch_shapes(batch_size, history, horizon, targets)
-    shardings = sharding_lib.batch_shardings(
-      {k: a.shape for k, a in full.items()}, self.mesh
-    )
+    spec = self.spec.resized(history, horizon, targets)
+    shapes = spec_lib.on_device(spec.shapes(batch_size))
+    shardings = sharding_lib.batch_shardings(shapes, self.mesh)
     return {
-      k: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=shardings[k])
-      for k, a in full.items()
-    }
-
-  def _batch_shapes(self, batch_size, history=0, horizon=0, targets=True):
-    """Shapes and types of a batch, without shardings."""
-    history = history or self.example_shape["inputs"][0]
-    frames = horizon or self.example_shape["targets"][0]
-    grid = self.example_shape["inputs"][1:]
-    shapes = {
-      "inputs": ((history, *grid), jnp.float32),
-      "targets": ((frames if targets else 0, *grid), jnp.float32),
-      "index": ((), jnp.int32),
-      "valid": ((), jnp.bool_),
-    }
-    if self.masked:
-      seen = history + (frames if targets else 0)
-      shapes["mask"] = ((seen, *grid), jnp.bool_)
-    if self.calendar_sizes:
-      features = len(self.calendar_sizes)
-      shapes["calendar"] = ((history + frames, features), jnp.int32)
-    if self.num_forcings:
-      fields = (history + frames, *grid[:2], self.num_forcings)
-      shapes["forcings"] = (fields, jnp.float32)
-    return {
-      k: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
-      for k, (shape, dtype) in shapes.items()
+      name: jax.ShapeDtypeStruct(
+        shape, spec_lib.KEYS[name].dtype, sharding=shardings[name]
+      )
+      for name, shape in shapes.items()
     }
 
   def describe(self) -> str:

@@ -113,7 +113,10 @@ def network_options(
     part: the frozen part whose network is meant; by default the trained one.
   """
   *frames, channels = run.example_shape["inputs"]
-  channels = (part or run).method.input_channels(channels, run.num_forcings)
+  sizes = run.spec.sizes
+  channels = (part or run).method.input_channels(
+    channels, sizes["forcing"] + sizes["static"]
+  )
   return {"in_shape": (*frames, channels), **(part or run).network_options}
 
 
@@ -319,10 +322,10 @@ def _copy_part(run, part: parts_lib.Part, arrays: PyTree, place: pathlib.Path):
       files_lib.write_json(draft / "config.json", config_lib.plain(part.config))
       if part.source:
         files_lib.write_json(draft / _SOURCE, str(part.source.absolute()))
-      for name in (parts_lib.STATISTICS, parts_lib.FORCING_STATISTICS):
-        path = (part.folder or run.workdir) / name
+      for name in parts_lib.STATISTICS:
+        path = (part.folder or run.workdir) / f"{name}.json"
         if path.exists():
-          shutil.copy(path, draft / name)
+          shutil.copy(path, draft / path.name)
     _synchronise()
     if jax.tree.leaves(arrays["variables"]):
       _save(draft / _VARIABLES, arrays["variables"])
@@ -418,6 +421,6 @@ def _material(run: run_lib.Run) -> base.Material:
       run.config.data.to_dict(), cache_dir=run.workdir / "data"
     )
     table = input_pipeline.forward(run.statistics, table)
-    return table.reshape(*run.calendar_sizes, *table.shape[1:])
+    return table.reshape(*run.spec.calendar.values(), *table.shape[1:])
 
   return base.Material(series, batches, sharding_lib.fetch, areas, climatology)

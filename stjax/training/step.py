@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from input_pipeline import spec
 from stjax.methods import base
 from stjax.training import state as state_lib
 
@@ -54,11 +55,13 @@ def _accumulate(
   over devices stays split the same way.
   """
 
+  shared = spec.shared(batch)  # By all rows, so that it is not cut.
+
   def one(collections, piece):
     part, rows = piece
     gradients, collections, scalars, weight = _gradients(
       state.replace(collections=collections),
-      rows,
+      rows | shared,
       frozen,
       jax.random.fold_in(key, part),
       method,
@@ -69,7 +72,8 @@ def _accumulate(
   cut = functools.partial(
     einops.rearrange, pattern="(b parts) ... -> parts b ...", parts=parts
   )
-  pieces = (jnp.arange(parts), jax.tree.map(cut, batch))
+  rows = {name: cut(x) for name, x in batch.items() if name not in shared}
+  pieces = (jnp.arange(parts), rows)
   shapes = jax.eval_shape(one, state.collections, jax.tree.map(lambda x: x[0], pieces))
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1:])
 

@@ -164,7 +164,7 @@ def _ratio_by_lead(run: run_lib.Run, name: str, totals) -> np.ndarray:
   data = run.split(
     "train", options.batch_size, history=options.history, horizon=options.horizon
   )
-  shape = (data.example_shape["targets"][0], data.example_shape["targets"][-1])
+  shape = (data.spec.horizon, data.spec.sizes["variable"])
 
   @jax.jit
   def sums(batch):

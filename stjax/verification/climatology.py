@@ -79,7 +79,8 @@ def _by_calendar(run: run_lib.Run, table: np.ndarray) -> Reference:
   """Looks [cells, H, W, C] up for every frame of a batch."""
 
   def fields(batch):
-    cell = input_pipeline.cell_index(batch["calendar"], run.calendar_sizes)
+    sizes = tuple(run.spec.calendar.values())
+    cell = input_pipeline.cell_index(batch["calendar"], sizes)
     return jnp.asarray(table)[cell]
 
   return fields

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import input_pipeline
+from input_pipeline import spec
 from stjax import config as config_lib
 from stjax import metrics as metrics_lib
 from stjax import sharding as sharding_lib
@@ -82,14 +83,12 @@ class Evaluator:
     run, options = self._run, self._run.config.evaluation
     batch = run.abstract_batch(self._batch_size, options.history, options.horizon)
     key = jax.eval_shape(lambda: chunks.forecast_key(0))
-    rows = {"fields": batch["targets"].shape}
-    by_row = sharding_lib.batch_shardings(rows, run.mesh)["fields"]
-    bands = sharding_lib.batch_shardings(
-      {"fields": (len(figures.QUANTILES), *rows["fields"])}, run.mesh, 1
-    )["fields"]
-    fields = {"forecast": by_row}
+    shape = batch["targets"].shape
+    fields = {"forecast": batch["targets"].sharding}
     if self._members > 1:
-      fields["quantiles"] = bands
+      fields["quantiles"] = sharding_lib.axes_sharding(
+        ("quantile", *spec.FIELDS), (len(figures.QUANTILES), *shape), run.mesh
+      )
     return sharding_lib.lower_and_compile(
       self._score_batch,
       run.mesh,

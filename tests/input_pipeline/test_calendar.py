@@ -40,7 +40,7 @@ def test_columns_are_those_of_the_dates_in_the_order_asked_for(config):
     "calendar": ("month", "day_of_week", "slot_of_day", "day_of_year", "hour_of_day"),
   }
   split, batch = batch_of(config)
-  assert split.calendar_sizes == (12, 7, 8, 366, 24)
+  assert tuple(split.spec.calendar.values()) == (12, 7, 8, 366, 24)
   assert batch["calendar"].shape == (*batch["time"].shape, 5)
   assert batch["calendar"].dtype == np.int32
   for time, columns in zip(
@@ -71,7 +71,7 @@ def test_dates_before_1970_are_no_different(config):
 def test_a_step_alone_counts_from_monday_midnight(config):
   config |= {"step": "6h", "calendar": ("slot_of_day", "day_of_week", "hour_of_day")}
   split, batch = batch_of(config)
-  assert split.calendar_sizes == (4, 7, 24)
+  assert tuple(split.spec.calendar.values()) == (4, 7, 24)
   start = split.labels["start"].values[:, None] + np.arange(5)
   expected = np.stack([start % 4, start // 4 % 7, start % 4 * 6], axis=-1)
   np.testing.assert_array_equal(batch["calendar"], expected)
@@ -92,7 +92,7 @@ def test_slots_per_day_count_by_frame_number(config, step):
     "step": step,
   }
   split, batch = batch_of(config)
-  assert split.calendar_sizes == (7, 3)
+  assert tuple(split.spec.calendar.values()) == (7, 3)
   start = split.labels["start"].values[:, None] + np.arange(5)
   np.testing.assert_array_equal(batch["calendar"][..., 1], start % 3)
   np.testing.assert_array_equal(batch["calendar"][..., 0], start // 3 % 7)
@@ -127,7 +127,7 @@ def test_dates_of_a_model_calendar_have_its_months(tmp_path):
 
 def test_without_columns_there_is_no_calendar(config):
   split, batch = batch_of(config)
-  assert "calendar" not in batch and split.calendar_sizes == ()
+  assert "calendar" not in batch and tuple(split.spec.calendar.values()) == ()
 
 
 @pytest.mark.slow

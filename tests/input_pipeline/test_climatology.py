@@ -64,7 +64,9 @@ def test_a_batch_finds_its_cell(config):
   found = input_pipeline.climatology(config)
   split = input_pipeline.build(config, "test", batch_size=3)
   batch = next(iter(split.batches))
-  cell = input_pipeline.cell_index(batch["calendar"], split.calendar_sizes)
+  cell = input_pipeline.cell_index(
+    batch["calendar"], tuple(split.spec.calendar.values())
+  )
   start = split.labels["start"].values[:3, None] + np.arange(5)
   np.testing.assert_array_equal(cell, start // 3 % 7 * 3 + start % 3)
   assert found[cell].shape == (3, 5, 3, 2, 2)

@@ -73,7 +73,7 @@ def test_each_frame_comes_with_its_forcings(tmp_path, own, targets):
   # The forecast's own variables know nothing of them.
   assert batch["inputs"].shape[-1] == 1
   assert list(made.coordinates.data_vars) == ["sst"]
-  assert made.example_shape["inputs"] == (HISTORY, 4, 3, 1)
+  assert made.spec.shapes(1)["inputs"] == (1, HISTORY, 4, 3, 1)
 
 
 def test_their_statistics_are_those_of_the_training_frames_of_the_data(tmp_path):

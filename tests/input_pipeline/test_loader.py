@@ -49,7 +49,7 @@ def assert_equal_batches(actual, expected):
 def test_a_batch_holds_the_windows_that_its_index_names(config):
   split = build(config)
   data = np.load(config["path"])
-  assert split.example_shape == {"inputs": (3, 5, 3, 2), "targets": (2, 5, 3, 2)}
+  assert split.spec.history == 3 and split.spec.horizon == 2
   names = split.labels["sample_id"].values
   for batch in take(split, 5):
     assert batch["inputs"].dtype == np.float32 and batch["valid"].all()
@@ -289,9 +289,9 @@ def test_without_a_time_axis_leads_are_counted(config):
 @pytest.mark.parametrize(
   ("changes", "options", "words"),
   [
-    ({"store": "aray"}, {}, ["data.store", "'aray'", "Did you mean 'array'"]),
+    ({"store": "aray"}, {}, ["data.store", "'aray'", "did you mean 'array'"]),
     ({"store": ""}, {}, ["data.store", "array"]),
-    ({"histroy": 3}, {}, ["data.histroy", "Did you mean 'history'"]),
+    ({"histroy": 3}, {}, ["data.histroy", "did you mean 'history'"]),
     ({"coarsen": 2}, {}, ["data.coarsen", "store 'array'"]),
     ({"split": {"fraction": 1}}, {}, ["data.split.fraction", "'fractions'"]),
     ({"split": "time"}, {}, ["data.split='time'", "a dict"]),

@@ -164,7 +164,7 @@ def test_sensors_without_values_pass_through_when_masked(config, tmp_path):
   [
     (
       {"statistics": {"frames": "histroy"}},
-      ["data.statistics.frames", "'histroy'", "Did you mean 'history'"],
+      ["data.statistics.frames", "'histroy'", "did you mean 'history'"],
     ),
     ({"statistics": {"ddof": 2}}, ["data.statistics.ddof=2"]),
     ({"statistics": {"dof": 1}}, ["data.statistics.dof", "'ddof'"]),

@@ -197,11 +197,11 @@ def test_distinct_frames_of_overlapping_windows_come_once():
     ({"seed": -1}, ["data.split.seed=-1"]),
     ({"fractions": (0.7, 0.7, 0.1)}, ["data.split.fractions"]),
     ({"fractions": ("a", "b", "c")}, ["data.split.fractions"]),
-    ({"by": "tine"}, ["'tine'", "Did you mean 'time'", "data.split.by"]),
+    ({"by": "tine"}, ["'tine'", "did you mean 'time'", "data.split.by"]),
     ({"by": "sample", "boundaries": (1, 2)}, ["data.split.boundaries"]),
     ({"boundaries": (9, 3)}, ["data.split.boundaries", "frame numbers"]),
     ({"boundaries": ("x", 3)}, ["data.split.boundaries", "frame numbers"]),
-    ({"split": "training"}, ["'training'", "Did you mean 'train'"]),
+    ({"split": "training"}, ["'training'", "did you mean 'train'"]),
   ],
 )
 def test_unusable_settings_are_named(options, words):
@@ -325,7 +325,7 @@ def test_windows_of_a_range_never_cross_a_gap():
     ({"by": "ranges"}, ["needs data.split.ranges"]),
     ({"by": "time", "ranges": RANGES}, ["needs data.split.by='ranges'"]),
     ({"boundaries": (1, 2), "ranges": RANGES}, ["data.split.boundaries"]),
-    ({"ranges": {"tran": ()}}, ["'tran'", "Did you mean 'train'"]),
+    ({"ranges": {"tran": ()}}, ["'tran'", "did you mean 'train'"]),
     ({"ranges": {"train": (("sst", 0, 9),)}}, ["'sst'", "ranges['train']"]),
     ({"ranges": {"train": (("0", 0, 21),)}}, ["'0', 0, 21", "20 frames"]),
     ({"ranges": {"train": (("0", 9, 9),)}}, ["first frame < stop"]),

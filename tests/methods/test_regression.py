@@ -541,7 +541,7 @@ def test_a_block_is_made_with_the_forcings_of_its_last_frames():
   np.testing.assert_allclose(forecast[:, 1], newest + 100, rtol=1e-5)
 
 
-def test_forcings_come_before_the_mask_and_are_counted():
+def test_forcings_the_mask_and_static_fields_follow_the_variables():
   seen = []
 
   class Look(nn.Module):
@@ -549,15 +549,45 @@ def test_forcings_come_before_the_mask_and_are_counted():
     def __call__(self, x, train):
       if not isinstance(x, jax.core.Tracer):
         seen.append(x)
-      return x[..., :1] * self.param("one", nn.initializers.ones, ())
+      return x[:, -1:, ..., :1] * self.param("one", nn.initializers.ones, ())
 
-  method = methods.build("regression", Look(), horizon=1, mask_as_input=True)
-  batch = forced_batch(1, 1) | {"mask": jnp.ones((1, 2, 3, 2, 1), bool)}
+  method = methods.build(
+    "regression", Look(), horizon=1, mask_as_input=True, pad_to_multiple=4
+  )
+  batch = forced_batch(2, 1) | {
+    "mask": jnp.ones((1, 3, 3, 2, 1), bool),
+    "static": jnp.arange(12.0).reshape(3, 2, 2),
+  }
   variables = method.init(jax.random.key(1), batch)
   method.forecast(variables, {}, batch, jax.random.key(2), 1)
-  assert seen[-1].shape[-1] == method.input_channels(1, 2) == 4
-  np.testing.assert_array_equal(seen[-1][..., 1:3], 10.0)
-  np.testing.assert_array_equal(seen[-1][..., 3], 1.0)
+  assert seen[-1].shape == (1, 2, 4, 4, method.input_channels(1, 4))
+  inputs, forcings, mask, static = np.split(seen[-1], [1, 3, 4], axis=-1)
+  np.testing.assert_array_equal(inputs[:, :, :3, :2], batch["inputs"])
+  np.testing.assert_array_equal(forcings[0, :, 0, 0], [[1, 1], [10, 10]])
+  np.testing.assert_array_equal(mask, 1)
+  # Continued by the last row and column, like the others, and in every frame.
+  expected = np.pad(batch["static"], [(0, 1), (0, 2), (0, 0)], mode="edge")
+  np.testing.assert_array_equal(static, np.broadcast_to(expected, (1, 2, 4, 4, 2)))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_static_fields_stay_where_they_are_in_every_block(remat):
+
+  class AddStatic(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+      one = self.param("one", nn.initializers.ones, ())
+      return x[:, -1:, ..., :1] + one * x[:, -1:, ..., 1:]
+
+  method = methods.build("regression", AddStatic(), horizon=2, remat=remat)
+  batch = batch_of(3, 2) | {"static": 10.0 ** jnp.arange(6).reshape(3, 2, 1)}
+  variables = method.init(jax.random.key(1), batch)
+  _, outputs = method.loss(variables, {}, batch, jax.random.key(3), train=True)
+  assert outputs.weight == batch["targets"].size
+  forecast = rollout.rollout(method, variables, {}, batch, jax.random.key(2), 2, 5)
+  for lead in range(5):
+    expected = batch["inputs"][:, -1] + (lead + 1) * batch["static"]
+    np.testing.assert_allclose(forecast[1, :, lead], expected, rtol=1e-5)
 
 
 def test_a_block_longer_than_the_history_cannot_be_forced():

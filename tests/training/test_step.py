@@ -17,18 +17,19 @@ class Linear(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     del train
-    return nn.Dense(x.shape[-1])(x)
+    return nn.Dense(2)(x)
 
 
 @pytest.fixture(scope="module")
 def setting():
   method = methods.build("regression", Linear(), horizon=2)
-  keys = jax.random.split(jax.random.key(0), 3)
+  keys = jax.random.split(jax.random.key(0), 4)
   shape = (12, 2, 5, 3, 2)
   batch = {
     "inputs": jax.random.normal(keys[0], shape),
     "targets": jax.random.normal(keys[1], shape),
     "mask": jax.random.bernoulli(keys[2], 0.6, (12, 4, 5, 3, 2)),
+    "static": jax.random.normal(keys[3], (5, 3, 1)),
   }
   transformation = optax.adam(0.1)
   variables = method.init(jax.random.key(1), batch)
@@ -106,6 +107,7 @@ def test_a_batch_without_an_observed_point_changes_nothing(setting, parts):
     "inputs": jnp.ones(shape),
     "targets": jnp.ones(shape),
     "mask": jnp.zeros((12, 4, 5, 3, 2), bool),
+    "static": jnp.ones((5, 3, 1)),
   }
   state, scalars = setting(batch=empty, accumulation_steps=parts)
   assert scalars["loss"] == 0 and scalars["gradient_norm"] == 0

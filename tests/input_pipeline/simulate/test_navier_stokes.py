@@ -267,7 +267,7 @@ def test_a_flow_out_of_range_is_refused(changes, named):
     (dict(spin_up=-1.0), "data.spin_up"),
     (dict(image_size=17), "data.image_size"),
     (dict(downsample="cubic"), "bilinear"),
-    (dict(variables=("vorticty",)), "Did you mean 'vorticity'"),
+    (dict(variables=("vorticty",)), "did you mean 'vorticity'"),
     (dict(variables=("u", "u")), "each once"),
     (dict(precision="bfloat16"), "float64"),
     (dict(initial=np.zeros((2, 15, 16))), "grid=16"),
@@ -456,7 +456,7 @@ def test_splits_without_a_cache_dir_share_one_simulation(counted):
   splits = [
     input_pipeline.build(config, name, batch_size=1) for name in ("train", "validation")
   ]
-  assert splits[0].example_shape["inputs"] == (1, 8, 8, 1)
+  assert splits[0].spec.shapes(1)["inputs"] == (1, 1, 8, 8, 1)
   assert len(counted) == 2
 
 
