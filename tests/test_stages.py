@@ -24,6 +24,13 @@ def build(config, workdir, devices=1):
   return build_lib.build(config, workdir, devices=jax.devices()[:devices])
 
 
+def check(config, workdir):
+  """What main does before it trains."""
+  run = build(config, workdir)
+  for command in (train, evaluate, forecast):
+    command.check(run, splits=False)
+
+
 def finish(config, workdir, devices=1):
   run = build(config, workdir, devices)
   assert train.train(run)
@@ -300,7 +307,7 @@ def test_a_network_need_not_know_the_calendar_of_the_data(folder, tmp_path):
 def test_a_climatology_needs_a_calendar(folder, tmp_path):
   config = timeless(tiny_config(folder, "mean", data__calendar=()))
   with pytest.raises(errors.ConfigError, match="needs data.calendar"):
-    build(config, tmp_path / "w")
+    check(config, tmp_path / "w")
 
 
 def test_a_missing_first_stage_is_said_with_its_key(folder, tmp_path):
@@ -348,7 +355,7 @@ def test_a_mean_of_another_normalisation_is_refused(folder, tmp_path):
     ({"forecast__clip_range": (2.0, 1.0)}, "forecast.clip_range"),
     ({"new": {"calendar_sizes": (12, 7)}}, "model.calendar_sizes.*data.calendar"),
     ({"new": {"calendar_names": ("day_of_week",)}}, "model.calendar_names"),
-    ({"data__calendar": ()}, "frozen.mean.*data.calendar"),
+    ({"data__calendar": ()}, "model.calendar_dims.*data.calendar"),
     ({"evaluation__baselines": ("persistance",)}, "did you mean 'persistence'"),
     ({"evaluation__points": ((0, 0), (6, 0))}, "evaluation.points.*6 x 1"),
     ({"evaluation__points": (3, 0)}, "evaluation.points has 3"),
@@ -367,4 +374,4 @@ def test_what_cannot_be_is_refused_before_training(change, words, folder, tmp_pa
     config = tiny_config(folder, "diffusion", **change)
   config.model.update(new)
   with pytest.raises(errors.UserError, match=words):
-    build(config, tmp_path / "w")
+    check(config, tmp_path / "w")

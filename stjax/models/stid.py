@@ -101,7 +101,7 @@ class NodeNetwork(nn.Module):
       if len(values) != len(names):
         raise NetworkError(
           f"model.{option} is {values}; expected {len(names)} values, one for "
-          f"each of model.calendar_names = {names}"
+          f"each of model.calendar_names = {names}, the columns of data.calendar"
         )
       if option != "calendar_names" and min(values, default=1) < 1:
         raise NetworkError(f"model.{option} is {values}; expected numbers from 1 on")
