@@ -77,6 +77,23 @@ def test_complex_weights_do_not_fit_real_ones():
     to_stjax("stid", state_dict)
 
 
+@pytest.mark.parametrize(
+  ("name", "key", "shape"),
+  [
+    ("stid", "regression_layer.weight", (2, 18, 3, 3)),
+    ("fourcastnet", "pos_embed", (2, 16, 8)),
+    ("triton", "atmospheric_decoder.dec.0.conv.conv.weight", (8, 8)),
+  ],
+)
+def test_shapes_that_a_layout_cannot_take_are_refused(name, key, shape):
+  state_dict = torch_weights(name)
+  expected = state_dict[key].shape
+  state_dict[key] = np.ones(shape, np.float32)
+  with pytest.raises(convert.ConvertError) as error:
+    to_stjax(name, state_dict)
+  assert f"{key}: shape {shape}; expected {expected}" in str(error.value)
+
+
 def test_a_map_of_a_part_drops_both_prefixes():
   whole = mapping.NameMap(
     [
