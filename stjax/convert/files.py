@@ -1,15 +1,16 @@
 """Files of weights: .pth/.pt (by torch), .safetensors and .npz."""
 
+import functools
 import os
 import pathlib
-import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
+from input_pipeline.files import replacing
 from stjax.convert.mapping import strip_nesting
 from stjax.errors import ConvertError
 
@@ -71,13 +72,15 @@ def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
   suffix = check_suffix(path)
   arrays = {key: np.array(value, order="C") for key, value in state_dict.items()}
   if suffix == ".npz":
-    _replace(path, lambda name: np.savez(name, **arrays))
+    save = functools.partial(np.savez, **arrays)
   elif suffix == ".safetensors":
-    _replace(path, lambda name: safetensors.numpy.save_file(arrays, name))
+    save = functools.partial(safetensors.numpy.save_file, arrays)
   else:
     torch = _torch(path)
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    _replace(path, lambda name: torch.save(tensors, name))
+    save = functools.partial(torch.save, tensors)
+  with replacing(path) as partial:
+    save(partial)
 
 
 def check_suffix(path: pathlib.Path) -> str:
@@ -123,13 +126,3 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     for key, value in strip_nesting(content).items()
     if isinstance(value, torch.Tensor)
   }
-
-
-def _replace(path: pathlib.Path, save: Callable[[pathlib.Path], None]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-  try:
-    save(temporary)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
