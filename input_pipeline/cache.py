@@ -1,17 +1,14 @@
 """Copies of a store's frames that read faster than the store itself."""
 
-import contextlib
 import os
-import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from input_pipeline import errors, options
+from input_pipeline import errors, files, options
 from input_pipeline.stores import base
 
 KINDS = ("auto", "memory", "disk", "none")
@@ -21,7 +18,7 @@ _in_memory: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
-class CopiedStore(base.Store):
+class CopiedStore(base.Wrapper):
   """A store whose frames are read from a copy [all frames, H, W, C].
 
   Args:
@@ -31,52 +28,10 @@ class CopiedStore(base.Store):
   """
 
   def __init__(self, store: base.Store, frames: np.ndarray | str):
-    self._store = store
+    super().__init__(store)
     self._frames = frames
     self._mapped = None
     self._offsets = _offsets(store)
-
-  @property
-  def variables(self) -> tuple[base.Variable, ...]:
-    return self._store.variables
-
-  @property
-  def num_sequences(self) -> int:
-    return self._store.num_sequences
-
-  @property
-  def space(self) -> xr.Dataset:
-    return self._store.space
-
-  @property
-  def step(self) -> np.timedelta64 | None:
-    return self._store.step
-
-  @property
-  def files(self) -> tuple[str, ...]:
-    return self._store.files
-
-  def length(self, sequence: int) -> int:
-    return self._store.length(sequence)
-
-  def times(self, sequence: int) -> np.ndarray | None:
-    return self._store.times(sequence)
-
-  def sample_id(self, sequence: int) -> str:
-    return self._store.sample_id(sequence)
-
-  @property
-  def has_events(self) -> bool:
-    return self._store.has_events
-
-  def event(self, sequence: int) -> str:
-    return self._store.event(sequence)
-
-  def split_label(self, sequence: int) -> str | None:
-    return self._store.split_label(sequence)
-
-  def location(self, sequence: int) -> str:
-    return self._store.location(sequence)
 
   def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
     frames = self._frames
@@ -171,39 +126,10 @@ def _copy(store: base.Store, frames: np.ndarray) -> None:
       )
 
 
-def write_text(path: str, text: str) -> None:
-  """Writes a file that is there whole or not at all."""
-  with _replacing(path) as temporary:
-    with open(temporary, "w", encoding="utf-8") as file:
-      file.write(text)
-
-
-def write_array(path: str, array: np.ndarray) -> None:
-  """Writes a .npy file that is there whole or not at all."""
-  with _replacing(path) as temporary:
-    with open(temporary, "wb") as file:
-      np.save(file, array, allow_pickle=False)
-
-
 def _write(store: base.Store, path: str) -> None:
-  with _replacing(path) as temporary:
+  with files.replacing(path) as partial:
     frames = np.lib.format.open_memmap(
-      temporary, mode="w+", dtype=np.float32, shape=_shape(store)
+      partial, mode="w+", dtype=np.float32, shape=_shape(store)
     )
     _copy(store, frames)
     frames.flush()
-
-
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[str]:
-  """A temporary path beside `path` that takes its place at the end."""
-  folder = os.path.dirname(path)
-  os.makedirs(folder, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-  os.close(handle)
-  try:
-    yield temporary
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise

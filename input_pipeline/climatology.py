@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import cache, calendar, errors, options, training
+from input_pipeline import calendar, errors, files, options, training
 from input_pipeline.stores import base
 
 # Neighbours of a cell that a quantile takes in, on either side: of a day the
@@ -138,7 +138,7 @@ def _kept(
     return np.load(path, allow_pickle=False)
   found = compute(store, resolved, days)
   if path:
-    cache.write_array(path, found)
+    files.write_array(path, found)
   return found
 
 

@@ -75,7 +75,7 @@ def make(
   _check(store, data)
   if statistics is None:
     statistics = training.compute_statistics(store, changed, cache_dir, frames_of=data)
-  training.check_statistics(statistics, changed["variables"], "data.forcings.variables")
+  training.check_statistics(statistics, store.names, "data.forcings.variables")
   return Forcings(store, statistics)
 
 

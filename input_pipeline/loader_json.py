@@ -13,11 +13,11 @@ import hashlib
 import json
 import os
 import pathlib
-import uuid
 from collections.abc import Sequence
 
 import numpy as np
 
+from input_pipeline import files
 from input_pipeline.errors import DataError
 from input_pipeline.stores import frame_lists
 
@@ -116,13 +116,7 @@ def write(
   if output is None:
     output = parent / f"{content['id']}_loaders.json"
   output = pathlib.Path(output)
-  output.parent.mkdir(parents=True, exist_ok=True)
-  scratch = output.with_name(f".{uuid.uuid4().hex}.json")
-  try:
-    scratch.write_text(json.dumps(content, indent=4))
-    scratch.replace(output)
-  finally:
-    scratch.unlink(missing_ok=True)
+  files.write_atomically(output, json.dumps(content, indent=4))
   return output
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import cache, errors, normalise, options, stores, windows
+from input_pipeline import cache, errors, files, normalise, options, stores, windows
 from input_pipeline.stores import base
 
 FRAMES = ("all", "history")
@@ -169,7 +169,7 @@ def compute_statistics(
     ddof=resolved["statistics"]["ddof"],
   )
   if path:
-    cache.write_text(path, statistics.to_json())
+    files.write_atomically(path, statistics.to_json())
   return statistics
 
 

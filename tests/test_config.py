@@ -169,7 +169,7 @@ def test_a_work_directory_from_before_a_key_was_there_is_still_its_own(tmp_path)
   config_lib.claim_workdir(tiny_config(), tmp_path)
   path = tmp_path / "config.json"
   saved = json.loads(path.read_text())
-  for key in ("calendar", "slots_per_day", "statistics"):
+  for key in ("calendar", "slots_per_day", "statistics", "forcings", "static"):
     del saved["data"][key]
   del saved["data"]["split"]["ranges"]
   path.write_text(json.dumps(saved))

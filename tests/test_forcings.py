@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from small_runs import tiny_fields
 
-from configs import simvp_xarray
 from stjax import evaluate, forecast, train
 from stjax.run import build as build_lib
 
@@ -24,36 +24,16 @@ def fields(frames, seed=0):
   )
 
 
-def build(folder, **changes):
-  config = simvp_xarray.get_config()
-  config.model = type(config.model)(
-    {
-      "name": "fno",
-      "features": 8,
-      "modes_h": 1,
-      "modes_w": 1,
-      "depth": 1,
-      "readout_features": 16,
-      "out_channels": 1,
-    }
-  )
-  config.data.update(
-    path=str(folder / "data.nc"), variables=("height",), history=1, horizon=2
-  )
-  config.data.forcings.update(variables=("push",), path=str(folder / "forcings.nc"))
-  config.method.update(predict_tendency=True, zero_missing=True)
-  config.update_from_flattened_dict(
-    {
-      "num_epochs": 40.0,
-      "global_batch_size": 8,
-      "optimizer.learning_rate": 1e-2,
-      "evaluation.every_epochs": 40.0,
-      "evaluation.figures": 1,
-      "forecast.horizon": 5,
-      "forecast.lead_chunk": 2,
-      "forecast.past_data_end": True,
-    }
-    | {k.replace("__", "."): v for k, v in changes.items()}
+def build(folder):
+  config = tiny_fields(
+    folder / "data.nc",
+    "height",
+    num_epochs=40.0,
+    evaluation__every_epochs=40.0,
+    data__forcings__variables=("push",),
+    data__forcings__path=str(folder / "forcings.nc"),
+    method__predict_tendency=True,
+    method__zero_missing=True,
   )
   return build_lib.build(config, folder / "run", devices=jax.devices()[:1])
 

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from small_runs import tiny_fields
 
-from configs import simvp_xarray
 from stjax import evaluate, forecast, sharding, train
 from stjax.run import build as build_lib
 
@@ -15,35 +15,16 @@ SIGN = np.where(np.random.RandomState(1).rand(4, 6) < 0.5, -1.0, 1.0)
 
 
 def build(folder, devices=1, workdir="run", **changes):
-  config = simvp_xarray.get_config()
-  config.model = type(config.model)(
-    {
-      "name": "fno",
-      "features": 16,
-      "modes_h": 1,
-      "modes_w": 1,
-      "depth": 2,
-      "readout_features": 32,
-      "out_channels": 1,
-    }
-  )
-  config.data.update(
-    path=str(folder / "data.nc"), variables=("swing",), history=1, horizon=2
-  )
-  config.data.static.variables = ("sign",)
-  config.update_from_flattened_dict(
-    {
-      "num_epochs": 30.0,
-      "global_batch_size": 8,
-      "accumulation_steps": 2,
-      "optimizer.learning_rate": 1e-2,
-      "evaluation.every_epochs": 30.0,
-      "evaluation.figures": 1,
-      "forecast.horizon": 5,
-      "forecast.lead_chunk": 2,
-      "forecast.past_data_end": True,
-    }
-    | {k.replace("__", "."): v for k, v in changes.items()}
+  config = tiny_fields(
+    folder / "data.nc",
+    "swing",
+    num_epochs=30.0,
+    evaluation__every_epochs=30.0,
+    data__static__variables=("sign",),
+    model__features=16,
+    model__depth=2,
+    model__readout_features=32,
+    **{"accumulation_steps": 2} | changes,
   )
   return build_lib.build(config, folder / workdir, devices=jax.devices()[:devices])
 

@@ -20,12 +20,11 @@ import argparse
 import hashlib
 import os
 import pathlib
-import shutil
-import uuid
 from collections.abc import Sequence
 
 import numpy as np
 
+from input_pipeline import files
 from input_pipeline.errors import DataError
 
 BOILING_POINT = 212.0
@@ -244,16 +243,10 @@ def _is_finished(folder: pathlib.Path, frames: np.ndarray) -> bool:
 
 def _write_folder(folder: pathlib.Path, frames: np.ndarray) -> None:
   """Writes a sample beside its place and moves it there in one go."""
-  scratch = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
-  scratch.mkdir()
-  try:
+  with files.replacing(folder) as partial:
+    partial.mkdir()
     for number, frame in enumerate(frames):
-      np.save(scratch / f"{number}.npy", frame[None])
-    if folder.exists():
-      shutil.rmtree(folder)
-    scratch.rename(folder)
-  finally:
-    shutil.rmtree(scratch, ignore_errors=True)
+      np.save(partial / f"{number}.npy", frame[None])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -67,7 +67,9 @@ class ArrayStore(base.Store):
       for index in range(shape[0])
     ]
     self._names = self._sequence_names()
-    self._variables = self._named(variables, units)
+    self._variables = base.channels(
+      self._arrays[0].path, self._shapes[0][4], variables, units
+    )
     self._step, self._times = self._time_axes(step, first_time)
 
   @property
@@ -155,21 +157,6 @@ class ArrayStore(base.Store):
         f"{', '.join(self.files)}. Expected files of different names."
       )
     return names
-
-  def _named(self, variables, units) -> tuple[base.Variable, ...]:
-    channels = self._shapes[0][4]
-    names = base.as_names(variables) or tuple(f"channel_{c}" for c in range(channels))
-    units = base.as_names(units) or ("",) * len(names)
-    if not len(names) == len(units) == channels:
-      raise errors.DataError(
-        f"{self._arrays[0].path} has {channels} channels, but data.variables "
-        f"names {len(names)} and data.units {len(units)}. Give one each, or "
-        "()."
-      )
-    return tuple(
-      base.Variable(name, {"units": unit} if unit else {})
-      for name, unit in zip(names, units, strict=True)
-    )
 
   def _time_axes(self, step: str, first_time: str | Sequence[str]):
     """The step without dates or None, and the time axis of each file."""

@@ -110,25 +110,18 @@ class Store(abc.ABC):
     return ()
 
 
-class Continued(Store):
-  """A store whose time axes go on beyond its last frames.
+class Wrapper(Store):
+  """A store that answers as another one does, but for what it overrides."""
 
-  Args:
-    store: the frames; no others can be read.
-    times: (axis [L]) -> the longer axis.
-  """
-
-  def __init__(self, store: Store, times: Callable[[np.ndarray], np.ndarray]):
+  def __init__(self, store: Store):
     self._store = store
-    self._times = [
-      None if axis is None else times(axis)
-      for axis in map(store.times, range(store.num_sequences))
-    ]
 
   variables = property(lambda self: self._store.variables)
   num_sequences = property(lambda self: self._store.num_sequences)
   space = property(lambda self: self._store.space)
+  has_events = property(lambda self: self._store.has_events)
   step = property(lambda self: self._store.step)
+  files = property(lambda self: self._store.files)
 
   def length(self, sequence: int) -> int:
     return self._store.length(sequence)
@@ -137,13 +130,38 @@ class Continued(Store):
     return self._store.read(sequence, start, stop)
 
   def times(self, sequence: int) -> np.ndarray | None:
-    return self._times[sequence]
+    return self._store.times(sequence)
 
   def sample_id(self, sequence: int) -> str:
     return self._store.sample_id(sequence)
 
+  def event(self, sequence: int) -> str:
+    return self._store.event(sequence)
+
+  def split_label(self, sequence: int) -> str | None:
+    return self._store.split_label(sequence)
+
   def location(self, sequence: int) -> str:
     return self._store.location(sequence)
+
+
+class Continued(Wrapper):
+  """A store whose time axes go on beyond its last frames.
+
+  Args:
+    store: the frames; no others can be read.
+    times: (axis [L]) -> the longer axis.
+  """
+
+  def __init__(self, store: Store, times: Callable[[np.ndarray], np.ndarray]):
+    super().__init__(store)
+    self._times = [
+      None if axis is None else times(axis)
+      for axis in map(store.times, range(store.num_sequences))
+    ]
+
+  def times(self, sequence: int) -> np.ndarray | None:
+    return self._times[sequence]
 
 
 def existing_path(path: str) -> str:
@@ -167,6 +185,40 @@ def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
   if isinstance(names, str):
     names = names.split(",")
   return tuple(name.strip() for name in names if name.strip())
+
+
+def channels(
+  where: str,
+  count: int,
+  names: str | Iterable[str],
+  units: str | Iterable[str],
+  known: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[Variable, ...]:
+  """Channels of data that do not name them, as the config does.
+
+  Args:
+    where: the data, for messages.
+    count: how many channels they have.
+    names: data.variables; () takes those of `known`, else channel_0, ...
+    units: data.units; () leaves them out.
+    known: attributes that the data give by name.
+
+  Raises:
+    DataError: if there are not as many names or units as channels.
+  """
+  known = known or {}
+  names = as_names(names) or tuple(known)
+  names = names or tuple(f"channel_{number}" for number in range(count))
+  units = as_names(units)
+  if len(names) != count or len(units) not in (0, count):
+    raise errors.DataError(
+      f"{where} has {count} channels, but data.variables names {len(names)} and "
+      f"data.units {len(units)}. Give one each, or ()."
+    )
+  attributes = [dict(known.get(name, {})) for name in names]
+  for number, unit in enumerate(units):
+    attributes[number]["units"] = unit
+  return tuple(map(Variable, names, attributes))
 
 
 def index_space(height: int, width: int) -> xr.Dataset:

@@ -69,7 +69,7 @@ class FoldersStore(base.Store):
         path, selection, num_samples=num_samples, random=random
       )
     self._shape = _read_frame(self._samples[0].frames[0]).shape
-    self._variables = self._named(path, variables, units)
+    self._variables = base.channels(path, self._shape[-1], variables, units)
 
   @property
   def variables(self) -> tuple[base.Variable, ...]:
@@ -131,21 +131,6 @@ class FoldersStore(base.Store):
         )
       frames[number] = frame
     return frames
-
-  def _named(self, path, variables, units) -> tuple[base.Variable, ...]:
-    channels = self._shape[-1]
-    names = base.as_names(variables) or tuple(
-      f"channel_{index}" for index in range(channels)
-    )
-    units = base.as_names(units)
-    if len(names) != channels or len(units) not in (0, channels):
-      raise DataError(
-        f"The frames of {path} have {channels} channels, but data.variables "
-        f"names {len(names)} and data.units {len(units)}. Give one each, or "
-        "()."
-      )
-    attributes = [{"units": unit} for unit in units] or [{}] * channels
-    return tuple(map(base.Variable, names, attributes))
 
 
 def _read_frame(source: pathlib.Path | list) -> np.ndarray:

@@ -1,12 +1,9 @@
 """Navier-Stokes flow, simulated on the spot: data that need no file."""
 
-import contextlib
 import dataclasses
-import pathlib
+import functools
 import time
-import uuid
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +11,8 @@ import xarray as xr
 from absl import logging
 
 from input_pipeline import options
-from input_pipeline.errors import DataError
 from input_pipeline.simulate import navier_stokes
-from input_pipeline.stores import base
+from input_pipeline.stores import base, simulated
 
 # Part of the cached file's name: to be raised when the same options come to
 # give other frames.
@@ -26,11 +22,9 @@ _VERSION = 1
 _GROUP_BYTES = 2**28
 _FIELDS = 40
 _LOG_SECONDS = 10.0
-# Stores without a cache_dir share their frames while any of them lives.
-_in_memory: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
-class NavierStokesStore(base.Store):
+class NavierStokesStore(simulated.SimulatedStore):
   """Store of simulated flows: config `data.store = "navier_stokes"`.
 
   The box is [0, 2 pi) in x and y and periodic; everything is dimensionless.
@@ -95,7 +89,7 @@ class NavierStokesStore(base.Store):
     names = base.as_names(variables)
     grid = grid or image_size
     navier_stokes.check_frames(grid, image_size, downsample, names)
-    self._shape = (num_samples, num_frames, image_size, image_size, len(names))
+    shape = (num_samples, num_frames, image_size, image_size, len(names))
     attributes = {"frame_spacing": float(frame_spacing)}
     self._variables = tuple(
       base.Variable(name, navier_stokes.VARIABLES[name] | attributes) for name in names
@@ -126,41 +120,21 @@ class NavierStokesStore(base.Store):
         variables=names,
         precision=precision,
       ),
-      group=min(num_samples, group or _group(grid, self._shape, precision)),
+      group=min(num_samples, group or _group(grid, shape, precision)),
     )
     # The size of a group counts: it may change the last digits.
-    key = options.digest(_VERSION, self._shape, dataclasses.asdict(recipe))
-    self._file = None
-    if cache_dir is not None:
-      self._file = pathlib.Path(cache_dir) / f"navier_stokes-{key}.npy"
-    self._frames = _in_memory.get(key) if cache_dir is None else None
-    if self._file is not None:
-      if not self._file.exists():
-        with _appearing(self._file, self._shape) as write:
-          _simulate(recipe, num_samples, write)
-      self._frames = _open(self._file, self._shape)
-    elif self._frames is None:
-      parts = []
-      _simulate(recipe, num_samples, parts.append)
-      self._frames = _in_memory[key] = (
-        np.concatenate(parts) if len(parts) > 1 else parts[0]
-      )
-
-  def __getstate__(self):
-    state = dict(self.__dict__)
-    if self._file is not None:
-      state["_frames"] = None  # Opened again where the store arrives.
-    return state
+    key = options.digest(_VERSION, shape, dataclasses.asdict(recipe))
+    super().__init__(
+      f"navier_stokes-{key}",
+      shape,
+      functools.partial(_simulate, recipe, num_samples),
+      cache_dir,
+    )
 
   @property
   def variables(self) -> tuple[base.Variable, ...]:
     """The channels; their attributes tell the time between frames."""
     return self._variables
-
-  @property
-  def num_sequences(self) -> int:
-    """The number of trajectories."""
-    return self._shape[0]
 
   @property
   def space(self) -> xr.Dataset:
@@ -173,20 +147,9 @@ class NavierStokesStore(base.Store):
       attrs={"spatial_dims": ["y", "x"]},
     )
 
-  def length(self, sequence: int) -> int:
-    """Frames of a trajectory; the same for all."""
-    del sequence
-    return self._shape[1]
-
   def sample_id(self, sequence: int) -> str:
     """The number of the trajectory, as navier_stokes_<number>."""
     return f"navier_stokes_{sequence}"
-
-  def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
-    """Frames start to stop (excluded) of a trajectory, [T, H, W, C]."""
-    if self._frames is None:
-      self._frames = _open(self._file, self._shape)
-    return self._frames[sequence, start:stop]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,45 +210,3 @@ def _simulate(
     )
     write(frames[: num_samples - first])
   logging.info("Simulated in %.1f s", time.monotonic() - start)
-
-
-def _open(file: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-  """Maps a cached file."""
-  try:
-    frames = np.load(file, mmap_mode="r", allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
-    raise DataError(
-      f"{file} is no readable copy of the simulated flow ({error}); remove it "
-      "and it is made again."
-    ) from error
-  if frames.shape != shape or frames.dtype != np.float32:
-    raise DataError(
-      f"{file} holds {frames.dtype} {frames.shape} instead of float32 "
-      f"{shape}; remove it and it is made again."
-    )
-  # A plain view: slicing np.memmap objects is several times slower.
-  return frames.view(np.ndarray)
-
-
-@contextlib.contextmanager
-def _appearing(
-  file: pathlib.Path, shape: tuple[int, ...]
-) -> Iterator[Callable[[np.ndarray], None]]:
-  """A .npy file written part by part, seen by others whole or not at all.
-
-  Yields:
-    A function that writes the next float32 frames.
-  """
-  file.parent.mkdir(parents=True, exist_ok=True)
-  scratch = file.with_name(f".{uuid.uuid4().hex}.npy")
-  header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-  try:
-    # Not through a memory map: a full disk would end the process.
-    with open(scratch, "wb") as stream:
-      np.lib.format.write_array_header_1_0(stream, header)
-      yield lambda frames: stream.write(np.ascontiguousarray(frames, "<f4"))
-    # Another process may have been faster; its frames may be in use already.
-    if not file.exists():
-      scratch.replace(file)
-  finally:
-    scratch.unlink(missing_ok=True)

@@ -69,7 +69,13 @@ class TfdsStore(base.Store):
         'file_format="array_record", or change data.path.'
       )
     self._shape = self._frame_shape(info)
-    self._variables = self._named(info, variables, units)
+    self._variables = base.channels(
+      self._directory,
+      self._shape[3],
+      variables,
+      units,
+      (info.metadata or {}).get("variables"),
+    )
     # Sequence -> (split, place in the split), in the order of the splits.
     self._places = [
       (split, place)
@@ -153,23 +159,6 @@ class TfdsStore(base.Store):
         "fixed shape [T, H, W] or [T, H, W, C]."
       )
     return shape if len(shape) == 4 else shape + (1,)
-
-  def _named(self, info, variables, units) -> tuple[base.Variable, ...]:
-    """The channels: as configured, else as the set says, else numbered."""
-    channels = self._shape[3]
-    named = (info.metadata or {}).get("variables", {})
-    names = base.as_names(variables) or tuple(named)
-    names = names or tuple(f"channel_{index}" for index in range(channels))
-    units = base.as_names(units)
-    if len(names) != channels or len(units) not in (0, channels):
-      raise errors.DataError(
-        f"{self._directory} has {channels} channels, but data.variables names "
-        f"{len(names)} and data.units {len(units)}. Give one each, or ()."
-      )
-    attributes = [dict(named.get(name, {})) for name in names]
-    for index, unit in enumerate(units):
-      attributes[index]["units"] = unit
-    return tuple(map(base.Variable, names, attributes))
 
 
 def _directory(

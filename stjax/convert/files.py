@@ -1,6 +1,6 @@
 """Files of weights: .pth, .pt and .ckpt (by torch), .safetensors and .npz."""
 
-import io
+import functools
 import os
 import pathlib
 import zipfile
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from input_pipeline.files import write_atomically
+from input_pipeline.files import replacing
 from stjax.convert.mapping import strip_nesting
 from stjax.errors import ConvertError
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
 
-# numpy raises these for a cut, empty, pickled or plain .npy file.
+# What numpy raises for a cut, empty, pickled or plain .npy file.
 _BAD_ARCHIVE = (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 
 
@@ -25,16 +25,16 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads a state dict.
 
   Args:
-    path: a .safetensors or .npz file, or a .pth, .pt or .ckpt file, which needs
-      torch and is read in its weights-only mode, so nothing in it is executed.
+    path: a .pth, .pt or .ckpt file (needs torch; read in its weights-only
+      mode, so nothing in it is executed), .safetensors or .npz.
 
   Returns:
     Names and arrays, out of a checkpoint's "state_dict" if it has one.
     bfloat16 comes as float32.
 
   Raises:
-    ConvertError: there is no such file, its suffix is not known, it holds
-      something else, or torch is missing.
+    ConvertError: no such file, a suffix that is not known, a file that holds
+      something else, or torch missing.
   """
   path = pathlib.Path(path)
   suffix = check_suffix(path)
@@ -66,26 +66,25 @@ def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
     state_dict: names and arrays.
 
   Raises:
-    ConvertError: the suffix is not known, or torch is missing.
-    OSError: the file cannot be written.
+    ConvertError: a suffix that is not known, or torch missing.
   """
   path = pathlib.Path(path)
   suffix = check_suffix(path)
   arrays = {key: np.array(value, order="C") for key, value in state_dict.items()}
-  content = io.BytesIO()
   if suffix == ".npz":
-    np.savez(content, **arrays)
+    save = functools.partial(np.savez, **arrays)
   elif suffix == ".safetensors":
-    content.write(safetensors.numpy.save(arrays))
+    save = functools.partial(safetensors.numpy.save_file, arrays)
   else:
     torch = _torch(path)
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    torch.save(tensors, content)
-  write_atomically(path, content.getvalue())
+    save = functools.partial(torch.save, tensors)
+  with replacing(path) as partial:
+    save(partial)
 
 
 def check_suffix(path: pathlib.Path) -> str:
-  """Returns the suffix of a file of weights; ConvertError if it is not known."""
+  """The suffix of a file of weights; ConvertError if it is not known."""
   if path.suffix not in SUFFIXES:
     raise ConvertError(
       f"{path} ends in {path.suffix!r}; expected one of {', '.join(SUFFIXES)}"
@@ -107,7 +106,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   torch = _torch(path)
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
-  except Exception as error:  # torch raises errors of pickle, of zip and its own.
+  except Exception as error:  # torch raises pickle's, zip's and its own.
     raise ConvertError(
       f"torch cannot read {path} in its weights-only mode: {error}"
     ) from error

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from input_pipeline import files
 from input_pipeline.labels import lead_labels
 from stjax.metrics import grid, spectra
 from stjax.plots import curves
@@ -131,9 +132,8 @@ def report(run: run_lib.Run, path: pathlib.Path) -> None:
     )
     drift = describe(store, weights)
   stem = path.with_suffix("")
-  draft = stem.with_name(f".{stem.name}_drift.nc")
-  drift.to_netcdf(draft, engine="h5netcdf")
-  draft.replace(stem.with_name(f"{stem.name}_drift.nc"))
+  with files.replacing(stem.with_name(f"{stem.name}_drift.nc")) as partial:
+    drift.to_netcdf(partial, engine="h5netcdf")
   lead = drift[drift["mean"].dims[1]].values
   labels = lead_labels(lead)
   known = set(drift["variable"].values.tolist())

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -207,8 +206,7 @@ def build(
       statistics = getattr(run, name)
       if statistics is not None and not path.exists():
         files.write_atomically(path, statistics.to_json())
-    draft = workdir / f".coordinates.{os.getpid()}.nc"
-    run.coordinates.to_netcdf(draft, engine="h5netcdf")
-    draft.replace(workdir / "coordinates.nc")
+    with files.replacing(workdir / "coordinates.nc") as partial:
+      run.coordinates.to_netcdf(partial, engine="h5netcdf")
   logging.info("Work directory: %s", workdir)
   return run

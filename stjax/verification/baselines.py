@@ -1,7 +1,6 @@
 """Forecasts that need no training: what every score is compared with."""
 
 import functools
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
@@ -182,9 +181,7 @@ def _ratio_by_lead(run: run_lib.Run, name: str, totals) -> np.ndarray:
   above, below = total
   ratio = above / np.where(below > 0, below, 1.0)
   if jax.process_index() == 0:
-    content = io.BytesIO()
-    np.save(content, ratio)
-    files.write_atomically(path, content.getvalue())
+    files.write_array(path, ratio)
   return ratio
 
 

@@ -94,6 +94,16 @@ def test_their_statistics_are_those_of_the_training_frames_of_the_data(tmp_path)
   assert batch["forcings"][0, 0, 0, 0, 1] == 180.0  # Frame 18.
 
 
+def test_every_level_of_a_variable_is_a_forcing(tmp_path):
+  own = series()
+  own["wind"] = own["wind"].expand_dims(level=[500, 850])
+  config = config_of(tmp_path, own, forcings={"variables": "wind"})
+  config["forcings"]["path"] = str(tmp_path / "forcings.nc")
+  made, batch = batch_of(config)
+  assert made.forcing_statistics.variables == ("wind@500", "wind@850")
+  assert batch["forcings"].shape[-1] == made.spec.sizes["forcing"] == 2
+
+
 def test_data_and_forcings_are_moved_alike(tmp_path):
   data = series()
   data["wind"] = data["sst"] * 1

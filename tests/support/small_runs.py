@@ -4,7 +4,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from configs import diffusion_boiling, simvp_boiling
+from configs import diffusion_boiling, simvp_boiling, simvp_xarray
 
 # Big enough to hold every kind of layer, small enough to compile in seconds.
 TINY = {
@@ -58,6 +58,31 @@ def tiny_diffusion(mean_workdir, **changes) -> ml_collections.ConfigDict:
   )
   config.update_from_flattened_dict(
     {k.replace("__", "."): v for k, v in changes.items()}
+  )
+  return config
+
+
+def tiny_fields(path, variable: str, **changes) -> ml_collections.ConfigDict:
+  """A small network on one variable of a file; keys as above.
+
+  It is shown one frame, trained for two and asked for five, also where the data
+  end before them.
+  """
+  config = simvp_xarray.get_config()
+  network = {"name": "fno", "features": 8, "modes_h": 1, "modes_w": 1, "depth": 1}
+  network |= {"readout_features": 16, "out_channels": 1}
+  config.model = ml_collections.ConfigDict(network)
+  config.data.update(path=str(path), variables=(variable,), history=1, horizon=2)
+  config.update_from_flattened_dict(
+    {
+      "global_batch_size": 8,
+      "optimizer.learning_rate": 1e-2,
+      "evaluation.figures": 1,
+      "forecast.horizon": 5,
+      "forecast.lead_chunk": 2,
+      "forecast.past_data_end": True,
+    }
+    | {k.replace("__", "."): v for k, v in changes.items()}
   )
   return config
 
