@@ -1,7 +1,7 @@
 """Networks: Flax modules that know arrays only.
 
-There are two kinds, with the same ways of training and the same collections,
-"params" and "batch_stats".
+There are two kinds. Both are trained in the same way, and have the same
+collections, "params" and "batch_stats".
 
 Forecasting networks map inputs [B, T_in, H, W, C] to [B, T_out, H, W, C_out]:
 `module.apply(variables, inputs, train=..., rngs={"dropout": key},
@@ -9,17 +9,19 @@ mutable=["batch_stats"])`.
 
 Denoisers, which say so by the attribute `denoises = True`, are called as
 `module.apply(variables, noisy, step, history, prior_shift, train=...)`:
-  noisy [B, T_out, H, W, C]: what is denoised (CoST: a noisy residual);
+  noisy [B, T_out, H, W, C]: the field to denoise (in CoST, a noisy residual);
   step [B] int32: its noise level, an index of the training schedule;
   history [B, T_in, H, W, C]: the frames that are known, normalised;
-  prior_shift [B, T_out, H, W, C]: what the noise is centred on; zeros where nothing.
+  prior_shift [B, T_out, H, W, C]: the field that the noise is centred on; it is
+    zero where the noise has the mean 0.
 They return [B, T_out, H, W, C] float32: the noise, the clean field or the
-velocity, as the diffusion is parameterised. `horizon` is their T_out.
+velocity, whichever the diffusion is parameterised by. Their attribute `horizon`
+is T_out.
 
-A network that reads more of a batch names it in its attribute `extra_inputs`, e.g.
-("calendar",), and takes each as a keyword argument: calendar [B, T_in + T_out,
-K], integers. (Forecasting networks get it from the first history frame on and
-need no more than the history's.)
+A network that reads more of a batch names it in its attribute `extra_inputs`,
+e.g. ("calendar",), and takes it as a keyword argument: calendar [B, T_in +
+T_out, K] integers. It begins at the first frame of the history; forecasting
+networks need no more of it than the history's part.
 """
 
 import dataclasses
@@ -80,8 +82,8 @@ def build(name: str, **options) -> nn.Module:
     **options: the network's options, plain values.
 
   Raises:
-    NetworkError: unknown name or option (near ones are listed), or a value
-      that the network refuses.
+    NetworkError: the name or an option is unknown (near ones are listed), or
+      the network refuses a value.
   """
   if name not in MODELS:
     raise unknown_name("network (model.name)", name, MODELS)
@@ -97,15 +99,15 @@ def build(name: str, **options) -> nn.Module:
 def example_arguments(
   network: nn.Module, in_shape: tuple[int, ...], batch_size: int = 1
 ) -> tuple[tuple[jax.Array, ...], dict[str, Any]]:
-  """Zeros that a network can be initialised with.
+  """Returns zeros that a network can be initialised with.
 
   Args:
-    network: of either kind.
-    in_shape: (T_in, H, W, C) of one input; a denoiser's is its history.
-    batch_size: B.
+    network: network of either kind.
+    in_shape: (T_in, H, W, C) of one input, which is a denoiser's history.
+    batch_size: number of examples B.
 
   Returns:
-    Positional and keyword arguments of its call, without `train`.
+    The positional and the keyword arguments of its call, without `train`.
   """
   t, h, w, c = in_shape
   inputs = jnp.zeros((batch_size, t, h, w, c))
