@@ -15,6 +15,7 @@ from flax import linen as nn
 from stjax.errors import NetworkError, unknown_name
 from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv, GroupNorm, TransposedConv, pixel_shuffle
+from stjax.models.layers.checks import PADDING_MODES
 from stjax.models.translators import TRANSLATORS, inception
 from stjax.models.translators.metaformer import NORMAL, TORCH, Constructor, Init
 
@@ -191,7 +192,7 @@ def check_options(network: nn.Module) -> None:
       "multiple of 2 (two groups of normalised channels)"
     )
   checks.rate(network, "drop_path")
-  checks.one_of(network, "padding_mode", checks.PADDING_MODES)
+  checks.one_of(network, "padding_mode", PADDING_MODES)
 
 
 def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
