@@ -9,19 +9,17 @@ mutable=["batch_stats"])`.
 
 Denoisers, which say so by the attribute `denoises = True`, are called as
 `module.apply(variables, noisy, step, history, prior_shift, train=...)`:
-  noisy [B, T_out, H, W, C]: the field to denoise (in CoST, a noisy residual);
+  noisy [B, T_out, H, W, C]: what is denoised (CoST: a noisy residual);
   step [B] int32: its noise level, an index of the training schedule;
   history [B, T_in, H, W, C]: the frames that are known, normalised;
-  prior_shift [B, T_out, H, W, C]: the field that the noise is centred on; it is
-    zero where the noise has the mean 0.
+  prior_shift [B, T_out, H, W, C]: what the noise is centred on; zeros where nothing.
 They return [B, T_out, H, W, C] float32: the noise, the clean field or the
-velocity, whichever the diffusion is parameterised by. Their attribute `horizon`
-is T_out.
+velocity, as the diffusion is parameterised. `horizon` is their T_out.
 
-A network that reads more of a batch names it in its attribute `extra_inputs`,
-e.g. ("calendar",), and takes it as a keyword argument: calendar [B, T_in +
-T_out, K] integers. It begins at the first frame of the history; forecasting
-networks need no more of it than the history's part.
+A network that reads more of a batch names it in its attribute `extra_inputs`, e.g.
+("calendar",), and takes each as a keyword argument: calendar [B, T_in + T_out,
+K], integers. It begins at the first frame of the history; forecasting networks
+need no more of it than the history's part.
 """
 
 import dataclasses
