@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Several processes on one machine, as one job.
+# This runs one job as several processes on one machine:
 #
 #   launch/local.sh N --config=configs/X.py --workdir=DIR [more flags]
 #
-# Process 0 prints as usual; the others' lines carry their number. SIGTERM and
-# SIGINT are passed on to all; when one process fails, the others are stopped
-# and its status is returned. On CPU each process has one device unless
-# XLA_FLAGS says otherwise.
+# Process 0 prints as usual, and the lines of the others begin with their number.
+# SIGTERM and SIGINT are passed on to all processes. When one process fails, the
+# others are stopped, and its status is returned. On CPU each process has one
+# device unless XLA_FLAGS says otherwise.
 set -u
 if [ $# -lt 2 ] || ! [ "$1" -ge 1 ] 2>/dev/null; then
   echo "usage: launch/local.sh N --config=configs/X.py --workdir=DIR ..." >&2
@@ -27,8 +27,8 @@ for ((i = 0; i < count; i++)); do
   if [ "$i" -eq 0 ]; then
     STJAX_PROCESS_ID=0 "$python" -m stjax.main "$@" &
   else
-    # Process substitution keeps $! the process itself, so that it can be
-    # signalled.
+    # With a pipe, $! would be sed; with process substitution it is the process
+    # itself, which can then be signalled.
     STJAX_PROCESS_ID=$i "$python" -m stjax.main "$@" \
       > >(sed -u "s/^/[$i] /") 2>&1 &
   fi
@@ -42,7 +42,7 @@ trap 'pass_on INT' INT
 status=0
 running=("${pids[@]}")
 while [ ${#running[@]} -gt 0 ]; do
-  # A trapped signal ends `wait` early; the processes are then still there.
+  # A trapped signal ends `wait` early, while the processes are still running.
   wait -n "${running[@]}"
   still=()
   for pid in "${running[@]}"; do

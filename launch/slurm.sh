@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# One process per GPU on a Slurm cluster:
+# This runs one process per GPU on a Slurm cluster:
 #
 #   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 \
 #     launch/slurm.sh --config=configs/X.py --workdir=DIR
 #
-# The same command, submitted again, goes on from the last checkpoint. Slurm
-# signals this script two minutes before the time limit or a pre-emption; the
-# run then saves and exits 0, and the job is put back into the queue.
+# If the same command is submitted again, it goes on from the last checkpoint.
+# Slurm signals this script two minutes before the time limit or a pre-emption.
+# The run then saves and exits 0, and the job is put back into the queue.
 #SBATCH --job-name=stjax
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@120

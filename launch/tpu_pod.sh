@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The same command on every host of a TPU pod slice.
+# This runs the same command on every host of a TPU pod slice:
 #
 #   TPU=name ZONE=zone launch/tpu_pod.sh --config=configs/X.py \
 #     --workdir=/mnt/shared/runs/x
 #
-# Needs the gcloud client, and on every host a checkout of this project in
-# REMOTE_DIR (default: stjax) with a .venv that it is installed in. The work
-# directory must be a folder that all hosts share: a bucket has to be mounted.
+# It needs the gcloud client. Every host needs a checkout of this project in
+# REMOTE_DIR (default: stjax), with a .venv that the project is installed in. The
+# work directory must be a folder that all hosts share; a bucket must be mounted.
 set -eu
 : "${TPU:?set TPU to the name of the pod slice}"
 : "${ZONE:?set ZONE to its zone}"

@@ -1,4 +1,4 @@
-"""Verification: a checkpoint and a split -> scores, tables and figures."""
+"""The command that evaluates: scores, tables and figures of a checkpoint."""
 
 import math
 from typing import Any
@@ -15,14 +15,14 @@ from stjax.verification import evaluator as evaluator_lib
 
 
 def check(run: run_lib.Run, splits: bool) -> None:
-  """Finds before training what would end the evaluation after it.
+  """Finds errors before the training that would otherwise end it afterwards.
 
   Args:
     run: the run.
     splits: whether to open the splits that the evaluation needs, too.
 
   Raises:
-    ConfigError: a baseline, a convention or a point that the data cannot serve.
+    ConfigError: the data lack what a baseline, a convention or a point needs.
     DataError: a split that is needed has no window.
   """
   options = run.config.evaluation
@@ -44,17 +44,17 @@ def check(run: run_lib.Run, splits: bool) -> None:
 
 
 def evaluate(run: run_lib.Run) -> dict[str, Any]:
-  """Scores a split and leaves tables and figures in the work directory.
+  """Scores a split, and writes tables and figures to the work directory.
 
   Args:
-    run: the run; `config.evaluation` says which split, checkpoint,
-      conventions and baselines.
+    run: the run, whose `config.evaluation` names the split, the checkpoint, the
+      conventions and the baselines.
 
   Returns:
-    What metrics.json holds.
+    The content of metrics.json.
 
   Raises:
-    ConfigError: no checkpoint, or an unknown name.
+    ConfigError: there is no checkpoint, or a name is unknown.
     DataError: the split is empty.
   """
   options = run.config.evaluation
@@ -67,16 +67,17 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     members=run.config.forecast.members,
     baselines=baselines_lib.build(run),
   )
+  # The examples that are drawn are spread evenly over the split.
   count = min(options.figures, data.num_examples)
   keep = {math.floor(i * data.num_examples / count): {} for i in range(count)}
   scores = evaluator.score(variables, frozen, data, keep)
   names = list(run.coordinates.data_vars)
   labels = {"variables": names, "lead_times": data.coordinates.lead_time.values}
-  about = {
-    "units": {
-      name: str(run.coordinates[name].attrs.get("units", "")) for name in names
-    },
-    "about": {
+  content = tables.metrics_tree(
+    scores.results,
+    **labels,
+    units={name: str(run.coordinates[name].attrs.get("units", "")) for name in names},
+    about={
       "split": options.split,
       "examples": data.num_examples,
       "checkpoint": options.checkpoint,
@@ -85,12 +86,11 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
       "members": run.config.forecast.members,
       "window_stride": options.window_stride,
     },
-  }
-  about["diagrams"] = scores.diagrams
-  content = tables.metrics_tree(scores.results, **labels, **about)
+    diagrams=scores.diagrams,
+  )
   if jax.process_index() == 0:
     folder = run.workdir / "evaluation"
-    tables.write_metrics(folder / "metrics.json", scores.results, **labels, **about)
+    tables.write_metrics(folder / "metrics.json", content)
     tables.write_lead_times(folder / "lead_time.csv", scores.results, **labels)
     title = f"{options.split} split, {data.num_examples} examples"
     logging.info("\n%s", tables.console_table(scores.results, title))

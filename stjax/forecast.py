@@ -1,4 +1,4 @@
-"""Labelled forecasts: a checkpoint and initial conditions -> a Zarr store."""
+"""The command that forecasts, and leaves the forecasts in a labelled store."""
 
 import pathlib
 from typing import Any
@@ -21,11 +21,11 @@ PyTree = Any
 
 
 class BlownUp(RuntimeError):
-  """A forecast left everything that was ever observed."""
+  """A forecast is not finite, or far beyond everything that was observed."""
 
 
 def check(run: run_lib.Run, splits: bool) -> None:
-  """Refuses at once what the forecast would be refused for at the very end.
+  """Finds errors before the training that would end the forecast afterwards.
 
   Args:
     run: the run.
@@ -33,7 +33,7 @@ def check(run: run_lib.Run, splits: bool) -> None:
 
   Raises:
     ConfigError: the layout has no place for such data.
-    DataError: the split has no window of the wanted length.
+    DataError: the split has no window of this length.
   """
   options = run.config.forecast
   layouts.build(options.layout, run.coordinates, run.labels, options.members)
@@ -42,24 +42,25 @@ def check(run: run_lib.Run, splits: bool) -> None:
 
 
 def forecast(run: run_lib.Run) -> pathlib.Path:
-  """Makes forecasts of a split and leaves them as a labelled store.
+  """Makes forecasts of a split, and writes them to a labelled store.
 
-  They are made and written a piece of lead times at a time, with what is
-  needed to go on: the same call after a crash goes on from the last piece.
+  They are made and written a piece of lead times at a time, and the frames that
+  the next piece needs are kept as well. After a crash, the same call goes on
+  from the last piece.
 
   Args:
-    run: the run; `config.forecast` says which split, checkpoint, horizon and
-      how many members.
+    run: the run, whose `config.forecast` names the split, the checkpoint, the
+      horizon and the number of members.
 
   Returns:
-    The path of the store: variables on (member, init_time or sample,
-    lead_time, spatial dims) in physical units, or as `config.forecast.layout`
-    has it.
+    The path of the store. Its layout is that of `config.forecast.layout`; by
+    default, variables are on (member, init_time or sample, lead_time, spatial
+    dims), in physical units.
 
   Raises:
-    ConfigError: no checkpoint.
+    ConfigError: there is no checkpoint.
     DataError: the split has no window of this length.
-    BlownUp: a forecast is not finite, or `forecast.abort_above_std` standard
+    BlownUp: a forecast is not finite, or is `forecast.abort_above_std` standard
       deviations away from the training mean.
   """
   options = run.config.forecast
@@ -93,11 +94,14 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
     )
   first, lead, histories = _where_to_begin(path, store)
   if first or lead:
-    logging.info("Going on with %s from forecast %d, lead time %d", path, first, lead)
+    logging.info(
+      "The run goes on with %s from forecast %d, lead time %d", path, first, lead
+    )
     data = run.forecast_split(start=first // options.batch_size)
   key = chunks.forecast_key(run.config.seed)
   for batch in data.batches:
     batch = sharding_lib.put_batch(run.crop_to_training_window(batch), run.mesh)
+    # The last batch may be filled up with rows that are no examples.
     count = min(options.batch_size, data.num_examples - first)
     undefined = run.method.undefined_mask(batch)
     if undefined is not None:
@@ -109,6 +113,8 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
         fields = np.where(undefined, np.nan, fields)
       if store is not None:
         store.write(first, fields, piece.lead)
+      # The lead times before the blow-up are written first, so that they can be
+      # looked at.
       if sound < piece.fields.shape[2]:
         raise BlownUp(_blown_up(run, data, piece, first, count, sound, path))
       reached = piece.lead + sound
@@ -117,7 +123,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
         if store is not None:
           store.keep_progress(first, reached, histories)
         logging.info(
-          "Forecasts %d to %d of %d: %d of %d lead times",
+          "Forecasts %d to %d of %d have %d of %d lead times",
           first + 1,
           first + count,
           data.num_examples,
@@ -132,7 +138,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
     if horizon > run.config.data.horizon:
       stability.report(run, path)
   logging.info(
-    "%d forecasts of %d frames, %d member(s): %s",
+    "%d forecasts of %d frames and %d member(s) are in %s",
     data.num_examples,
     horizon,
     options.members,
@@ -142,12 +148,13 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
 
 
 def _about(run: run_lib.Run, variables: PyTree, frames: int) -> dict:
-  """What makes two forecasts the same."""
+  """Returns the plain values that make two forecasts the same."""
   config = config_lib.plain(run.config)
   parts = ("seed", "precision", "method", "model", "data", "forecast")
   return {name: config[name] for name in parts} | {
     "frames": frames,
-    # Of the weights, wherever they came from.
+    # Two sets of weights hardly ever have the same norm, whichever file each
+    # came from.
     "norm": float(optax.tree.norm(variables["params"])),
   }
 
@@ -155,7 +162,7 @@ def _about(run: run_lib.Run, variables: PyTree, frames: int) -> dict:
 def _where_to_begin(
   path: pathlib.Path, store: store_lib.ForecastStore | None
 ) -> tuple[int, int, np.ndarray | None]:
-  """Example, lead time and histories that a draft was left at."""
+  """Returns the example, lead time and histories that a draft goes on from."""
   reached = (0, 0)
   if store is not None and store.reached:
     reached = store.reached
@@ -166,16 +173,16 @@ def _where_to_begin(
 
 
 def _sound_leads(piece: chunks.Piece, count: int, limit: float) -> int:
-  """How many lead times of a piece come before a blow-up."""
+  """Returns the number of lead times of a piece before a blow-up."""
   extreme = sharding_lib.fetch(piece.extreme)[:, :count]
-  # Written so that NaN is beyond the limit too.
+  # In this form, NaN is not within the limit.
   sound = extreme < (limit or np.inf)
   sound = sound.all(axis=(0, 1, 3))
   return len(sound) if sound.all() else int(np.argmin(sound))
 
 
 def _blown_up(run, data, piece, first, count, sound, path) -> str:
-  """Says which forecast blew up, and when."""
+  """Returns the message that says which forecast blew up, and when."""
   extreme = sharding_lib.fetch(piece.extreme)[:, :count, sound]
   beyond = ~(extreme < (run.config.forecast.abort_above_std or np.inf))
   member, row, channel = np.argwhere(beyond)[0]
@@ -186,10 +193,10 @@ def _blown_up(run, data, piece, first, count, sound, path) -> str:
   when = start.get("init_time", start["start"]).values
   distance = extreme[member, row, channel]
   return (
-    f"the forecast from {when} blew up at lead time {label} (frame"
+    f"The forecast from {when} blew up at lead time {label} (frame"
     f" {lead + 1}): member {member} of {name!r} is {distance:.3g} standard"
     f" deviations from its training mean (forecast.abort_above_std="
-    f"{run.config.forecast.abort_above_std:g}). What came before is in"
+    f"{run.config.forecast.abort_above_std:g}). The lead times before it are in"
     f" {path.with_name(f'.{path.name}.draft')}. Shorten forecast.horizon, or"
     " train for longer rollouts (docs/rollouts.md)."
   )

@@ -1,8 +1,8 @@
-"""Where every array lives: the mesh, and shardings from abstract shapes.
+"""The mesh of devices, and the sharding of every array, from abstract shapes.
 
-Mesh axes: `data` splits the batch; `fsdp` splits the batch as well, and the
-parameters, moments and averages; `space` splits the H axis of gridded arrays.
-One device is the mesh (1, 1, 1), not another path.
+The mesh axis `data` splits the batch. `fsdp` splits the batch as well, and the
+parameters, moments and averages. `space` splits the H axis of gridded arrays.
+One device is the mesh (1, 1, 1), and takes the same path.
 """
 
 import contextlib
@@ -22,34 +22,35 @@ from stjax import errors
 PyTree = Any
 AXES = ("data", "fsdp", "space")
 BATCH_AXES = ("data", "fsdp")
-# Splitting smaller arrays costs more in messages than it saves in memory.
+# Splitting arrays of fewer values costs more in messages than it saves in memory.
 _MIN_SPLIT_SIZE = 1024
 
-# Part of the key of jit's caches, so that no trace is reused for another mesh.
+# The ambient mesh. A user context is part of the key of jit's caches, so that no
+# trace is reused for another mesh.
 _ambient = jax.make_user_context(None)
 
 
 def use_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager[None]:
-  """Tells the layers traced inside over which mesh the arrays are split.
+  """Tells the layers that are traced inside which mesh splits the arrays.
 
-  `lower_and_compile` and `eval_shape` enter it; only code that traces in
-  another way needs to.
+  `lower_and_compile` and `eval_shape` enter this context. Only code that traces
+  in another way has to enter it itself.
 
   Args:
-    mesh: the device mesh, or None for arrays that each device holds whole.
+    mesh: the device mesh; None if each device holds whole arrays.
   """
   return _ambient(mesh)
 
 
 def ambient_mesh() -> jax.sharding.Mesh | None:
-  """The mesh of the innermost `use_mesh`."""
+  """Returns the mesh of the innermost `use_mesh`."""
   return _ambient.value
 
 
 def eval_shape(
   function: Callable[..., PyTree], mesh: jax.sharding.Mesh, *arguments: PyTree
 ) -> PyTree:
-  """Shapes and types of what a function returns when it runs on a mesh."""
+  """Returns shapes and types of the results of a function that runs on a mesh."""
   with use_mesh(mesh):
     return jax.eval_shape(function, *arguments)
 
@@ -62,15 +63,16 @@ def lower_and_compile(
   donate: int | tuple[int, ...] = (),
   options: dict[str, Any] | None = None,
 ) -> jax.stages.Compiled:
-  """Compiles a function for a mesh, which may be one of absent devices.
+  """Compiles a function for a mesh, whose devices need not be present.
 
   Args:
-    function: of arrays.
+    function: function of arrays.
     mesh: the device mesh.
-    *arguments: shapes and types; an array without a sharding is replicated.
-    out_shardings: of the results; a prefix of their tree.
+    *arguments: shapes and types of the arguments; an array without a sharding is
+      replicated.
+    out_shardings: shardings of the results, as a prefix of their tree.
     donate: numbers of the arguments whose memory the results may take.
-    options: of the compiler.
+    options: options of the compiler.
   """
 
   def sharding_of(array):
@@ -91,11 +93,13 @@ def sum_over_local_rows(
 ) -> Callable[..., jax.Array]:
   """Lets each device apply a function to its own rows, and adds the results.
 
-  XLA's partitioner cannot split a loop over the batch: it would gather it.
+  XLA's partitioner cannot split a loop over the batch, and would gather the
+  whole batch on every device.
 
   Args:
-    function: (two arrays with the batch in front) -> a sum over the batch.
-    mesh: the device mesh; None where nothing is split.
+    function: function of two arrays whose first axis is the batch; it returns a
+      sum over the batch.
+    mesh: the device mesh; None if nothing is split.
   """
   if mesh is None or row_parts(mesh) == 1:
     return function
@@ -115,11 +119,13 @@ def make_mesh(
   """Makes the device mesh.
 
   Args:
-    sizes: devices along data, fsdp and space; one may be -1: all the rest.
-    devices: the devices to use; all by default.
+    sizes: numbers of devices along data, fsdp and space. One of them may be -1,
+      which takes all the rest.
+    devices: the devices to use; None means all.
 
   Raises:
-    ConfigError: if the sizes do not multiply to the number of devices.
+    ConfigError: the product of the sizes is not the number of devices, or the
+      parts of a process are not whole blocks.
   """
   devices = list(jax.devices()) if devices is None else devices
   errors.check_options("mesh", sizes, AXES)
@@ -138,8 +144,8 @@ def make_mesh(
   mesh = jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
   if _parts_are_blocks(mesh):
     return mesh
-  # jax orders devices by the network between them. Each process reads one
-  # block of the batch, so the order of the processes comes first here.
+  # jax orders devices by the network between them. As each process reads one
+  # block of the batch, the order of the processes must come first here.
   ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
   mesh = jax.sharding.Mesh(
     np.asarray(ordered).reshape(shape), AXES, (AxisType.Auto,) * 3
@@ -155,7 +161,7 @@ def make_mesh(
 
 
 def _parts_are_blocks(mesh: jax.sharding.Mesh) -> bool:
-  """Whether every process has one aligned block of rows and one of bands."""
+  """Tells whether every process has one aligned block of rows and of bands."""
   sizes = set()
   for process in {device.process_index for device in mesh.devices.flat}:
     places = _positions(mesh, process)
@@ -177,17 +183,20 @@ def check_batch(
   height: int,
   members: int = 1,
 ) -> None:
-  """Raises ConfigError if a batch does not split evenly over the mesh.
+  """Checks that a batch splits evenly over the mesh.
 
-  It need not where the devices can share the members of an ensemble instead.
+  It need not do so if the devices can share the members of an ensemble.
 
   Args:
     mesh: the device mesh.
     key: config key of the batch size, for the message.
-    batch_size: examples over all devices.
-    accumulation_steps: parts the batch is cut into first.
+    batch_size: number of examples of a batch, over all devices.
+    accumulation_steps: number of parts that the batch is cut into first.
     height: size of the H axis.
-    members: of the ensemble that is made for each example.
+    members: number of ensemble members that are made for each example.
+
+  Raises:
+    ConfigError: the batch or the H axis does not split evenly.
   """
   parts = row_parts(mesh) * accumulation_steps
   shared = members > 1 and mesh.shape["space"] == 1 and jax.process_count() == 1
@@ -205,18 +214,18 @@ def check_batch(
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """The sharding of an array that every device holds whole."""
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def state_shardings(abstract: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
-  """Shardings for parameters, moments and averages alike, from their shapes.
+  """Returns shardings for parameters, moments and averages from their shapes.
 
-  Each array is split over `fsdp` along its largest axis that divides; small
-  ones and those without such an axis are replicated.
+  Each array is split over `fsdp` along the largest axis that divides evenly.
+  Small arrays, and those without such an axis, are replicated.
 
   Args:
-    abstract: tree of shapes (of `jax.eval_shape`).
+    abstract: tree of shapes, as `jax.eval_shape` returns it.
     mesh: the device mesh.
   """
   size = mesh.shape["fsdp"]
@@ -232,7 +241,7 @@ def state_shardings(abstract: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
 
 
 def row_parts(mesh: jax.sharding.Mesh) -> int:
-  """Into how many parts the rows of a batch are split."""
+  """Returns the number of parts that the rows of a batch are split into."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -245,20 +254,22 @@ def over_members(
   """Lets every device make members of its own, each for the whole batch.
 
   Args:
-    function: (*arguments, numbers [m] of members) -> arrays [m, ...].
+    function: function (*arguments, numbers [m] of members) that returns arrays
+      [m, ...].
     mesh: the device mesh.
-    members: M, of any number.
-    of_members: how many of the last arguments are arrays [M, ...], of which
-      the function gets its [m, ...].
+    members: number of members M, which need not divide.
+    of_members: number of arguments, counted from the last one, that are arrays
+      [M, ...]; the function gets the part [m, ...] of its members.
 
   Returns:
-    (*arguments) -> arrays [M, ...].
+    A function (*arguments) that returns arrays [M, ...].
   """
   parts = row_parts(mesh)
-  # The devices make equally many; what is too much is made and dropped.
+  # All devices make equally many members; surplus ones are dropped at the end.
   numbers = jnp.arange(-(-members // parts) * parts)
 
   def on_whole_arrays(*arguments):
+    # Inside, each device holds whole arrays, so layers must not look for a mesh.
     with use_mesh(None):
       return function(*arguments)
 
@@ -284,9 +295,9 @@ def over_members(
 def axes_sharding(
   axes: Sequence[str], shape: Sequence[int], mesh: jax.sharding.Mesh
 ) -> NamedSharding:
-  """The sharding of an array of fields: rows over data and fsdp, H over space.
+  """Returns the sharding of fields: rows over data and fsdp, H over space.
 
-  Rows that do not divide are not split: see `over_members`.
+  Rows that do not divide evenly are not split; see `over_members`.
 
   Args:
     axes: names of the axes; "batch" and "height" are split.
@@ -336,7 +347,7 @@ def fetch(array: jax.Array) -> np.ndarray:
 def _local_rows(
   array: np.ndarray, axes: Sequence[str], mesh: jax.sharding.Mesh
 ) -> np.ndarray:
-  """Cuts H down to this process's part, where space spans processes."""
+  """Cuts H down to this process's part, if space spans processes."""
   part, parts = process_space(mesh)
   if parts == 1 or "height" not in axes:
     return array
@@ -344,19 +355,19 @@ def _local_rows(
 
 
 def _positions(mesh: jax.sharding.Mesh, process: int) -> np.ndarray:
-  """Mesh positions [n, 3] of a process's devices."""
+  """Returns the mesh positions [n, 3] of a process's devices."""
   owners = np.vectorize(lambda d: d.process_index)(mesh.devices)
   return np.argwhere(owners == process)
 
 
 def _batch_rows(mesh: jax.sharding.Mesh, process: int) -> np.ndarray:
-  """Which of the batch's data * fsdp parts a process has, in order."""
+  """Returns which of the batch's data * fsdp parts a process has, in order."""
   places = _positions(mesh, process)
   return np.unique(places[:, 0] * mesh.shape["fsdp"] + places[:, 1])
 
 
 def process_rows(mesh: jax.sharding.Mesh) -> tuple[int, int]:
-  """This process's part of every batch: (part, number of parts).
+  """Returns this process's part of every batch as (part, number of parts).
 
   Processes that share rows of the batch and differ along `space` get the same
   part.
@@ -367,6 +378,6 @@ def process_rows(mesh: jax.sharding.Mesh) -> tuple[int, int]:
 
 
 def process_space(mesh: jax.sharding.Mesh) -> tuple[int, int]:
-  """This process's part of the H axis: (part, number of parts)."""
+  """Returns this process's part of the H axis as (part, number of parts)."""
   bands = np.unique(_positions(mesh, jax.process_index())[:, 2])
   return int(bands[0]) // len(bands), mesh.shape["space"] // len(bands)

@@ -1,6 +1,6 @@
-"""The training loop: batch -> step -> (log, evaluate, checkpoint, stop).
+"""The command that trains: steps, logs, validation, checkpoints, stopping.
 
-It never asks which method runs. The host reads the scalars of step N - 1
+The loop never asks which method runs. The host reads the scalars of step N - 1
 after it has sent off step N, so that the devices never wait for it.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from absl import logging
+from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from stjax import config as config_lib
@@ -29,11 +30,11 @@ from stjax.verification import evaluator as evaluator_lib
 
 
 class Diverged(RuntimeError):
-  """The loss or the update stopped being finite."""
+  """The loss, the gradients or the update are not finite any more."""
 
 
 class _StopRequest:
-  """Whether the machine has asked this job to stop."""
+  """Listens for the machine asking this job to stop."""
 
   def __init__(self):
     self.asked = False
@@ -42,14 +43,15 @@ class _StopRequest:
     del frame
     self.asked = True
     logging.warning(
-      "%s: saving and stopping after this step.", signal.Signals(number).name
+      "Received %s. The run saves and stops after this step.",
+      signal.Signals(number).name,
     )
 
   @contextlib.contextmanager
   def listening(self) -> Iterator["_StopRequest"]:
     """Listens for SIGTERM and SIGINT while the context is open."""
     old = {}
-    # With several processes jax's own service hears SIGTERM and makes all
+    # With several processes, jax's own service listens for SIGTERM and makes all
     # of them agree on the step; SIGINT reaches every process by itself.
     if jax.process_count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,14 +63,17 @@ class _StopRequest:
         signal.signal(number, handler)
 
   def reached(self, step: int) -> bool:
-    """Whether to stop after `step`; the same answer in every process."""
+    """Tells whether to stop after `step`; all processes get the same answer."""
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(step)
     return self.asked
 
 
 class _Phases:
-  """Compiled train steps, one a phase of the method; see `Method.phases`."""
+  """The train steps of the method's phases; see `Method.phases`.
+
+  Each is compiled when its phase begins, as only one is needed at a time.
+  """
 
   def __init__(self, run: run_lib.Run):
     self._run = run
@@ -76,12 +81,12 @@ class _Phases:
     self._number = None
 
   def _after(self, step: int) -> int:
-    """Number of the phase that trains the step after `step`."""
+    """Returns the number of the phase that trains the step after `step`."""
     firsts = [first for first, _ in self._phases]
     return bisect.bisect_right(firsts, step) - 1
 
   def begins(self, step: int) -> bool:
-    """Whether the step after `step` belongs to another phase."""
+    """Tells whether the step after `step` is the first of another phase."""
     return self._after(step) != self._number
 
   def step_after(self, step: int) -> jax.stages.Compiled:
@@ -102,6 +107,13 @@ class _Phases:
 
 
 def _check_finite(scalars: dict[str, np.ndarray], step: int, saved: int | None) -> None:
+  """Raises Diverged if loss, gradients or update of a step are not finite.
+
+  Args:
+    scalars: scalars of the step.
+    step: number of the step.
+    saved: newest step with a checkpoint, or None.
+  """
   bad = [
     name
     for name in ("loss", "gradient_norm", "update_norm")
@@ -109,46 +121,51 @@ def _check_finite(scalars: dict[str, np.ndarray], step: int, saved: int | None) 
   ]
   if bad:
     values = ", ".join(f"{name} = {scalars[name]}" for name in bad)
-    kept = "none was saved yet" if saved is None else f"step {saved} is kept"
+    kept = "No checkpoint was saved before it."
+    if saved is not None:
+      kept = f"The checkpoint of step {saved} is good and is kept."
     raise Diverged(
-      f"Training diverged at step {step}: {values}. The last good"
-      f" checkpoint: {kept}. Lower optimizer.learning_rate, set"
-      " optimizer.clip_norm, or look for extreme values in the data."
+      f"Training diverged at step {step}: {values}. {kept} Lower"
+      " optimizer.learning_rate, set optimizer.clip_norm, or look for extreme"
+      " values in the data."
     )
 
 
 def check(run: run_lib.Run, splits: bool) -> None:
-  """Raises DataError where the validation split has no window.
+  """Finds errors in the data that would end the training at its validation.
 
   Args:
     run: the run.
-    splits: whether to open that split.
+    splits: whether to open the validation split.
+
+  Raises:
+    DataError: the validation split has no window.
   """
   if splits:
     evaluator_lib.open_split(run, "validation")
 
 
 def train(run: run_lib.Run) -> bool:
-  """Trains until the last step, from wherever the work directory stands.
+  """Trains until the last step, from the newest checkpoint if there is one.
 
   Args:
     run: the run.
 
   Returns:
-    False if the machine asked to stop, and everything was saved; True if the
-    last step was reached.
+    True if the last step was reached; False if the machine asked to stop, and
+    everything was saved.
 
   Raises:
-    Diverged: a loss or an update was not finite; the last good checkpoint is
-      kept.
-    ConfigError: the work directory's checkpoint does not fit.
+    Diverged: loss, gradients or update of a step were not finite; the last good
+      checkpoint is kept.
+    ConfigError: the work directory's checkpoint does not fit the config.
   """
   config = run.config
   sources.check_sources(run)
   checkpoints = run.checkpoints()
   saved = checkpoints.latest_step
   if saved is None or saved < run.num_steps:
-    # First of all: an error in what another run left is said at once.
+    # An error in a part of another run must come before any compilation.
     frozen = sources.frozen(run)
   if saved is None:
     state = sources.first_state(run)
@@ -157,9 +174,12 @@ def train(run: run_lib.Run) -> bool:
     state, position = checkpoints.restore(saved, run.abstract_state)
   step = int(state.step)
   if saved is None and not run.method.trainable:
+    # A method without parameters takes no step, but is evaluated from here.
     checkpoints.save(step, state, position, wait=True)
   if step >= run.num_steps:
-    logging.info("Step %d of %d: nothing left to train.", step, run.num_steps)
+    logging.info(
+      "Step %d of %d is done: nothing is left to train.", step, run.num_steps
+    )
     checkpoints.close()
     return True
 
@@ -167,7 +187,7 @@ def train(run: run_lib.Run) -> bool:
     logging.info("\n%s", run.describe())
   writer = logs_lib.create(run.workdir / "logs", first_step=step + 1)
   if step == 0:
-    writer.write_hparams(_flat(config_lib.plain(config)))
+    writer.write_hparams(traverse_util.flatten_dict(config_lib.plain(config), sep="."))
   evaluator = evaluator_lib.Evaluator(
     run, config.evaluation.batch_size, members=config.evaluation.validation_members
   )
@@ -192,7 +212,11 @@ def train(run: run_lib.Run) -> bool:
   finished = True
 
   def settle():
-    """Reads and checks the scalars of the step before."""
+    """Reads, checks and logs the scalars of the step before.
+
+    It comes before everything that keeps a state, so that no checkpoint or
+    score is ever made of a step that diverged.
+    """
     nonlocal pending, note
     if pending is None:
       return
@@ -220,6 +244,7 @@ def train(run: run_lib.Run) -> bool:
           state, sharding_lib.put_batch(batch, run.mesh), frozen
         )
         step += 1
+        # The devices work on this step while the host reads the one before.
         settle()
         pending = step, scalars
         rates = progress.update(step, note)
@@ -238,8 +263,10 @@ def train(run: run_lib.Run) -> bool:
               step, state, checkpoint_lib.Position(batches=step), scores, wait=stop
             )
         if jax.process_count() == 1 and request.asked and not stop:
-          # Asked while validating or saving.
+          # The request came during validation or saving. Several processes must
+          # agree on the step, so they answer it after the next one.
           stop = True
+          settle()
           checkpoints.save(
             step, state, checkpoint_lib.Position(batches=step), scores, wait=True
           )
@@ -282,22 +309,11 @@ def _validate(run, evaluator, state, frozen, writer, step) -> dict[str, float]:
   return scores
 
 
-def _flat(config: dict, prefix: str = "") -> dict[str, float | str]:
-  flat = {}
-  for key, value in config.items():
-    name = f"{prefix}.{key}" if prefix else key
-    if isinstance(value, dict):
-      flat |= _flat(value, name)
-    else:
-      number = isinstance(value, bool | int | float)
-      flat[name] = value if number else str(value)
-  return flat
-
-
 def _histograms(state: state_lib.TrainState) -> dict[str, np.ndarray]:
+  """Returns the parameters by path, but for those that other hosts have parts of."""
   leaves = jax.tree.leaves_with_path(state.params)
   return {
-    "/".join(str(getattr(k, "key", k)) for k in path): np.asarray(jax.device_get(leaf))
+    jax.tree_util.keystr(path, simple=True, separator="/"): jax.device_get(leaf)
     for path, leaf in leaves
     if leaf.is_fully_addressable
   }

@@ -1,1 +1,1 @@
-"""Long forecasts, piece by piece, and their labelled stores."""
+"""Long forecasts, which are made piece by piece, and their labelled stores."""

@@ -1,7 +1,7 @@
-"""Long forecasts, a few blocks of lead times at a time.
+"""Long forecasts, which are made a few blocks of lead times at a time.
 
-A forecast of a year need not fit into memory: the devices keep the newest
-frames of each member, and hand over what they have made while they make more.
+A forecast of a year need not fit into memory. The devices keep only the newest
+frames of each member, and hand over one piece while they make the next.
 """
 
 import functools
@@ -19,14 +19,15 @@ from stjax.methods import base, rollout
 from stjax.run import run as run_lib
 
 PyTree = Any
-# Values of one piece, all members of a batch together: 256 MiB.
+# Values of one piece, over all members of a batch: 256 MiB in float32.
 _PIECE_VALUES = 2**26
-# Folded into the run's key, so that forecasts do not repeat training's draws.
+# This number is folded into the run's key, so that forecasts do not repeat the
+# random numbers of the training.
 FORECAST_STREAM = 1
 
 
 def forecast_key(seed: int) -> jax.Array:
-  """The base key of all forecasts of a run."""
+  """Returns the base key of all forecasts of a run."""
   return jax.random.fold_in(jax.random.key(seed), FORECAST_STREAM)
 
 
@@ -37,19 +38,21 @@ def share(
   members: int,
   of_members: int = 0,
 ) -> Callable[..., PyTree]:
-  """Lets the devices share an ensemble.
+  """Lets the devices share the work of an ensemble.
 
-  They share the rows of the batch; where these do not divide, the members.
+  They share the rows of the batch, or the members if the rows do not divide.
 
   Args:
     run: the run.
-    function: (*arguments, members=...) -> arrays [M, B, ...].
-    batch_size: examples over all devices.
-    members: ensemble members M.
-    of_members: how many of the last arguments are arrays [M, ...].
+    function: function (*arguments, members) that returns arrays [M, B, ...].
+      `members` is the number M, or the numbers [m] of the members to make.
+    batch_size: number of examples of a batch, over all devices.
+    members: number of ensemble members M.
+    of_members: number of arguments, counted from the last one, that are arrays
+      [M, ...].
 
   Returns:
-    (*arguments) -> the same arrays.
+    A function (*arguments) that returns the same arrays.
   """
   if batch_size % sharding_lib.row_parts(run.mesh) == 0:
     return functools.partial(function, members=members)
@@ -63,13 +66,18 @@ def share(
 def ensemble(
   run: run_lib.Run, batch_size: int, members: int, horizon: int
 ) -> Callable[..., jax.Array]:
-  """Returns (variables, frozen, batch, key) -> [M, B, T_out, H, W, C].
+  """Returns a function that makes an ensemble of forecasts.
 
   Args:
     run: the run.
-    batch_size: examples over all devices.
-    members: ensemble members M.
-    horizon: frames T_out; more than the trained ones are fed back.
+    batch_size: number of examples of a batch, over all devices.
+    members: number of ensemble members M.
+    horizon: number of frames T_out. Beyond the horizon of the training,
+      forecasts are fed back as history.
+
+  Returns:
+    A function of (variables, frozen, batch, key) that returns
+    [M, B, T_out, H, W, C], normalised.
   """
 
   def forecast(variables, frozen, batch, key, members):
@@ -84,9 +92,9 @@ class Piece(NamedTuple):
   Attributes:
     lead: number of the first lead time.
     fields: [M, B, n, H, W, C] in physical units.
-    extreme: [M, B, n, C] largest distance from the training mean, in standard
-      deviations of training; not finite where the forecast is not.
-    histories: [M, B, T_in, H, W, C] newest frames, normalised.
+    extreme: [M, B, n, C], largest distance from the training mean in standard
+      deviations of the training data; not finite where the forecast is not.
+    histories: [M, B, T_in, H, W, C], newest frames, normalised.
   """
 
   lead: int
@@ -98,14 +106,16 @@ class Piece(NamedTuple):
 def piece_frames(
   run: run_lib.Run, batch_size: int, members: int, horizon: int, wanted: int
 ) -> int:
-  """Lead times of a piece: whole blocks, or the horizon where that is less.
+  """Returns the number of lead times of a piece.
+
+  It is a number of whole blocks, or the horizon if that is less.
 
   Args:
     run: the run.
-    batch_size: examples over all devices.
-    members: ensemble members M.
-    horizon: lead times of the whole forecast.
-    wanted: at least so many; 0: as many as 256 MiB hold.
+    batch_size: number of examples of a batch, over all devices.
+    members: number of ensemble members M.
+    horizon: number of lead times of the whole forecast.
+    wanted: least number of lead times; 0 takes as many as 256 MiB hold.
   """
   block = run.method.horizon
   grid = math.prod(run.example_shape["inputs"][1:])
@@ -115,14 +125,17 @@ def piece_frames(
 
 
 class Rollout:
-  """Makes the forecasts of one batch after another; compiled at first use.
+  """Makes the forecasts of one batch after another, piece by piece.
+
+  It is compiled at its first use.
 
   Args:
     run: the run.
-    batch_size: examples over all devices.
-    members: ensemble members M.
-    horizon: lead times; more than the trained ones are fed back.
-    frames: lead times of a piece; see `piece_frames`.
+    batch_size: number of examples of a batch, over all devices.
+    members: number of ensemble members M.
+    horizon: number of lead times. Beyond the horizon of the training,
+      forecasts are fed back as history.
+    frames: number of lead times of a piece; see `piece_frames`.
   """
 
   def __init__(
@@ -154,20 +167,25 @@ class Rollout:
     lead: int = 0,
     histories: np.ndarray | None = None,
   ) -> Iterator[Piece]:
-    """Makes the forecasts of a batch; the next piece while one is used.
+    """Makes the forecasts of a batch, one piece after another.
 
     Args:
       variables: the method's variables.
-      frozen: what the method reads and never trains.
-      batch: with what is known in advance up to the horizon; targets are
-        not read.
-      key: of `forecast_key`.
-      lead: where to go on, a multiple of `frames`; 0: at the beginning.
-      histories: of the piece before that one.
+      frozen: parts that the method reads and never trains.
+      batch: batch whose calendar and forcings reach the horizon; its targets
+        are not read.
+      key: key of `forecast_key`.
+      lead: lead time to go on from, a multiple of `frames`; 0 begins anew.
+      histories: histories of the piece before that lead time.
+
+    Yields:
+      The pieces. The devices already make the next one while one is used.
     """
+    # The compiled programs read no targets, so these and their mask are cut off.
     batch = spec.crop(batch, batch["inputs"].shape[1], 0)
     fixed = variables, frozen, batch, key
     if lead:
+      # Each device takes its own part of the histories that were read back.
       histories = jax.make_array_from_callback(
         self._history.shape, self._history.sharding, lambda where: histories[where]
       )
@@ -178,6 +196,8 @@ class Rollout:
       further = lead + self.frames
       later = None
       if further < self._horizon:
+        # The next piece is sent off before this one is fetched, so that the
+        # devices work while the host writes.
         later = self._continue_rollout(*fixed, self._block(further), made[-1])
       count = min(self._horizon - lead, self.frames)
       fields, extreme, histories = made
@@ -187,13 +207,15 @@ class Rollout:
       made, lead = later, further
 
   def _block(self, lead: int) -> jax.Array:
-    """Number of the block that begins at a lead time."""
+    """Returns the number of the block that begins at a lead time."""
     return jnp.int32(lead // self._run.method.horizon)
 
   def _describe(self, forecast, histories):
-    """What a piece holds, of normalised forecasts."""
+    """Makes the contents of a piece from normalised forecasts."""
     statistics = self._run.statistics
     forecast = forecast[:, :, : self.frames]
+    # The statistics are those of transformed fields, such as logarithms, so
+    # distances are taken before the transform is undone.
     transformed = forecast * statistics.scale + statistics.offset
     spread = np.where(statistics.std > 0, statistics.std, 1.0)
     distance = (transformed - statistics.mean) / spread
@@ -202,7 +224,7 @@ class Rollout:
 
   @functools.cached_property
   def _begin(self) -> jax.stages.Compiled:
-    """Compiles (variables, frozen, batch, key) -> the first piece."""
+    """Compiles the function that makes the first piece."""
 
     def function(variables, frozen, batch, key, members):
       return rollout.start_rollout(
@@ -213,7 +235,7 @@ class Rollout:
 
   @functools.cached_property
   def _continue_rollout(self) -> jax.stages.Compiled:
-    """Compiles (..., number of the block, histories) -> a later piece."""
+    """Compiles the function that makes a later piece from the histories."""
 
     def function(variables, frozen, batch, key, number, histories, members):
       return rollout.continue_rollout(
@@ -233,7 +255,7 @@ class Rollout:
 
   def _compile(self, function, *more, of_members=()) -> jax.stages.Compiled:
     run = self._run
-    # What is known in advance goes on to the last lead time.
+    # Calendar and forcings of a batch reach the last lead time.
     batch = run.abstract_batch(
       self._batch_size,
       horizon=max(self._horizon, run.config.data.horizon),

@@ -1,9 +1,10 @@
-"""Layouts of forecast stores: what the arrays are called and how they lie.
+"""Layouts of forecast stores: the names and dimensions of their arrays.
 
-"stjax" keeps the data's own names: a variable a channel on (member, init_time
-or sample, lead_time, rows, columns). "weatherbench2" is what WeatherBench 2
-reads: a variable on (time, prediction_timedelta, level, latitude, longitude),
-time being the initial time and latitudes ascending.
+"stjax" keeps the data's own names, and stores each channel as a variable on
+(member, init_time or sample, lead_time, rows, columns). "weatherbench2" is the
+layout that WeatherBench 2 reads, with variables on (time,
+prediction_timedelta, level, latitude, longitude), where time is the initial
+time and latitudes ascend.
 """
 
 import dataclasses
@@ -23,10 +24,10 @@ class Array:
   """One array of a store.
 
   Attributes:
-    dims: its dimensions: perhaps members, starts, lead times, perhaps levels,
-      rows, columns.
+    dims: names of its dimensions. Their order is members (if there are any),
+      starts, lead times, levels (if there are any), rows, columns.
     attrs: its attributes.
-    sizes: entries of each dimension.
+    sizes: size of each dimension.
   """
 
   dims: tuple[str, ...]
@@ -36,13 +37,13 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """The arrays of a store and where a forecast goes.
+  """The arrays of a store, and the places of a forecast's channels in them.
 
   Attributes:
     coords: coordinates, and the attributes of the whole store.
-    arrays: by name.
-    places: of each channel: the array's name, and its level or None.
-    by_member: whether arrays have a dimension of members (the first).
+    arrays: the arrays by name.
+    places: name of the array, and number of the level or None, for each channel.
+    by_member: whether the first dimension of the arrays is that of members.
     flip_rows: whether rows are stored in the opposite order.
   """
 
@@ -53,12 +54,15 @@ class Layout:
   flip_rows: bool = False
 
   def parts(self, forecast: np.ndarray, rows: slice, leads: slice):
-    """Yields (array name, index, values) to be written for some starts.
+    """Splits a piece of the forecasts into parts of arrays.
 
     Args:
       forecast: [M, B, n, H, W, C] in physical units.
-      rows: which starts the B are.
-      leads: which lead times the n are.
+      rows: numbers of the B starts.
+      leads: numbers of the n lead times.
+
+    Yields:
+      (name of the array, index in it, values to be written there).
     """
     if self.flip_rows:
       forecast = forecast[:, :, :, ::-1]
@@ -73,17 +77,17 @@ class Layout:
 def build(
   name: str, coordinates: xr.Dataset, labels: xr.Dataset, members: int
 ) -> Layout:
-  """The layout of a store.
+  """Returns the layout of a store.
 
   Args:
-    name: "stjax" or "weatherbench2" (forecast.layout).
+    name: "stjax" or "weatherbench2", the value of forecast.layout.
     coordinates: variables, attributes, lead times and grid; see
       `input_pipeline.Split`.
-    labels: names and times of the examples, on dimension "sample".
-    members: ensemble members M.
+    labels: names and times of the examples, on the dimension "sample".
+    members: number of ensemble members M.
 
   Raises:
-    ConfigError: unknown name, or data that the layout has no place for.
+    ConfigError: the name is unknown, or the layout has no place for the data.
   """
   table: dict[str, Callable[..., Layout]] = {
     "stjax": _own,
@@ -95,7 +99,8 @@ def build(
 
 def _own(coordinates: xr.Dataset, labels: xr.Dataset, members: int) -> Layout:
   samples = labels.sizes["sample"]
-  # One series, every start once: the natural axis is the initial time.
+  # If every start is there once, as in one series, the initial time can be an
+  # axis.
   times = labels.get("init_time")
   by_time = times is not None and len(np.unique(times)) == samples
   axis = "init_time" if by_time else "sample"
@@ -152,7 +157,7 @@ def _weatherbench2(coordinates: xr.Dataset, labels: xr.Dataset, members: int) ->
   }
   if members > 1:
     coords["realization"] = ("realization", np.arange(members))
-  # Of each channel: its variable and level.
+  # Channels such as "temperature@500" are levels of one variable.
   stems = [_stem(str(n), v.attrs) for n, v in coordinates.data_vars.items()]
   levels = sorted({level for _, level in stems if level is not None})
   if levels:
@@ -191,7 +196,7 @@ def _weatherbench2(coordinates: xr.Dataset, labels: xr.Dataset, members: int) ->
 
 
 def _axis(coordinates: xr.Dataset, position: int, names: Sequence[str]) -> xr.DataArray:
-  """The latitude of the rows, or the longitude of the columns."""
+  """Returns the latitude of the rows, or the longitude of the columns."""
   space = coordinates.attrs["spatial_dims"]
   for name, values in coordinates.coords.items():
     known = str(name).lower() in names
@@ -206,7 +211,7 @@ def _axis(coordinates: xr.Dataset, position: int, names: Sequence[str]) -> xr.Da
 
 
 def _starts(coordinates: xr.Dataset, labels: xr.Dataset) -> np.ndarray:
-  """The initial times, each of which must be there once."""
+  """Returns the initial times, each of which must be there once."""
   reason = ""
   times = labels.get("init_time")
   if times is None or coordinates.lead_time.dtype.kind != "m":
@@ -214,7 +219,7 @@ def _starts(coordinates: xr.Dataset, labels: xr.Dataset) -> np.ndarray:
   elif len(np.unique(times)) < len(times):
     reason = "one forecast for every initial time"
   elif (labels.valid_time != times + coordinates.lead_time).any():
-    reason = "equal steps of time"  # Not calendar months.
+    reason = "equal steps of time"  # Calendar months are not equal steps.
   if reason:
     raise errors.ConfigError(
       f"forecast.layout='weatherbench2' needs {reason}, which the data do"
@@ -224,12 +229,12 @@ def _starts(coordinates: xr.Dataset, labels: xr.Dataset) -> np.ndarray:
 
 
 def _stem(name: str, attrs: Mapping[str, Any]) -> tuple[str, float | None]:
-  """A channel's variable and level: ("temperature", 500)."""
+  """Returns a channel's variable and level, such as ("temperature", 500)."""
   stem, _, level = name.rpartition("@")
   if not stem:
     stem, level = name, attrs.get("level")
   try:
     value = float(level)
   except (TypeError, ValueError):
-    return name, None  # Such as a named member.
+    return name, None  # What follows the "@" is a name, not a level.
   return stem, int(value) if value.is_integer() else value

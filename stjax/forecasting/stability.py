@@ -1,7 +1,8 @@
-"""Drift of long forecasts: how their mean and their scales change on the way.
+"""Drift of long forecasts: how their mean and spectrum change with lead time.
 
-A stable model keeps the global mean and the spectrum of its fields; one that
-is slowly wrong moves the first, one that blurs or becomes noisy the second.
+A stable model keeps the global mean and the spectrum of its fields. A model with
+a slow error moves the mean, and one that blurs or becomes noisy changes the
+spectrum.
 """
 
 import pathlib
@@ -19,23 +20,27 @@ from stjax.plots import spectra as plots
 from stjax.run import run as run_lib
 
 _LEADS = ("lead_time", "prediction_timedelta")
-_TOGETHER = 2**24  # Values read at a time.
-_LINES = 4  # Variables that figures show.
+_TOGETHER = 2**24  # Number of values that are read at a time.
+_LINES = 4  # Number of variables in the figures.
 
 
 @jax.jit
 def _describe(fields: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
-  """Means over everything but lead time (the last axis but two).
+  """Returns mean, variance and power by lead time.
 
   Args:
-    fields: [N, n, H, W], NaN where missing, such as land.
-    weight: [H, W] of the cells.
+    fields: [N, n, H, W] with n lead times; NaN where missing, such as on land.
+    weight: [H, W] weights of the cells.
+
+  Returns:
+    "mean" [n] and "variance" [n] over the grid, and "power" [n, wavenumbers],
+    each averaged over the N fields.
   """
   seen = jnp.isfinite(fields)
   share = jnp.where(seen, weight, 0)
   share = share / share.sum((-2, -1), keepdims=True)
   mean = (share * jnp.where(seen, fields, 0)).sum((-2, -1))
-  # What is missing adds neither variance nor power of its own.
+  # Missing points take the mean, so that they add neither variance nor power.
   departure = jnp.where(seen, fields - mean[..., None, None], 0)
   variance = (share * jnp.square(departure)).sum((-2, -1))
   waves = spectra.transform((departure + mean[..., None, None])[..., None])
@@ -44,17 +49,17 @@ def _describe(fields: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
 
 
 def describe(store: xr.Dataset, weights: np.ndarray | None) -> xr.Dataset:
-  """Mean, standard deviation and spectrum of forecasts by lead time.
+  """Returns mean, standard deviation and spectrum of forecasts by lead time.
 
   Args:
-    store: forecasts, rows and columns being the last two dimensions; NaN
-      where missing.
-    weights: of the cells [H] or [H, W], or None.
+    store: forecasts whose last two dimensions are rows and columns; NaN where
+      they are missing.
+    weights: weights of the cells [H] or [H, W], or None.
 
   Returns:
-    On (variable, lead): `mean` and `deviation` over the grid (weighted) and
-    over all starts and members, physical units; on (variable, lead,
-    wavenumber): `power`, of `stjax.metrics.spectra.shell_sums`.
+    `mean` and `deviation` on (variable, lead): over the grid (weighted) and
+    over all starts and members, in physical units. `power` on (variable, lead,
+    wavenumber); see `stjax.metrics.spectra.shell_sums`.
   """
   lead = next(name for name in _LEADS if name in store.dims)
   parts = {}
@@ -84,14 +89,14 @@ def describe(store: xr.Dataset, weights: np.ndarray | None) -> xr.Dataset:
 
 
 def changes(drift: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
-  """What drifts, for figures: fields may be far from 0.
+  """Returns the drift relative to the first lead time, for figures.
 
   Args:
-    drift: of `describe`.
+    drift: result of `describe`.
 
   Returns:
-    "mean" and "deviation" -> variable -> change [n] since the first lead
-    time, over the standard deviation there (1 where that is 0).
+    The changes [n] of "mean" and "deviation" by variable. They are divided by
+    the standard deviation of the first lead time, or by 1 if that is 0.
   """
   first = drift["deviation"].values[:, :1]
   unit = np.where(first > 0, first, 1.0)
@@ -119,12 +124,12 @@ def _by_lead(array: xr.DataArray, weights) -> dict[str, np.ndarray]:
 
 
 def report(run: run_lib.Run, path: pathlib.Path) -> None:
-  """Leaves the drift of a store beside it, as a netCDF file and figures.
+  """Writes the drift of a store beside it, as a netCDF file and as figures.
 
   Args:
-    run: the run that made it.
-    path: of the store; STORE_drift.nc and .png, and STORE_spectrum_*.png, are
-      written beside it.
+    run: the run that made the store.
+    path: path of the store; STORE_drift.nc, STORE_drift.png and
+      STORE_spectrum_*.png are written beside it.
   """
   with xr.open_zarr(path, chunks=None) as store:
     weights = grid.cell_weights(
@@ -137,7 +142,7 @@ def report(run: run_lib.Run, path: pathlib.Path) -> None:
   lead = drift[drift["mean"].dims[1]].values
   labels = lead_labels(lead)
   known = set(drift["variable"].values.tolist())
-  # In the order of the data, which a store does not keep.
+  # A store does not keep the order of the variables, but the data do.
   names = [name for name in run.coordinates.data_vars if name in known]
   names = names[:_LINES]
   curves.lead_time_curves(
@@ -147,7 +152,7 @@ def report(run: run_lib.Run, path: pathlib.Path) -> None:
     title="Change since the first lead time, in its standard deviations",
   )
   if min(run.example_shape["inputs"][1:3]) == 1:
-    return  # Points have no waves.
+    return  # Point data have no waves.
   for name in names:
     power = drift["power"].sel(variable=name).values[:, 1:]
     plots.power_spectrum(

@@ -1,4 +1,4 @@
-"""Labelled forecast stores in Zarr, written piece by piece."""
+"""Labelled forecast stores in Zarr, which are written piece by piece."""
 
 import io
 import json
@@ -17,9 +17,11 @@ from absl import logging
 from input_pipeline import files
 from stjax.forecasting import layouts
 
-_CHUNK_VALUES = 2**20  # Of the store: whole forecasts, up to about 4 MB.
+# Values of a chunk, about 4 MB: forecasts of several members share a chunk up to
+# this size.
+_CHUNK_VALUES = 2**20
 
-# What numpy raises for an archive that is damaged, empty or none.
+# Errors of numpy for files that are damaged, empty or no archive.
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 
 
@@ -28,6 +30,11 @@ def _progress_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def read_histories(path: pathlib.Path) -> np.ndarray:
+  """Returns the histories [M, B, T_in, H, W, C] that a draft goes on from.
+
+  Args:
+    path: path of the store.
+  """
   with np.load(_progress_path(path), allow_pickle=False) as saved:
     return saved["histories"]
 
@@ -35,21 +42,21 @@ def read_histories(path: pathlib.Path) -> np.ndarray:
 class ForecastStore:
   """A Zarr store that forecasts are written into, batch by batch.
 
-  It is written beside its place and moved there when it is complete, so that
-  a crash never leaves half a store under the final name; a draft that the
-  same forecast left is gone on with.
+  The store is written as a draft beside its place, and moved there when it is
+  complete, so that a crash never leaves half a store under the final name. If
+  the same forecast has left a draft, it is continued.
 
   Args:
-    path: where the store goes, ending in .zarr.
+    path: path of the store, which ends in .zarr.
     coordinates: variables, attributes, lead times and grid; see
       `input_pipeline.Split`.
-    labels: names and times of the examples, on dimension "sample".
-    members: ensemble members M.
-    attributes: of the whole store.
-    frames: lead times that are written together; 0: all.
-    about: what a draft must have been made of to be gone on with, plain
-      values; None: none is.
-    layout: its name; see `stjax.layouts`.
+    labels: names and times of the examples, on the dimension "sample".
+    members: number of ensemble members M.
+    attributes: attributes of the whole store.
+    layout: name of the layout; see `stjax.forecasting.layouts`.
+    frames: number of lead times that are written together; 0 means all.
+    about: plain values that identify the forecast; a draft is continued only if
+      its values are the same. None means that no draft is continued.
 
   Raises:
     ConfigError: the layout has no place for such data.
@@ -71,7 +78,7 @@ class ForecastStore:
     self._progress = _progress_path(path)
     self._about = json.dumps(about, sort_keys=True)
     self._layout = layouts.build(layout, coordinates, labels, members)
-    # Where to go on: example and lead time.
+    # The example and lead time to go on from, or None.
     self.reached = self._find_progress() if about else None
     if self.reached is None:
       self._create(coordinates, members, attributes, frames)
@@ -86,18 +93,18 @@ class ForecastStore:
         reached = int(saved["example"]), int(saved["lead"])
     except _UNREADABLE as error:
       logging.warning(
-        "%s cannot be read (%s): the forecast begins anew.", self._progress, error
+        "%s cannot be read (%s). The forecast begins anew.", self._progress, error
       )
       return None
     return reached if same else None
 
   def _create(self, coordinates, members, attributes, frames):
-    """Makes an empty draft."""
+    """Makes an empty draft in place of any other."""
     self._progress.unlink(missing_ok=True)
     shutil.rmtree(self.draft, ignore_errors=True)
     self._path.parent.mkdir(parents=True, exist_ok=True)
     frame = self._layout.coords.assign_attrs(attributes)
-    # Zarr has a stable type for strings of any length only.
+    # Zarr has a stable type only for strings of any length.
     texts = [n for n, c in frame.coords.items() if c.dtype.kind == "U"]
     frame = frame.assign_coords({n: frame[n].astype(object) for n in texts})
     frame.to_zarr(self.draft, mode="w", consolidated=False)
@@ -106,7 +113,8 @@ class ForecastStore:
     frames = min(frames or lead, lead)
     space = coordinates.attrs["spatial_dims"]
     grid = tuple(coordinates.sizes[d] for d in space)
-    # Small fields of many members would be as many tiny files.
+    # If each member had a chunk of its own, small fields of many members would
+    # become many tiny files.
     together = max(_CHUNK_VALUES // (frames * math.prod(grid)), 1)
     for name, one in self._layout.arrays.items():
       inner = len(one.dims) - len(grid) - self._layout.by_member
@@ -125,7 +133,7 @@ class ForecastStore:
       array.attrs.update(_plain(dict(one.attrs)))
 
   def write(self, first: int, forecast: np.ndarray, lead: int = 0) -> None:
-    """Writes lead times of examples `first`, `first + 1`, ...
+    """Writes some lead times of consecutive examples.
 
     Args:
       first: number of the first example.
@@ -140,12 +148,12 @@ class ForecastStore:
   def keep_progress(
     self, example: int, lead: int, histories: np.ndarray | None
   ) -> None:
-    """Remembers how far the draft is written.
+    """Records how far the draft is written.
 
     Args:
       example: number of the first example that is not complete.
-      lead: lead times of it that are written.
-      histories: what the forecast goes on from, where lead is not 0.
+      lead: number of its lead times that are written.
+      histories: frames that the forecast goes on from, if lead is not 0.
     """
     parts = {"about": self._about, "example": example, "lead": lead}
     if histories is not None:
@@ -157,9 +165,11 @@ class ForecastStore:
   def close(self) -> None:
     """Completes the store and moves it to its place."""
     with warnings.catch_warnings():
-      # Not in the Zarr 3 specification yet, but what xarray looks for.
+      # Zarr 3 does not specify consolidated metadata yet, and warns of that, but
+      # xarray looks for them.
       warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
       zarr.consolidate_metadata(self.draft)
+    # An older store keeps its place until the new one is ready to take it.
     old = self._path.with_name(f".{self._path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if self._path.exists():

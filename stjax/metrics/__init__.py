@@ -1,4 +1,4 @@
-"""Metrics: named conventions of scores, as totals that add.
+"""Metrics: named conventions of scores, computed from totals that add up.
 
 metrics = stjax.metrics.build(("openstl", "physical"), data_range=1.0)
 update = jax.jit(functools.partial(stjax.metrics.evaluate, metrics))
@@ -20,7 +20,6 @@ from stjax.metrics.base import (
   Metric,
   Score,
   evaluate,
-  merge,
   point_weights,
   scalars,
 )
@@ -56,7 +55,6 @@ __all__ = (
   "Weather",
   "build",
   "evaluate",
-  "merge",
   "point_weights",
   "scalars",
 )
@@ -67,17 +65,18 @@ def build(conventions: Sequence[str], **options: Any) -> dict[str, Metric]:
 
   Args:
     conventions: names out of `METRICS`.
-    **options: plain values for those conventions that have such an option:
-      data_range and area_weights (physical), spatial_norm and channel_names
-      (openstl), thresholds and area_weights (ensemble), qice_bins,
-      interval_percent and coverage_percent (cost), cell_weights (weather),
-      variables (spectral), quantile, min_duration and area_weights (heatwave).
+    **options: plain values. Each goes to those conventions that have such an
+      option: data_range and area_weights (physical), spatial_norm and
+      channel_names (openstl), thresholds and area_weights (ensemble),
+      qice_bins, interval_percent and coverage_percent (cost), cell_weights
+      (weather), variables (spectral), quantile, min_duration and area_weights
+      (heatwave).
 
   Returns:
-    Metric by name, in the order given.
+    The metrics by name, in the order of `conventions`.
 
   Raises:
-    ValueError: unknown name or option; the message lists near ones.
+    ConfigError: a name or an option is unknown; the message lists near ones.
   """
   where = "evaluation.conventions"
   if isinstance(conventions, str):

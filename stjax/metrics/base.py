@@ -1,10 +1,10 @@
-"""What a metric is: totals that add, and scores computed from them.
+"""The interface of metrics: totals that add up, and scores made from them.
 
-A metric turns a batch into totals under jit. Totals are sums, never means, so
-they add over batches, hosts and chunks; the scores are computed once, at the
-end, and are exact whatever the batch size and the number of devices. A point
-of weight 0 (missing, or the padding of a ragged last batch) counts for
-nothing, not even when it holds NaN.
+A metric turns a batch into totals under jit. Totals are sums and never means,
+so those of batches can be added. The scores are computed once, at the end, and
+are exact for any batch size and number of devices. A point of weight 0
+(missing, or in a row that only fills the last batch) changes nothing, even if
+it holds NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,25 +16,25 @@ import numpy as np
 
 from stjax.errors import MetricError
 
-# A flat dict of arrays that add. Axes [T, C], with bins on a third one where a
-# score counts; or [T] where a score mixes the variables before anything is
-# averaged.
+# A flat dict of arrays that can be added. Their axes are [T, C]; histograms
+# have bins as a third axis; scores that mix the variables have [T] alone.
 Totals = dict[str, Any]
 
-# Curves and histograms by name: arrays by name. Those of one length are the
-# columns of a table; [] is a number about it; "<name>_by_lead" [T, length] and
-# "<name>_by_variable" [C, length] are the same apart.
+# Curves and histograms by name, each as arrays by name. Arrays of one length
+# are the columns of a table, and [] is a number that describes it.
+# "<name>_by_lead" [T, length] and "<name>_by_variable" [C, length] hold the
+# same columns for each lead time or variable.
 Diagrams = dict[str, dict[str, np.ndarray]]
 
 
 class Score(NamedTuple):
-  """One score, pooled in four ways. Float64; None where it has no such axis.
+  """One score in float64, pooled in four ways; None if it has no such axis.
 
   Attributes:
-    overall: [] over all lead times and variables.
-    by_lead: [T] for every lead time, over all variables.
-    by_variable: [C] for every variable, over all lead times.
-    by_lead_and_variable: [T, C].
+    overall: [], pooled over all lead times and variables.
+    by_lead: [T], the score of every lead time, pooled over all variables.
+    by_variable: [C], the score of every variable, pooled over all lead times.
+    by_lead_and_variable: [T, C], not pooled.
   """
 
   overall: np.ndarray
@@ -44,35 +44,37 @@ class Score(NamedTuple):
 
 
 class Metric(Protocol):
-  """A named set of scores, in physical units.
+  """A named set of scores of fields in physical units.
 
-  A metric may have a third method, `diagrams(totals) -> Diagrams`, of the
-  same totals as `compute`: curves and histograms. It may name further fields
-  that it needs in an attribute `extra_inputs`; `update` then gets these by keyword:
-    climatology: [B, T, H, W, C] the training mean of the target's calendar
-      cell, physical units.
-    threshold: [B, T_in + T, H, W, C] a training quantile of the calendar cell
-      of each frame of the history and of the target; NaN where there is none.
-    history: [B, T_in, H, W, C] the observed frames before the target; NaN
-      where missing.
+  A metric may have a third method, `diagrams(totals) -> Diagrams`, which makes
+  curves and histograms from the same totals as `compute`. It may name further
+  fields that it needs in the attribute `extra_inputs`; `update` then gets them
+  as keyword arguments:
+    climatology: [B, T, H, W, C] training mean of the target's calendar cell,
+      in physical units.
+    threshold: [B, T_in + T, H, W, C] training quantile of the calendar cell of
+      each frame, first of the history and then of the target; NaN where there
+      is none.
+    history: [B, T_in, H, W, C] observed frames before the target; NaN where
+      they are missing.
   """
 
   def update(
     self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
-    """Returns the totals of one batch; runs under jit.
+    """Returns the totals of one batch; it runs under jit.
 
     Args:
-      forecast: [M, B, T, H, W, C] ensemble of forecasts, physical units.
+      forecast: [M, B, T, H, W, C] ensemble of forecasts, in physical units.
       observation: [B, T, H, W, C] in the same units.
       weight: [B, T, H, W, C], 0 where a point must not count.
 
     Returns:
-      Float32 arrays that add over batches.
+      Float32 arrays, to be added over the batches.
     """
 
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
-    """Returns the scores by name, from totals added in float64."""
+    """Returns the scores by name, from totals that were added in float64."""
 
 
 def evaluate(
@@ -82,19 +84,20 @@ def evaluate(
   weight: jax.Array,
   **known: jax.Array,
 ) -> dict[str, Totals]:
-  """Returns the totals of every metric for one batch; runs under jit.
+  """Returns the totals of every metric for one batch; it runs under jit.
 
   Args:
-    metrics: metric by name, as `stjax.metrics.build` returns them.
-    forecast: [M, B, T, H, W, C] ensemble of forecasts, physical units.
+    metrics: the metrics by name, as `stjax.metrics.build` returns them.
+    forecast: [M, B, T, H, W, C] ensemble of forecasts, in physical units.
     observation: [B, T, H, W, C] in the same units.
     weight: [B, T, H, W, C], 0 where a point must not count; see
       `point_weights`.
-    **known: what else is known about the batch, by the names that metrics
-      have in `extra_inputs`; see `Metric`.
+    **known: further fields of the batch, by the names that metrics have in
+      `extra_inputs`; see `Metric`.
 
   Raises:
-    MetricError: if the shapes do not fit, or a metric reads what is not known.
+    MetricError: the shapes do not fit, or a metric needs a field that is not
+      among `known`.
   """
   if forecast.ndim != 6 or observation.ndim != 5:
     raise MetricError(
@@ -126,11 +129,6 @@ def evaluate(
   return totals
 
 
-def merge(first: Any, second: Any) -> Any:
-  """Adds two trees of totals."""
-  return jax.tree.map(lambda a, b: a + b, first, second)
-
-
 def point_weights(
   observation: jax.Array,
   *,
@@ -140,9 +138,11 @@ def point_weights(
   """Returns weights [B, T, H, W, C] in float32: 1 where a point counts.
 
   Args:
-    observation: [B, T, H, W, C], for its shape alone.
-    mask: [B, T, H, W, C] True where observed, or None if everywhere.
-    valid: [B] False for the padding rows of a ragged last batch, or None.
+    observation: [B, T, H, W, C], of which only the shape is read.
+    mask: [B, T, H, W, C], True where there is an observation; None means
+      everywhere.
+    valid: [B], False for rows that only fill the last batch; None means that
+      there are none.
   """
   weight = jnp.ones(observation.shape, jnp.float32)
   if mask is not None:
@@ -156,11 +156,12 @@ def grid_weights(weights: Sequence | np.ndarray, observation: jax.Array) -> jax.
   """Returns the weights of a grid's cells, [H, 1, 1] or [H, W, 1].
 
   Args:
-    weights: [H] or [H, W], any scale.
-    observation: [B, T, H, W, C], for its shape alone.
+    weights: [H] or [H, W], of any scale.
+    observation: [B, T, H, W, C], of which only the shape is read.
 
   Raises:
-    MetricError: another shape, or weights that cannot be.
+    MetricError: the weights have another shape, are negative or not finite, or
+      are all 0.
   """
   area = np.asarray(weights, np.float32)
   height, width = observation.shape[2:4]
@@ -180,10 +181,10 @@ def grid_weights(weights: Sequence | np.ndarray, observation: jax.Array) -> jax.
 class Accumulator:
   """Adds the totals of many batches on the host, in float64.
 
-  The totals of one batch are float32 (relative error about 1e-7); adding
-  thousands of them in float32 would lose digits, hence the host. In a run of
-  several processes the totals must be replicated (the output sharding of the
-  jitted step); every process then holds the same sums.
+  The totals of one batch are float32, with a relative error of about 1e-7.
+  Adding thousands of them in float32 would lose digits, which is why the host
+  adds them. In a run of several processes the totals must be replicated; every
+  process then holds the same sums.
   """
 
   def __init__(self, metrics: Mapping[str, Metric]):
@@ -191,24 +192,18 @@ class Accumulator:
     self._totals: dict[str, Totals] | None = None
 
   def add(self, totals: Mapping[str, Totals]) -> None:
-    """Adds what `evaluate` returned for one batch."""
-    self._add(
-      jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(dict(totals)))
+    """Adds the totals that `evaluate` returned for one batch."""
+    new = jax.tree.map(
+      lambda x: np.asarray(x, np.float64), jax.device_get(dict(totals))
     )
-
-  def merge(self, other: "Accumulator") -> None:
-    """Adds everything that another accumulator of the same metrics holds."""
-    if other._totals is not None:
-      self._add(other._totals)
-
-  def _add(self, totals: dict[str, Totals]) -> None:
-    self._totals = totals if self._totals is None else merge(self._totals, totals)
+    old = self._totals
+    self._totals = new if old is None else jax.tree.map(np.add, old, new)
 
   def compute(self) -> dict[str, dict[str, Score]]:
-    """Returns the scores, by metric and score name.
+    """Returns the scores, by metric and by score name.
 
     Raises:
-      MetricError: if no batch was added.
+      MetricError: no batch was added.
     """
     totals = self._added()
     return {
@@ -219,7 +214,7 @@ class Accumulator:
     """Returns the diagrams, by metric, of those metrics that have any.
 
     Raises:
-      MetricError: if no batch was added.
+      MetricError: no batch was added.
     """
     totals = self._added()
     return {
@@ -240,7 +235,7 @@ class Accumulator:
 def scalars(
   results: Mapping[str, Mapping[str, Score]], prefix: str = ""
 ) -> dict[str, float]:
-  """Flattens results to {"<prefix><metric>/<score>": overall value}."""
+  """Flattens results to {"<prefix><metric>/<score>": overall score}."""
   return {
     f"{prefix}{metric}/{name}": float(score.overall)
     for metric, scores in results.items()
@@ -248,14 +243,19 @@ def scalars(
   }
 
 
+def root_ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+  """Returns sqrt(total / weight), such as the rmse from a sum of squares."""
+  return np.sqrt(total / weight)
+
+
 def pooled(finish: Callable[..., np.ndarray], *totals: np.ndarray) -> Score:
   """Pools totals over lead times and variables, then applies `finish`.
 
   Pooling comes first: the rmse over all lead times is the root of the pooled
-  mean square, not the mean of the rmse of every lead time.
+  mean square and not the mean of the lead times' rmse.
 
   Args:
-    finish: function of arrays of one shape, elementwise (e.g. a ratio).
+    finish: elementwise function of arrays of one shape, such as a ratio.
     *totals: arrays [T, C], or [T] for scores without a variable axis.
   """
   with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,7 +1,8 @@
-"""Named conventions: sets of scores with the axes of every mean stated.
+"""Conventions: sets of scores that state the axes of every mean.
 
 The same names (mse, psnr, ...) mean different numbers in different papers. A
-convention fixes them all; scores of two conventions must not be compared.
+convention fixes the meaning of all of them, so scores of two conventions must
+not be compared.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from stjax.metrics.base import Score, Totals, grid_weights, pooled
 
 
 def _frames_fit(observation: jax.Array) -> bool:
-  """Whether a frame is large enough for SSIM; point data (W = 1) is not."""
+  """Tells whether frames are large enough for SSIM; point data (W = 1) are not."""
   return min(observation.shape[2:4]) >= image.WINDOW
 
 
@@ -27,22 +28,22 @@ class Physical:
 
   Scores, each overall, by lead time, by variable and by both:
     mse, mae, bias: means over samples and space (and over lead times and
-      variables where these are pooled), weighted by mask and area.
+      variables if these are pooled), weighted by mask and area.
     rmse: root of the pooled mse, never a mean of roots.
-    psnr: 10 log10(data_range^2 / mse) in dB from the pooled mse; pooled over
-      variables, every error is divided by its own variable's range.
+    psnr: 10 log10(data_range^2 / mse) in dB, from the pooled mse; where
+      variables are pooled, every error is divided by its own variable's range.
     ssim: mean over samples of the SSIM of each frame and variable
       (`image.ssim`), not weighted by area; windows that hold a missing point
-      are left out. Absent for frames smaller than 7x7.
-  Pooling over variables of different units mixes these; read such sets by
+      are left out. Frames smaller than 7x7 have none.
+  Pooling over variables of different units mixes the units; read such data by
   variable. Ensembles are scored by their mean over members.
 
   Attributes:
-    data_range: the range that psnr and ssim refer to: a number, one number a
-      variable, or "frame" (of every observed frame). Take the observed range
-      of the training split, in physical units.
-    area_weights: None, or weights [H] or [H, W] (any scale), e.g. the cosine
-      of the latitude; they multiply the weight of every point.
+    data_range: the range that psnr and ssim refer to, in physical units: one
+      number, one number for each variable, or "frame" for the range of every
+      observed frame. The observed range of the training split is a good choice.
+    area_weights: weights [H] or [H, W] of any scale, which multiply the weight
+      of every point, e.g. the cosine of the latitude; or None.
   """
 
   data_range: image.DataRange = image.FRAME
@@ -84,37 +85,38 @@ class Physical:
 class OpenSTL:
   """The numbers that OpenSTL and simvp_minimal print: convention "openstl".
 
-  For comparison with published tables. Sources: `metrics.py` of
-  CCU-LANL-AIML/simvp_minimal and `openstl/core/metrics.py` of
-  chengtan9907/OpenSTL; means here are exact over all samples, where both
-  average batches that may differ in size. Fields are expected in [0, 1],
-  except for the scores of errors.
+  They are meant for comparison with published tables. Means here are exact
+  over all samples, while both programs average batches that may differ in
+  size. Fields are expected in [0, 1], except for the scores of errors.
+
+  Sources: `metrics.py` of CCU-LANL-AIML/simvp_minimal, and
+  `openstl/core/metrics.py` of chengtan9907/OpenSTL.
 
   Scores of errors (forecast not clipped), overall, by lead time, by variable:
     mse, mae: sum over channels, height and width of the mean over samples
-      and frames. With missing points: the mean over the observed ones, times
-      the points of a frame.
+      and frames. If points are missing, it is the mean over the observed
+      points times the number of points of a frame.
     rmse: sqrt(mse).
     mse_spatialnorm, mae_spatialnorm, rmse_spatialnorm: means over channels,
-      height and width instead of sums (rmse: the root of that mean).
+      height and width instead of sums; rmse is the root of that mean.
     psnr_255: 20 log10(255 / sqrt(mean square error over everything)), as
-      simvp_minimal prints it: 48.13 dB more than for the range 1.
+      simvp_minimal prints it, which is 48.13 dB more than for the range 1.
   Scores of pictures (forecast clipped to [0, 1]), each a mean over samples
-  and frames, overall and by lead time; absent for frames smaller than 7x7
-  where they need a window:
-    ssim: each frame (and channel) with the range max - min of its
-      observation, then the mean over channels (simvp_minimal).
-    ssim_range2: range 2, which OpenSTL got from scikit-image <= 0.19.
-    ssim_range1: range 1.
-    psnr: 20 log10(1 / sqrt(mse of the frame, over its channels too)).
+  and frames, overall and by lead time. Frames smaller than 7x7 have no ssim:
+    ssim: each frame and channel with the range max - min of its observation,
+      then the mean over channels (simvp_minimal).
+    ssim_range2: for the range 2, which OpenSTL got from scikit-image <= 0.19.
+    ssim_range1: for the range 1.
+    psnr: 20 log10(1 / sqrt(mse of the frame over its points and channels)).
     snr: 10 log10(mean observation^2 / mse of the frame).
 
   Attributes:
-    spatial_norm: mse, mae and rmse are the "_spatialnorm" scores, as OpenSTL
-      reports them for weather; these names are then absent.
-    channel_names: None, or names of equal groups of consecutive channels:
-      mse_<name>, mae_<name>, rmse_<name> are scores of a group, and mse, mae,
-      rmse the means of the groups'.
+    spatial_norm: whether mse, mae and rmse are the "_spatialnorm" scores, as
+      OpenSTL reports them for weather; the names with the suffix are then
+      absent.
+    channel_names: names of equal groups of consecutive channels, or None.
+      mse_<name>, mae_<name> and rmse_<name> are then the scores of each group,
+      and mse, mae and rmse the means over the groups.
   """
 
   spatial_norm: bool = False
@@ -139,7 +141,8 @@ class OpenSTL:
     weight = weight.astype(jnp.float32)
     totals = deterministic.error_totals(forecast, observation, weight)
     del totals["signed"]
-    # Both add over batches, and their ratio is the points of a frame.
+    # Only sums can be added over batches; the ratio of these two is the number
+    # of points of a frame.
     totals["size"] = jnp.full(totals["weight"].shape, samples, jnp.float32)
     totals["points"] = totals["size"] * (height * width)
 
@@ -168,7 +171,7 @@ class OpenSTL:
     """Returns the scores of every group, and their mean under None."""
 
     def means(axis):
-      """Mean over samples and space of each variable, times the points."""
+      """Means over samples and space by variable, times the points of a frame."""
       total, weight = totals[name], totals["weight"]
       if axis is not None:
         total, weight = total.sum(axis), weight.sum(axis)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax.metrics.base import Score, Totals, pooled
+from stjax.metrics.base import Score, Totals, pooled, root_ratio
 
 
 def deterministic(forecast: jax.Array) -> jax.Array:
@@ -20,7 +20,7 @@ def sum_points(values: jax.Array) -> jax.Array:
 def where_counted(
   weight: jax.Array, values: jax.Array, other: float = 0.0
 ) -> jax.Array:
-  """Replaces what has no weight, NaN included, by `other`; in float32."""
+  """Replaces values without weight, even NaN, by `other`; returns float32."""
   return jnp.where(weight > 0, values, other).astype(jnp.float32)
 
 
@@ -30,16 +30,16 @@ def error_totals(
   """Returns weighted sums [T, C] of the errors over samples and space.
 
   Args:
-    forecast: [B, T, H, W, C], physical units.
-    observation: [B, T, H, W, C], the same units.
+    forecast: [B, T, H, W, C] in physical units.
+    observation: [B, T, H, W, C] in the same units.
     weight: [B, T, H, W, C], 0 where a point must not count.
 
   Returns:
-    "weight": sum of the weights; "squared", "absolute", "signed": weighted
-    sums of e^2, |e| and e, with e = forecast - observation.
+    "weight" is the sum of the weights; "squared", "absolute" and "signed" are
+    weighted sums of e^2, |e| and e, with e = forecast - observation.
   """
   weight = weight.astype(jnp.float32)
-  # float32 before the difference: in bfloat16 it would be rounding alone.
+  # In bfloat16, a small difference of large values would be rounding alone.
   error = where_counted(
     weight, forecast.astype(jnp.float32) - observation.astype(jnp.float32)
   )
@@ -54,14 +54,15 @@ def error_totals(
 def error_scores(totals: dict[str, np.ndarray]) -> dict[str, Score]:
   """Returns mse, mae, rmse and bias from the totals of `error_totals`.
 
-  Every mean goes over samples and space, and over lead times and variables
-  where these are pooled. rmse is the root of the pooled mse. Units: those of
-  the variable, squared for mse. bias > 0: the forecast is too high.
+  Every mean goes over samples and space, and over lead times and variables if
+  these are pooled. rmse is the root of the pooled mse. The units are those of
+  the variable, squared for mse. A positive bias means that the forecast is too
+  high.
   """
   weight = totals["weight"]
   return {
     "mse": pooled(np.divide, totals["squared"], weight),
     "mae": pooled(np.divide, totals["absolute"], weight),
-    "rmse": pooled(lambda s, w: np.sqrt(s / w), totals["squared"], weight),
+    "rmse": pooled(root_ratio, totals["squared"], weight),
     "bias": pooled(np.divide, totals["signed"], weight),
   }

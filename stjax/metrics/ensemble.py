@@ -1,8 +1,8 @@
-"""Scores of ensembles, point by point; the members are sorted once.
+"""Scores of ensembles at every point; the members are sorted once.
 
-Everything here runs under jit on the members of one batch. What needs all
-pairs of members comes from the order of the members (CRPS), or from a scan
-over them (energy score): no array has M * M points.
+Everything here runs under jit on the members of one batch. Sums over all pairs
+of members come from the order of the members (CRPS) or from a scan over them
+(energy score), so that no array has M * M points.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from stjax.metrics.deterministic import where_counted
 
 
 class Ensemble(NamedTuple):
-  """An ensemble beside its observation; float32, 0 where nothing counts.
+  """An ensemble and its observation in float32; 0 where a point has no weight.
 
   Attributes:
-    members: [M, B, T, H, W, C] as they were drawn.
-    ordered: [M, B, T, H, W, C] the same, ascending at every point.
+    members: [M, B, T, H, W, C] in the order in which they were drawn.
+    ordered: [M, B, T, H, W, C] in ascending order at every point.
     observation: [B, T, H, W, C].
-    weight: [B, T, H, W, C]; NaN where a point counts but its observation or
-      one of its members is NaN: ranks and shares would hide that.
+    weight: [B, T, H, W, C]. It is NaN where a point counts but its observation
+      or one of its members is NaN, since ranks and shares would hide that.
   """
 
   members: jax.Array
@@ -33,10 +33,10 @@ class Ensemble(NamedTuple):
 
 
 def prepare(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> Ensemble:
-  """Sorts the members, and empties the points that do not count.
+  """Sorts the members, and sets points that do not count to 0.
 
   Args:
-    forecast: [M, B, T, H, W, C], any float.
+    forecast: [M, B, T, H, W, C] of any float dtype.
     observation: [B, T, H, W, C].
     weight: [B, T, H, W, C], 0 where a point must not count.
   """
@@ -51,21 +51,21 @@ def prepare(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> E
 def quantile(ordered: jax.Array, level: float) -> jax.Array:
   """Returns a quantile [...] of sorted members [M, ...].
 
-  Linear between the two nearest members (Hyndman and Fan 1996, definition 7),
-  the default of numpy.
+  It is linear between the two nearest members (Hyndman and Fan 1996,
+  definition 7), which is numpy's default.
 
   Args:
-    ordered: [M, ...] ascending.
-    level: between 0 and 1.
+    ordered: [M, ...] in ascending order.
+    level: level of the quantile, between 0 and 1.
   """
-  # Rounded: 0.3 * 10 has to be member 3, not a hair above it.
+  # Without rounding, 0.3 * 10 would come out slightly above member 3.
   position = round(level * (len(ordered) - 1), 9)
   low = int(position)
   share = position - low
   if not share:
     return ordered[low]
   lower, upper = ordered[low], ordered[low + 1]
-  # From the nearer end, so that equal members give exactly their value.
+  # Starting at the nearer member gives exactly the value of equal members.
   if share < 0.5:
     return lower + share * (upper - lower)
   return upper - (1 - share) * (upper - lower)
@@ -75,7 +75,7 @@ def central_interval(ordered: jax.Array, percent: float) -> tuple[jax.Array, jax
   """Returns the quantiles [...] that cut off equal shares at both ends.
 
   Args:
-    ordered: [M, ...] ascending.
+    ordered: [M, ...] in ascending order.
     percent: share between them, e.g. 90 for the 5 % and 95 % quantiles.
   """
   tail = (100 - percent) / 200
@@ -83,17 +83,25 @@ def central_interval(ordered: jax.Array, percent: float) -> tuple[jax.Array, jax
 
 
 def inside(lower: jax.Array, upper: jax.Array, observation: jax.Array) -> jax.Array:
-  """Returns 1 where lower <= observation <= upper, else 0; both inclusive."""
+  """Returns 1 where lower <= observation <= upper, and 0 elsewhere."""
   return ((lower <= observation) & (observation <= upper)).astype(jnp.float32)
 
 
 def interval_score(
   lower: jax.Array, upper: jax.Array, observation: jax.Array, percent: float
 ) -> jax.Array:
-  """Interval score [...] of Gneiting and Raftery (2007), equation 43.
+  """Returns the interval score [...], in the units of the observation.
 
-  (u - l) + 2/a (l - y)+ + 2/a (y - u)+ with a = 1 - percent / 100, in the
-  units of the observation; doi:10.1198/016214506000001437.
+  It is (u - l) + 2/a (l - y)+ + 2/a (y - u)+ with a = 1 - percent / 100.
+
+  Args:
+    lower: lower end l of the interval, [...].
+    upper: upper end u of the interval, [...].
+    observation: observation y, [...].
+    percent: share that the interval is meant to hold.
+
+  Source: Gneiting and Raftery (2007), equation 43,
+  doi:10.1198/016214506000001437.
   """
   miss = jnp.maximum(lower - observation, 0) + jnp.maximum(observation - upper, 0)
   return upper - lower + 2 / (1 - percent / 100) * miss
@@ -104,18 +112,19 @@ def crps_terms(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the two terms [...] of the CRPS of an ensemble.
 
-  The mean over members of |X - y|, and the sum over pairs i < j of
-  |X_i - X_j|, which sorted members give as sum_i (2 i - M + 1) X_(i). Of
-  these, CRPS = first - second / M^2, and the fair CRPS (Ferro 2014,
-  doi:10.1002/qj.2270) = first - second / (M (M - 1)).
+  The first is the mean over members of |X - y|. The second is the sum over
+  pairs i < j of |X_i - X_j|, which sorted members give as
+  sum_i (2 i - M + 1) X_(i). The CRPS is first - second / M^2, and the fair
+  CRPS (Ferro 2014, doi:10.1002/qj.2270) is first - second / (M (M - 1)).
 
   Args:
-    ordered: [M, ...] ascending.
+    ordered: [M, ...] in ascending order.
     observation: [...].
   """
   count = len(ordered)
   factor = jnp.arange(1 - count, count, 2, dtype=jnp.float32)
-  # Errors, not values: 300 K times these factors would lose digits.
+  # The factors sum to 0, so errors give the same sum as values, but values of
+  # 300 K times these factors would lose digits.
   errors = ordered - observation
   factor = factor.reshape(-1, *[1] * observation.ndim)
   return jnp.abs(errors).mean(0), (factor * errors).sum(0)
@@ -128,10 +137,10 @@ def variance(members: jax.Array) -> jax.Array:
 
 
 def ranks(members: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns the lowest and highest rank [...] int32 of the observation.
+  """Returns the lowest and the highest rank [...] int32 of the observation.
 
-  The number of members below it, and that of those not above it: equal ranks
-  unless members equal the observation.
+  They are the number of members below it, and the number of members not above
+  it. They differ only if members equal the observation.
   """
   return _count(members, lambda x: x < observation, lambda x: x <= observation)
 
@@ -144,9 +153,10 @@ def exceedances(members: jax.Array, threshold: float) -> jax.Array:
 def _count(
   members: jax.Array, *tests: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, ...]:
-  """Numbers [...] of the members [M, ...] that pass each test.
+  """Returns the numbers [...] of members [M, ...] that pass each test.
 
-  A scan: for the sum of a comparison XLA keeps all its terms on CPU.
+  It scans over the members, since on CPU XLA would keep all terms of the sum
+  of a comparison in memory.
   """
 
   def add(totals, member):
@@ -162,18 +172,19 @@ def histogram(
 ) -> jax.Array:
   """Counts points [B, T, H, W, C] by bin; returns [T, C, bins].
 
-  A point that belongs to the bins low..high counts an equal part in each, so
-  that ties need no random numbers.
+  A point that belongs to the bins low..high counts an equal part in each of
+  them, so that ties need no random numbers.
 
   Args:
-    low, high: [B, T, H, W, C] first and last bin of a point, from 0.
+    low: [B, T, H, W, C], first bin of each point, counted from 0.
+    high: [B, T, H, W, C], last bin of each point.
     weight: [B, T, H, W, C].
     bins: number of bins.
   """
   part = weight / (high - low + 1)
 
   def count(number):
-    # A product, not a choice: a weight that is NaN must reach every bin.
+    # With a product instead of `where`, a weight of NaN reaches every bin.
     belongs = (low <= number) & (number <= high)
     return (belongs * part).sum((0, 2, 3))
 
@@ -186,10 +197,11 @@ def energy_terms(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the two terms [B, T] of the energy score of every frame.
 
-  The mean over members of ||X - y||, and the sum over pairs i < j of
-  ||X_i - X_j||, with ||d||^2 = sum of w d^2 over the points and variables of
-  the frame. Of these, energy score = first - second / M^2 (Gneiting and
-  Raftery 2007, equation 22), fair = first - second / (M (M - 1)).
+  The first is the mean over members of ||X - y||, and the second the sum over
+  pairs i < j of ||X_i - X_j||, with ||d||^2 = sum of w d^2 over the points and
+  variables of the frame. The energy score is first - second / M^2 (Gneiting
+  and Raftery 2007, equation 22), and the fair one is
+  first - second / (M (M - 1)).
 
   Args:
     members: [M, B, T, H, W, C].
@@ -201,8 +213,8 @@ def energy_terms(
   to_observation = jnp.sqrt(
     (weight * (members - observation) ** 2).sum((3, 4, 5))
   ).mean(0)
-  # Members along the fastest axis: the sums over points run side by side
-  # (twelve times faster on CPU than with the members in front).
+  # With the members along the fastest axis, the sums over points run side by
+  # side, twelve times faster on CPU than with the members in front.
   errors = jnp.moveaxis(members - observation, 0, -1)
   weight = weight[..., None]
 

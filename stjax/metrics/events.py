@@ -1,9 +1,9 @@
-"""Scores of events: an observation above a threshold, or not.
+"""Scores of events, which are observations above a threshold.
 
 The forecast probability of an event is the share of the members that have it,
-one of 0, 1/M, ..., 1. Counting the points (and the events among them) by that
-share is enough for the Brier score, the reliability diagram and the ROC
-curve alike, and the counts add.
+which is one of 0, 1/M, ..., 1. Counting the points, and the events among them,
+by that share is enough for the Brier score, the reliability diagram and the
+ROC curve, and counts can be added over batches.
 """
 
 import jax
@@ -24,12 +24,13 @@ def totals(fields: ensemble.Ensemble, weight: jax.Array, threshold: float) -> To
   """Counts points and events by the number of members above a threshold.
 
   Args:
-    fields: the ensemble beside its observation.
+    fields: the ensemble and its observation.
     weight: [B, T, H, W, C].
-    threshold: in the units of the observation; "above" is strict.
+    threshold: value in the units of the observation; values equal to it are
+      not above it.
 
   Returns:
-    "points_gt_<threshold>" and "events_gt_<threshold>": [T, C, M + 1].
+    "points_gt_<threshold>" and "events_gt_<threshold>", each [T, C, M + 1].
   """
   above = ensemble.exceedances(fields.members, threshold)
   event = fields.observation > threshold
@@ -41,13 +42,13 @@ def totals(fields: ensemble.Ensemble, weight: jax.Array, threshold: float) -> To
 
 
 def brier(points: np.ndarray, events: np.ndarray) -> np.ndarray:
-  """Brier score [...] in its half form, mean of (p - o)^2: 0 is best.
-
-  Brier (1950), doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+  """Returns the Brier score [...] as the mean of (p - o)^2; 0 is best.
 
   Args:
-    points: [..., M + 1] number of points by number of members above.
-    events: [..., M + 1] number of events among them.
+    points: [..., M + 1], number of points by number of members above.
+    events: [..., M + 1], number of events among them.
+
+  Source: Brier (1950), doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
   """
   share = np.linspace(0, 1, points.shape[-1])
   loss = events * (1 - share) ** 2 + (points - events) * share**2
@@ -55,18 +56,18 @@ def brier(points: np.ndarray, events: np.ndarray) -> np.ndarray:
 
 
 def reliability(points: np.ndarray, events: np.ndarray) -> dict:
-  """Observed frequency against forecast probability.
+  """Returns the observed frequency against the forecast probability.
 
-  Up to 11 groups of near probabilities, around 0, 0.1, ..., 1; with 10
-  members or fewer every probability stands by itself.
+  Probabilities are gathered in up to 11 groups, around 0, 0.1, ..., 1. With 10
+  members or fewer, every probability is a group of its own.
 
   Args:
-    points: [..., M + 1].
-    events: [..., M + 1].
+    points: [..., M + 1], number of points by number of members above.
+    events: [..., M + 1], number of events among them.
 
   Returns:
     "forecast_probability" (mean of the group), "observed_frequency" (NaN in a
-    group without points) and "count" [..., groups].
+    group without points) and "count", each [..., groups].
   """
   number = points.shape[-1]
   groups = min(number, _PROBABILITIES)
@@ -85,19 +86,22 @@ def reliability(points: np.ndarray, events: np.ndarray) -> dict:
 
 
 def roc(points: np.ndarray, events: np.ndarray) -> dict:
-  """Relative operating characteristic: hits against false alarms.
+  """Returns the relative operating characteristic: hits against false alarms.
 
   A warning is given where the forecast probability reaches a level; the curve
-  goes over all levels from "never" to "always". Mason (1982).
+  goes over all levels from "never" to "always".
 
   Args:
-    points: [..., M + 1].
-    events: [..., M + 1].
+    points: [..., M + 1], number of points by number of members above.
+    events: [..., M + 1], number of events among them.
 
   Returns:
-    "probability" [M + 2], the levels, the first above 1 (never);
-    "false_alarm_rate" and "hit_rate" [..., M + 2]; "area" [...] below the
-    curve by the trapezoidal rule: 1 is perfect, 0.5 is no skill.
+    "probability" [M + 2] are the levels, of which the first is above 1 and so
+    never reached; "false_alarm_rate" and "hit_rate" are [..., M + 2]; "area"
+    [...] is that below the curve by the trapezoidal rule, where 1 is perfect
+    and 0.5 is no skill.
+
+  Source: Mason (1982).
   """
   number = points.shape[-1]
   with np.errstate(divide="ignore", invalid="ignore"):
@@ -112,12 +116,15 @@ def roc(points: np.ndarray, events: np.ndarray) -> dict:
 
 
 def roc_area(points: np.ndarray, events: np.ndarray) -> np.ndarray:
-  """Area [...] below the ROC curve; NaN without events, or without others."""
+  """Returns the area [...] below the ROC curve.
+
+  It is NaN if there are no events, or if there is nothing else.
+  """
   return roc(points, events)["area"]
 
 
 def _share_from_the_top(counts: np.ndarray) -> np.ndarray:
-  """Shares [..., K + 1] of the counts [..., K] in the last 0, 1, ..., K."""
+  """Shares [..., K + 1] of counts [..., K] that the last 0, 1, ..., K hold."""
   sums = np.cumsum(counts[..., ::-1], -1)
   sums = np.concatenate([np.zeros_like(sums[..., :1]), sums], -1)
   return sums / sums[..., -1:]

@@ -1,4 +1,4 @@
-"""Scores of each field by itself, its rows weighted by their area."""
+"""Scores of single fields, whose rows are weighted by their area."""
 
 from collections.abc import Sequence
 
@@ -10,32 +10,32 @@ from stjax.errors import MetricError
 
 
 def latitude_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Returns [H] weights of rows: the cosine of the latitude, mean 1.
+  """Returns weights of rows [H]: the cosine of the latitude, with the mean 1.
 
   Args:
     latitudes: [H], degrees.
 
   Raises:
-    MetricError: latitudes that are no angles between the poles.
+    MetricError: the latitudes are no angles between the poles.
   """
   cosine = np.cos(np.deg2rad(_checked(latitudes)))
   return (cosine / cosine.mean()).astype(np.float32)
 
 
 def cell_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Returns [H] weights of rows: the true area of their cells, mean 1.
+  """Returns weights of rows [H]: the true area of their cells, with the mean 1.
 
-  sin(upper) - sin(lower), the bounds of a cell lying half-way between
-  neighbouring rows. The outermost cells end at the pole where their row is at
-  most one spacing from it, and half a spacing beyond their row elsewhere: on
-  every global grid this is WeatherBench 2, which ends regions at the poles,
-  too.
+  The area is sin(upper) - sin(lower), with the bounds of a cell half-way
+  between neighbouring rows. An outermost cell ends at the pole if its row is
+  at most one spacing from it, and half a spacing beyond its row otherwise. On
+  every global grid the weights are those of WeatherBench 2, which ends the
+  cells of regions at the poles, too.
 
   Args:
-    latitudes: [H] from 2, degrees, in order from either end.
+    latitudes: [H], degrees, at least two and in order from either end.
 
   Raises:
-    MetricError: latitudes that are no angles between the poles, or in no
+    MetricError: the latitudes are no angles between the poles, or are in no
       order.
 
   Source: Rasp et al. 2024, "WeatherBench 2", doi:10.1029/2023MS004019.
@@ -49,7 +49,7 @@ def cell_weights(latitudes: Sequence[float] | np.ndarray) -> np.ndarray:
     )
   ends = [latitudes[0] - steps[0] / 2, latitudes[-1] + steps[-1] / 2]
   for i, step in ((0, steps[0]), (-1, steps[-1])):
-    # With some slack: 2 degrees in float32 are not exactly 2 degrees.
+    # The slack is needed because 2 degrees in float32 are not exactly 2 degrees.
     if 90 - abs(latitudes[i]) <= 1.001 * abs(step):
       ends[i] = np.copysign(90, latitudes[i])
   middle = (latitudes[1:] + latitudes[:-1]) / 2
@@ -80,18 +80,20 @@ def field_rmse(
   mask: jax.Array | None = None,
   share_by_area: bool = True,
 ) -> jax.Array:
-  """Root of the weighted mean square error over each field's points.
+  """Returns the root of the weighted mean square error of each field.
 
   Args:
     forecast: [..., H, W, C].
-    observation: of the same shape; may be NaN where the mask is 0.
-    weights: [H], mean 1.
-    mask: broadcasts to the forecast; 0 where nothing counts, or None.
-    share_by_area: divide by the weights of what counts, else by its number of
-      points, as FourCastNet's program (the same without a mask).
+    observation: [..., H, W, C]; it may be NaN where the mask is 0.
+    weights: [H] weights of the rows, with the mean 1.
+    mask: array that broadcasts to the forecast, 0 where a point must not count;
+      None means that all points count.
+    share_by_area: whether to divide by the weights of the points that count;
+      otherwise by their number, as FourCastNet's program does. Without a mask
+      both are the same.
 
   Returns:
-    [..., C], in units of the field; NaN where nothing counts.
+    [..., C] in units of the field; NaN where nothing counts.
   """
   area = jnp.broadcast_to(_rows(weights, mask), forecast.shape)
   counts = jnp.ones(area.shape) if mask is None else mask != 0
@@ -107,18 +109,19 @@ def field_acc(
   weights: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """Anomaly correlation coefficient of each field, not centred.
+  """Returns the anomaly correlation coefficient of each field, not centred.
 
-  sum w p t / sqrt(sum w p^2 sum w t^2) over the points of a field.
+  It is sum w p t / sqrt(sum w p^2 sum w t^2) over the points of a field.
 
   Args:
-    forecast: [..., H, W, C] anomalies p: what exceeds the climatology.
-    observation: anomalies t, of the same shape; may be NaN where the mask is 0.
-    weights: [H] weights w of the rows, any scale.
-    mask: broadcasts to the forecast; 0 where nothing counts, or None.
+    forecast: [..., H, W, C] anomalies p, the differences from the climatology.
+    observation: [..., H, W, C] anomalies t; they may be NaN where the mask is 0.
+    weights: [H] weights w of the rows, of any scale.
+    mask: array that broadcasts to the forecast, 0 where a point must not count;
+      None means that all points count.
 
   Returns:
-    [..., C], -1 to 1; NaN for a field without anomalies.
+    [..., C] from -1 to 1; NaN for a field without anomalies.
 
   Source: Wilks 2011, "Statistical Methods in the Atmospheric Sciences", 8.6.4.
   """

@@ -1,4 +1,4 @@
-"""The grid that fields are given on."""
+"""Weights of a grid's cells, from the coordinates of the data."""
 
 import numpy as np
 import xarray as xr
@@ -6,25 +6,26 @@ import xarray as xr
 from stjax import errors
 from stjax.metrics import fields
 
-# What cells may count as.
+# Kinds of weights; see `area_weights`.
 AREA_WEIGHTS = dict.fromkeys(("none", "latitude", "cells"))
 
 
 def area_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
-  """Weights of the grid's cells, from its coordinates.
+  """Returns the weights of a grid's cells.
 
   Args:
-    key: of the config, for errors.
+    key: key of the config, which error messages name.
     kind: "none", "latitude" for the cosine of the latitude, or "cells" for
       the area between the latitudes half-way to the neighbouring rows
       (`stjax.metrics.fields.cell_weights`).
-    coordinates: a grid with a latitude along H, or (not "cells") over (H, W).
+    coordinates: grid with a latitude along H; for "latitude" it may also be
+      over (H, W).
 
   Returns:
-    [H] or [H, W], or None.
+    [H] or [H, W]; None for "none".
 
   Raises:
-    ConfigError: unknown kind, or no latitude among the coordinates.
+    ConfigError: the kind is unknown, or the coordinates hold no latitude.
   """
   errors.pick(key, kind, AREA_WEIGHTS)
   if kind == "none":
@@ -44,29 +45,31 @@ def area_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | N
 
 
 def cell_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
-  """Weights of the convention "weather", which always has the cells' area.
+  """Returns the weights of the convention "weather", which always weighs cells.
 
   Args:
-    key: of the config, for errors.
-    kind: as for `area_weights`; for "none" the area of the cells is taken
-      where a grid has latitudes: by their bounds, or over (H, W) by the cosine.
+    key: key of the config, which error messages name.
+    kind: kind of `area_weights`. With "none", cells still count by their area
+      if the grid has latitudes: by their bounds for latitudes along H, and by
+      the cosine for latitudes over (H, W).
     coordinates: the grid.
 
   Returns:
-    [H] or [H, W], or None on a plane and for points in no order.
+    [H] or [H, W]; None on a plane, and for points in no order.
   """
   latitude = _latitude(coordinates)
   if kind == "none" and latitude is not None:
     steps = np.diff(latitude)
     if latitude.ndim == 2:
       kind = "latitude"
-    elif steps.size and abs(np.sign(steps).sum()) == steps.size:  # One way.
+    elif steps.size and abs(np.sign(steps).sum()) == steps.size:
+      # All steps go one way, so the cells have bounds.
       kind = "cells"
   return area_weights(key, kind, coordinates)
 
 
 def _latitude(coordinates: xr.Dataset) -> np.ndarray | None:
-  """The latitude [H] or [H, W] of a grid, degrees; None without one."""
+  """Returns the latitude [H] or [H, W] of a grid in degrees, or None."""
   space = tuple(coordinates.attrs["spatial_dims"])
   for name, values in coordinates.coords.items():
     is_latitude = (

@@ -1,4 +1,4 @@
-"""The convention "heatwave": are spells of extreme values forecast?"""
+"""The convention "heatwave": how well spells of extreme values are forecast."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from stjax.metrics.base import Score, Totals, grid_weights, pooled
 
 
 def spells(above: jax.Array, least: int) -> jax.Array:
-  """Where a value belongs to a spell of at least so many frames.
+  """Tells which values belong to a spell of at least `least` frames.
 
   Args:
     above: bool [..., T, H, W, C]; frames beyond either end count as not above.
-    least: frames of the shortest spell.
+    least: number of frames of the shortest spell.
 
   Returns:
     bool [..., T, H, W, C].
@@ -26,13 +26,15 @@ def spells(above: jax.Array, least: int) -> jax.Array:
   length = above.shape[axis]
 
   def shifted(x, by):
-    """x at time t + by; False where that is beyond the ends."""
+    """Returns x at time t + by, and False where that is beyond the ends."""
     pad = [(0, 0)] * x.ndim
     pad[axis] = (max(-by, 0), max(by, 0))
     start = max(by, 0)
     return jax.lax.slice_in_dim(jnp.pad(x, pad), start, start + length, axis=axis)
 
-  begins = above  # Of `least` frames in a row.
+  # A frame begins a spell if the `least` frames from it on are all above; it is
+  # inside one if any of the `least` frames up to it begins a spell.
+  begins = above
   for i in range(1, least):
     begins &= shifted(above, i)
   inside = begins
@@ -46,30 +48,31 @@ class Heatwave:
   """Skill at spells above a threshold: the convention "heatwave".
 
   A point is in a heatwave where its value is above the training quantile of
-  its calendar cell for at least `min_duration` frames in a row (Hobday et al.
-  2016, doi:10.1016/j.pocean.2015.12.014: 0.9 and 5 days; gaps between spells
-  are not closed). A spell may have begun in the history, observed for both;
-  what lies beyond the last frame of the target counts as not above, for both.
-  With hits a, false alarms b, misses c and correct rejections d, shares of
-  the samples and points, weighted by mask and area:
+  its calendar cell for at least `min_duration` frames in a row. (Hobday et al.
+  2016, doi:10.1016/j.pocean.2015.12.014, take 0.9 and 5 days; unlike there,
+  gaps between spells are not closed.) A spell may begin in the history, which
+  is observed, both for the forecast and for the observation. Frames beyond the
+  target count as not above for both. With the hits a, false alarms b, misses c
+  and correct rejections d as shares of the samples and points, weighted by
+  mask and area:
     pod: a / (a + c), the share of events that were forecast.
     far: b / (a + b), the share of false alarms among the warnings.
     csi: a / (a + b + c).
-    frequency_bias: (a + b) / (a + c), above 1: forecast too often.
+    frequency_bias: (a + b) / (a + c); above 1, events are forecast too often.
     sedi: (ln F - ln H - ln(1 - F) + ln(1 - H)) / (ln F + ln H + ln(1 - F) +
-      ln(1 - H)) with F = b / (b + d) and H = pod, symmetric extremal
+      ln(1 - H)) with F = b / (b + d) and H = pod. The symmetric extremal
       dependence index (Ferro and Stephenson 2011,
-      doi:10.1175/WAF-D-10-05030.1): keeps its meaning for rare events; NaN
-      where F or H is 0 or 1.
+      doi:10.1175/WAF-D-10-05030.1) keeps its meaning for rare events; it is
+      NaN where F or H is 0 or 1.
     base_rate: a + c, the share of events.
-  Each overall, by lead time, by variable and by both; counts are pooled before
-  the ratios. Each member of an ensemble counts as a forecast of its own.
-  Points without a threshold do not count.
+  Each is given overall, by lead time, by variable and by both; counts are
+  pooled before the ratios. Each member of an ensemble counts as a forecast of
+  its own. Points without a threshold do not count.
 
   Attributes:
-    quantile: of the threshold, which `update` is given.
-    min_duration: frames of the shortest spell.
-    area_weights: None, or weights [H] or [H, W] (any scale).
+    quantile: quantile of the thresholds that `update` is given.
+    min_duration: number of frames of the shortest spell.
+    area_weights: weights [H] or [H, W] of any scale, or None.
   """
 
   extra_inputs: ClassVar[tuple[str, ...]] = ("threshold", "history")
@@ -111,7 +114,7 @@ class Heatwave:
     weight = jnp.where(counted, weight, 0).astype(jnp.float32)
     if self.area_weights is not None:
       weight = weight * grid_weights(self.area_weights, observation)
-    before = history > threshold[:, :first]  # False for NaN.
+    before = history > threshold[:, :first]  # A missing value (NaN) is not above.
 
     def events(fields):
       above = (fields > now) & counted
@@ -119,7 +122,7 @@ class Heatwave:
       whole = spells(jnp.concatenate([past, above], -4), self.min_duration)
       return whole[..., first:, :, :, :]
 
-    # A comparison would hide NaN; a product with it does not.
+    # The comparison with the threshold hides NaN; a weight of NaN shows it.
     broken = jnp.isnan(observation) | jnp.isnan(forecast).any(0)
     weight = jnp.where(counted & broken, jnp.nan, weight)
     warned = events(forecast.astype(jnp.float32)).mean(0)

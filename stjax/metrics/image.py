@@ -1,4 +1,4 @@
-"""Scores of frames as pictures: SSIM and PSNR."""
+"""Scores of frames that are seen as pictures: SSIM, PSNR and SNR."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from jax import lax
 from stjax.errors import MetricError
 from stjax.metrics.deterministic import where_counted
 
-WINDOW = 7  # Pixels; scikit-image's default.
+WINDOW = 7  # Side of the window in pixels, the default of scikit-image.
 _K1, _K2 = 0.01, 0.03
 
 DataRange = float | Sequence[float] | str
@@ -21,7 +21,8 @@ FRAME = "frame"
 def _box_sum(x: jax.Array, size: int = WINDOW) -> jax.Array:
   """Sums over every size x size window inside [..., H, W, C].
 
-  One axis after the other: 2 * size additions a window instead of size^2.
+  It sums over one axis after the other, which takes 2 * size additions a window
+  and not size^2.
   """
   for axis in (-3, -2):
     window = [1] * x.ndim
@@ -37,9 +38,8 @@ def frame_range(
 ) -> jax.Array:
   """Returns the range [..., 1, 1, C] of every observed frame.
 
-  A constant frame has no range of its own: there the range of forecast and
-  observation together is taken, and 1 where that is 0 as well, so that no
-  score divides by zero.
+  A constant frame has no range. There the range of forecast and observation
+  together is taken, or 1 if that is 0 as well, so that no score divides by 0.
 
   Args:
     forecast: [..., H, W, C].
@@ -50,7 +50,8 @@ def frame_range(
   def span(low, high):
     low = where_counted(weight, low, jnp.inf).min((-3, -2), keepdims=True)
     high = where_counted(weight, high, -jnp.inf).max((-3, -2), keepdims=True)
-    return jnp.maximum(high - low, 0.0)  # -inf where nothing counts.
+    # Where no point counts, high - low is -inf.
+    return jnp.maximum(high - low, 0.0)
 
   own = span(observation, observation)
   joint = span(jnp.minimum(forecast, observation), jnp.maximum(forecast, observation))
@@ -64,21 +65,21 @@ def resolve_range(
   """Returns the data range, to be broadcast with [..., H, W, C].
 
   Args:
-    data_range: a number, one number a variable, or "frame": the range of
-      every observed frame (`frame_range`).
+    data_range: one number, one number for each variable, or "frame" for the
+      range of every observed frame (`frame_range`).
     forecast: [..., H, W, C].
     observation: [..., H, W, C].
     weight: [..., H, W, C].
 
   Raises:
-    MetricError: if the range is unknown, not positive or has the wrong
-      number of variables.
+    MetricError: the range is unknown, not positive, or has the wrong number of
+      variables.
   """
   if isinstance(data_range, str):
     if data_range != FRAME:
       raise MetricError(
-        f"data_range={data_range!r} must be a positive number, one number a "
-        f"variable, or {FRAME!r}. Change config.evaluation.data_range."
+        f"data_range={data_range!r} must be a positive number, one number for "
+        f"each variable, or {FRAME!r}. Change config.evaluation.data_range."
       )
     return frame_range(forecast, observation, weight)
   values = np.atleast_1d(np.asarray(data_range, np.float32))
@@ -94,10 +95,10 @@ def resolve_range(
 
 
 class Windows(NamedTuple):
-  """Statistics of every 7x7 window inside a frame; [..., H-6, W-6, C].
+  """Statistics [..., H-6, W-6, C] of every 7x7 window inside a frame.
 
-  x is the forecast, y the observation; variances and covariance are those of
-  a sample (x 49/48). `whole` is 1 where no point of the window is missing.
+  x is the forecast and y the observation. Variances and covariance are those
+  of a sample (times 49/48). `whole` is 1 where no point of a window is missing.
   """
 
   mean_x: jax.Array
@@ -112,7 +113,7 @@ def windows(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> W
   """Returns the statistics of every window of [..., H, W, C].
 
   Raises:
-    MetricError: if a frame is smaller than the window.
+    MetricError: a frame is smaller than the window.
   """
   if min(observation.shape[-3:-1]) < WINDOW:
     raise MetricError(
@@ -121,8 +122,9 @@ def windows(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> W
     )
   x = where_counted(weight, forecast)
   y = where_counted(weight, observation)
-  # Variances from E[x^2] - E[x]^2 keep their digits only near zero (air
-  # temperature is 300 +- 10 K): take each frame's own level out first.
+  # E[x^2] - E[x]^2 loses the digits of a variance if the values are far from 0,
+  # such as air temperatures of 300 +- 10 K, so the level of each frame is taken
+  # out first.
   counted = (weight > 0).astype(jnp.float32)
   total = jnp.maximum(counted.sum((-3, -2), keepdims=True), 1.0)
   level_x = x.sum((-3, -2), keepdims=True) / total
@@ -147,8 +149,8 @@ def similarity(stats: Windows, span: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns the SSIM [..., C] of every frame, and its count, as `ssim` does.
 
   Args:
-    stats: the windows of the frames.
-    span: data range, to be broadcast with [..., H, W, C].
+    stats: statistics of the windows of the frames.
+    span: data range, which broadcasts with [..., H, W, C].
   """
   c1, c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
   scores = (
@@ -168,26 +170,27 @@ def ssim(
   *,
   data_range: DataRange = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Structural similarity of every frame and variable.
+  """Returns the structural similarity of every frame and variable.
 
-  Wang et al. (2004), doi:10.1109/TIP.2003.819861, as scikit-image computes it
-  by default: uniform 7x7 window, K1 = 0.01, K2 = 0.03, sample covariance
-  (49/48), and the mean over the windows that lie inside the frame (a border
-  of 3 pixels has none). A window that holds a point of weight 0 is left out.
+  It is what scikit-image computes by default, with a uniform 7x7 window,
+  K1 = 0.01, K2 = 0.03, the sample covariance (49/48), and the mean over the
+  windows that lie inside the frame. A window that holds a point of weight 0 is
+  left out.
 
   Args:
     forecast: [..., H, W, C].
     observation: [..., H, W, C].
-    weight: [..., H, W, C]; only whether it is 0 matters.
+    weight: [..., H, W, C], of which only matters whether it is 0.
     data_range: see `resolve_range`.
 
   Returns:
-    Scores [..., C], at most 1, and counts [..., C]: 1 where a frame has at
-    least one whole window, else 0 (the score is 0 there, too).
+    Scores [..., C] of at most 1, and counts [..., C]. A count is 1 if the frame
+    has at least one whole window; otherwise count and score are 0.
 
   Raises:
-    MetricError: if a frame is smaller than the window, or the range is
-      impossible.
+    MetricError: a frame is smaller than the window, or the range is impossible.
+
+  Source: Wang et al. (2004), doi:10.1109/TIP.2003.819861.
   """
   span = resolve_range(data_range, forecast, observation, weight)
   return similarity(windows(forecast, observation, weight), span)
@@ -196,7 +199,9 @@ def ssim(
 def frame_errors(
   forecast: jax.Array, observation: jax.Array, weight: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Mean square error and signal of every frame, over space and variables.
+  """Returns the mean square error and signal of every frame.
+
+  The means go over space and variables.
 
   Args:
     forecast: [..., H, W, C].
@@ -205,7 +210,7 @@ def frame_errors(
 
   Returns:
     Means [...] of (forecast - observation)^2 and of observation^2, and counts
-    [...]: 1 where a frame has any weight, else 0.
+    [...], which are 1 where a frame has any weight and 0 elsewhere.
   """
   weight = weight.astype(jnp.float32)
   y = where_counted(weight, observation)
@@ -228,18 +233,19 @@ def decibel(ratio: jax.Array) -> jax.Array:
 def frame_psnr(
   mean_square: jax.Array, count: jax.Array, data_range: float = 1.0
 ) -> jax.Array:
-  """Peak signal-to-noise ratio of every frame in dB; inf where error-free.
+  """Returns the peak signal-to-noise ratio of every frame in dB.
 
-  20 log10(data_range / sqrt(mean_square)); 0 where `count` is 0.
+  It is 20 log10(data_range / sqrt(mean_square)); a frame without error has inf,
+  and one whose `count` is 0 has 0.
   """
   return jnp.where(count > 0, decibel(data_range**2 / mean_square), 0.0)
 
 
 def frame_snr(mean_square: jax.Array, signal: jax.Array, count: jax.Array) -> jax.Array:
-  """Signal-to-noise ratio of every frame in dB: 10 log10(signal / error).
+  """Returns the signal-to-noise ratio of every frame in dB.
 
-  inf where error-free, -inf where the observation is 0 everywhere, 0 where
-  both are 0 or `count` is 0.
+  It is 10 log10(signal / error): inf where there is no error, -inf where the
+  observation is 0 everywhere, and 0 where both are 0 or `count` is 0.
   """
   usable = (count > 0) & ((signal > 0) | (mean_square > 0))
   return jnp.where(usable, decibel(signal / mean_square), 0.0)

@@ -1,7 +1,6 @@
-"""Conventions for ensembles: "ensemble" (meteorology's) and "cost" (CoST's).
+"""Conventions for ensembles: "ensemble" of meteorology, and "cost" of CoST.
 
-Both go with `stjax.metrics.conventions`, and a single forecast (M = 1) can be
-scored with either: its CRPS is its mae.
+Either of them can score a single forecast, too (M = 1), whose CRPS is its mae.
 """
 
 import dataclasses
@@ -13,9 +12,10 @@ import numpy as np
 
 from stjax.errors import MetricError
 from stjax.metrics import deterministic, ensemble, events
-from stjax.metrics.base import Score, Totals, grid_weights, pooled
+from stjax.metrics.base import Diagrams, Score, Totals, grid_weights, pooled, root_ratio
 
-# Intervals of the convention "ensemble", in percent.
+# Central intervals of the convention "ensemble", in percent: the one that has
+# an interval score, and those whose coverage is given.
 _SCORED = 90
 _COVERED = (90, 95)
 
@@ -23,11 +23,11 @@ _COVERED = (90, 95)
 def _pooled_bins(
   finish: Callable[..., np.ndarray], bins: Sequence[np.ndarray], *totals
 ) -> Score:
-  """`pooled` for totals with bins on a last axis.
+  """Pools totals that have bins on a last axis; see `pooled`.
 
   Args:
     finish: function of arrays [..., K], one for each of `bins`, and of arrays
-      [...], one for each of `totals`; returns [...].
+      [...], one for each of `totals`, that returns [...].
     bins: arrays [T, C, K].
     *totals: arrays [T, C].
   """
@@ -43,12 +43,8 @@ def _pooled_bins(
   return pooled(gather, *(x[..., k] for x in bins for k in range(x.shape[-1])), *totals)
 
 
-def _root_ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-  return np.sqrt(total / weight)
-
-
 def _by_variable(counts: np.ndarray) -> np.ndarray | None:
-  """Counts [C, K] from [T, C, K], or None where one variable says it all."""
+  """Counts [C, K] from [T, C, K]; None if there is one variable only."""
   return counts.sum(0) if counts.shape[1] > 1 else None
 
 
@@ -58,7 +54,13 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 
 def _histogram(label: str, first: int, counts: np.ndarray) -> dict:
-  """A histogram as a diagram, from counts [T, C, K]."""
+  """Makes a diagram of a histogram from counts [T, C, K].
+
+  Args:
+    label: name of the column that numbers the bins.
+    first: number of the first bin.
+    counts: [T, C, K].
+  """
   total = counts.sum((0, 1))
   diagram = {
     label: np.arange(first, first + len(total)),
@@ -76,34 +78,37 @@ def _histogram(label: str, first: int, counts: np.ndarray) -> dict:
 class Ensemble:
   """Proper scores and calibration of an ensemble: convention "ensemble".
 
-  Means go over samples and space (and over lead times and variables where
-  these are pooled), weighted by mask and area; physical units. Scores:
-    crps: E|X - y| - E|X - X'| / 2 over the members as they are (Gneiting and
-      Raftery 2007, equation 21); of one member the mae.
-    crps_fair: the same with the pairs of different members only, M (M - 1) of
-      them: does not depend on M for members of one distribution (Ferro 2014).
-      NaN for one member.
-    spread: root of the mean unbiased variance of the members; 0 for one.
-    spread_skill: sqrt((M + 1) / M) spread / rmse, 1 where members and
+  Means go over samples and space (and over lead times and variables if these
+  are pooled), weighted by mask and area, in physical units. Scores:
+    crps: E|X - y| - E|X - X'| / 2 over the members (Gneiting and Raftery 2007,
+      equation 21); with one member it is the mae.
+    crps_fair: the same, with only the M (M - 1) pairs of different members. It
+      does not depend on M if the members come from one distribution (Ferro
+      2014); with one member it is NaN.
+    spread: root of the mean unbiased variance of the members; 0 for one member.
+    spread_skill: sqrt((M + 1) / M) spread / rmse, which is 1 if members and
       observation come from one distribution (Fortin et al. 2014,
       doi:10.1175/JHM-D-14-0008.1).
-    rmse, mae: of the mean of the members. mae_median: of their median.
-    interval_score_90: of the interval between the 5 % and 95 % quantiles
-      (`ensemble.interval_score`); interval_width_90 its mean width.
+    rmse, mae: errors of the mean of the members.
+    mae_median: error of their median.
+    interval_score_90: score of the interval between the 5 % and 95 % quantiles
+      (`ensemble.interval_score`).
+    interval_width_90: mean width of that interval.
     picp_90, picp_95: share of observations inside the central interval.
-    energy, energy_fair: the energy score of whole frames, over their points
-      and variables, then the mean over samples (and lead times); it grows
-      with the root of the number of points. No score by variable.
-    brier_gt_<t>, roc_area_gt_<t>: of the event "above t" (module `events`),
-      for every one of `thresholds`.
+    energy, energy_fair: energy score of whole frames, over their points and
+      variables, then the mean over samples (and lead times). It grows with the
+      root of the number of points, and has no value by variable.
+    brier_gt_<t>, roc_area_gt_<t>: scores of the event "above t" (module
+      `events`) for each of `thresholds`.
   Diagrams: rank_histogram; reliability_gt_<t> and roc_gt_<t>.
 
   Quantiles are linear between members. Pooling over variables of different
-  units mixes these; read such sets by variable.
+  units mixes the units; read such data by variable.
 
   Attributes:
-    thresholds: of events, physical units, the same for every variable.
-    area_weights: None, or weights [H] or [H, W] (any scale).
+    thresholds: thresholds of events in physical units, the same for every
+      variable.
+    area_weights: weights [H] or [H, W] of any scale, or None.
   """
 
   thresholds: Sequence[float] = ()
@@ -125,7 +130,8 @@ class Ensemble:
     if self.area_weights is not None:
       area = grid_weights(self.area_weights, observation)
       grid = jnp.broadcast_to(area, observation.shape[2:])
-      weight = weight * (area / grid.mean())  # So that energy keeps its size.
+      # The energy score sums the weights; with the mean 1 it keeps its size.
+      weight = weight * (area / grid.mean())
 
     def total(values):
       return deterministic.sum_points(weight * values)
@@ -166,10 +172,10 @@ class Ensemble:
     weight = totals["weight"]
 
     def without_pairs(number):
-      """A mean of distances to the observation less one among members."""
+      """Returns the function that takes the mean over pairs off a mean error."""
 
       def finish(absolute, pairs, weight):
-        # One member has no pairs: 0 / 0, hence NaN, for the fair version.
+        # One member has no pairs, so its fair version is 0 / 0, which is NaN.
         return (absolute - np.divide(pairs, number)) / weight
 
       return finish
@@ -186,9 +192,9 @@ class Ensemble:
       }
 
     scores = distances("crps", "members_absolute", "pairs", weight)
-    scores["spread"] = pooled(_root_ratio, totals["variance"], weight)
+    scores["spread"] = pooled(root_ratio, totals["variance"], weight)
     scores["spread_skill"] = pooled(ratio, totals["variance"], totals["squared"])
-    scores["rmse"] = pooled(_root_ratio, totals["squared"], weight)
+    scores["rmse"] = pooled(root_ratio, totals["squared"], weight)
     for name, total in (
       ("mae", "absolute"),
       ("mae_median", "absolute_median"),
@@ -205,10 +211,8 @@ class Ensemble:
       scores[f"roc_area_{name}"] = _pooled_bins(events.roc_area, counts)
     return scores
 
-  def diagrams(
-    self, totals: Mapping[str, np.ndarray]
-  ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the curves and histograms; see `Metric` for their form."""
+  def diagrams(self, totals: Mapping[str, np.ndarray]) -> Diagrams:
+    """Returns the curves and histograms."""
     diagrams = {"rank_histogram": _histogram("rank", 0, totals["ranks"])}
     for threshold in self.thresholds:
       name = events.name(threshold)
@@ -234,32 +238,32 @@ class Ensemble:
 class Cost:
   """The numbers that CoST prints: convention "cost".
 
-  For comparison with its tables (arXiv:2502.11013); the definitions are those
-  of its program, and every point weighs the same. Missing points drop out of
-  every sum. Scores:
-    mae, rmse: of the sample mean.
-    mae_single_sample, rmse_single_sample: of every member by itself, then the
-      mean over members.
+  They are meant for comparison with its tables (arXiv:2502.11013). The
+  definitions are those of its program, and every point weighs the same.
+  Missing points drop out of every sum. Scores:
+    mae, rmse: errors of the mean of the members.
+    mae_single_sample, rmse_single_sample: error of every member by itself, then
+      the mean over members.
     crps: mean over the 19 quantiles 0.05, ..., 0.95 of twice the quantile
-      loss, summed over all points, divided by the sum of |observation|: no
-      units, and not the CRPS of the convention "ensemble".
+      loss, summed over all points and divided by the sum of |observation|. It
+      has no units, and is not the CRPS of the convention "ensemble".
     crps_sum: the same after members and observation are summed over the
       points of each frame, variable by variable.
     qice: mean over `qice_bins` bins between quantiles of |share of the
-      observations in the bin - 1 / bins|; an observation on an edge belongs
-      to the bin below, one outside all members to the nearest bin.
-    interval_score: of the central interval of `interval_percent`.
+      observations in the bin - 1 / bins|. An observation on an edge belongs to
+      the bin below, and one outside all members to the nearest bin.
+    interval_score: score of the central interval of `interval_percent`.
     picp: share of observations inside the central interval of
       `coverage_percent`, its ends included.
-    smape: mean of 2 |m - y| / (|m| + |y|), m the sample mean; NaN if both are
-      0 anywhere.
+    smape: mean of 2 |m - y| / (|m| + |y|) with m the mean of the members; NaN
+      if both are 0 anywhere.
   Diagram: quantile_bins, the shares that qice compares. Quantiles are linear
   between members.
 
   Attributes:
     qice_bins: number of bins of qice.
-    interval_percent: of interval_score.
-    coverage_percent: of picp.
+    interval_percent: share that the interval of interval_score holds.
+    coverage_percent: share that the interval of picp holds.
   """
 
   qice_bins: int = 10
@@ -312,13 +316,14 @@ class Cost:
         *ensemble.central_interval(ordered, self.coverage_percent), observation
       )
     )
+    # The number of quantiles below an observation is its bin, counted from 1.
     edges = sum(
       (observation > ensemble.quantile(ordered, i / self.qice_bins)).astype(jnp.int32)
       for i in range(self.qice_bins + 1)
     )
     position = jnp.clip(edges, 1, self.qice_bins) - 1
     totals["bins"] = ensemble.histogram(position, position, weight, self.qice_bins)
-    # Sums over space, as fields of one point.
+    # crps_sum sums over space first, which leaves fields of one point.
     axes = (-3, -2)
     members = (weight * members).sum(axes, keepdims=True)
     observation = (weight * observation).sum(axes, keepdims=True)
@@ -343,7 +348,7 @@ class Cost:
 
     return {
       "mae": mean("absolute"),
-      "rmse": pooled(_root_ratio, totals["squared"], weight),
+      "rmse": pooled(root_ratio, totals["squared"], weight),
       "mae_single_sample": mean("members_absolute"),
       "rmse_single_sample": _pooled_bins(
         mean_root, [totals["members_squared"]], weight
@@ -356,15 +361,13 @@ class Cost:
       "smape": mean("relative"),
     }
 
-  def diagrams(
-    self, totals: Mapping[str, np.ndarray]
-  ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the shares by quantile bin; see `Metric` for their form."""
+  def diagrams(self, totals: Mapping[str, np.ndarray]) -> Diagrams:
+    """Returns the shares by quantile bin."""
     return {"quantile_bins": _histogram("bin", 1, totals["bins"])}
 
 
 def _quantile_loss(ordered: jax.Array, observation: jax.Array) -> jax.Array:
-  """Mean of twice the quantile losses [...] of levels 0.05, ..., 0.95."""
+  """Returns the mean [...] of twice the quantile losses of 0.05, ..., 0.95."""
   levels = [i / 20 for i in range(1, 20)]
   total = jnp.zeros_like(observation)
   for level in levels:

@@ -1,4 +1,4 @@
-"""The convention "spectral": what a forecast has on every scale."""
+"""The convention "spectral": the power of a forecast on every scale."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +12,16 @@ from stjax.metrics import spectra
 from stjax.metrics.base import Diagrams, Score, Totals
 
 BANDS = ("low", "mid", "high")
-_LEAST = 2 * len(BANDS)  # Points a side, so that every band has a shell.
+# Points that a side must have, so that every band has a wavenumber.
+_LEAST = 2 * len(BANDS)
 _POWERS = ("forecast", "observation", "error")
 
 
 def bands(shells: int) -> dict[str, slice]:
-  """The shells of each band: equal thirds of the wavenumbers from 1 on.
+  """Returns the shells of each band: equal thirds of the wavenumbers from 1 on.
 
   Args:
-    shells: their number, the mean (wavenumber 0) included.
+    shells: number of shells, including the mean (wavenumber 0).
   """
   ends = [1 + i * (shells - 1) // len(BANDS) for i in range(len(BANDS) + 1)]
   return {name: slice(*ends[i : i + 2]) for i, name in enumerate(BANDS)}
@@ -30,29 +31,31 @@ def bands(shells: int) -> dict[str, slice]:
 class Spectral:
   """Power by wavenumber, and its errors in bands: the convention "spectral".
 
-  Fields are planes of equally spaced points, periodic both ways (where they
-  are not, their edges add power to all high wavenumbers). The power of
+  Fields are planes of equally spaced points that are periodic both ways; if
+  they are not, their edges add power to all high wavenumbers. The power of
   wavenumber k is the sum of |a|^2 / 2 over the waves whose wavenumber, in
-  waves across the longer side, rounds to k (`spectra.shell_sums`): kinetic
-  energy of velocities, enstrophy of a vorticity. Where points are missing,
-  the field's mean over the others stands in forecast and observation alike.
+  waves across the longer side, rounds to k (`spectra.shell_sums`). It is the
+  kinetic energy of velocities, or the enstrophy of a vorticity. Missing points
+  take the field's mean over the others, in forecast and observation alike.
 
-  Diagram: power_<variable> with wavenumber [K] from 1 on and the means over
+  Diagram: power_<variable> has the wavenumber [K] from 1 on, and the means over
   samples of the power of forecast, observation and error (forecast -
   observation), overall and by lead time.
 
-  Scores, in the bands low, mid and high (equal thirds of the wavenumbers 1 to
-  K), each pooled over samples, waves and lead times before it is taken:
-    log_ratio_<band>: log10 of the forecast's power over the observation's;
-      below 0 where the forecast blurs.
+  Scores in the bands low, mid and high (equal thirds of the wavenumbers 1 to
+  K), each from totals that are pooled over samples, waves and lead times:
+    log_ratio_<band>: log10 of the forecast's power over the observation's,
+      which is below 0 if the forecast blurs.
     amplitude_error_<band>: sqrt(sum (|f_a| - |o_a|)^2 / sum |o_a|^2) over the
       amplitudes of the single waves, whatever their phases; 0 is best.
-    energy_ratio_high: the forecast's power over the observation's, high band.
-  None has units; where variables are pooled, these are means over variables.
-  Every member of an ensemble has its spectrum, and these are averaged.
+    energy_ratio_high: the forecast's power over the observation's in the high
+      band.
+  None of them has units. Scores over all variables are means of the variables'
+  scores. Every member of an ensemble has a spectrum of its own, and the spectra
+  are averaged.
 
   Attributes:
-    variables: names of the channels, for the diagrams; () numbers them.
+    variables: names of the channels for the diagrams; () numbers them.
   """
 
   variables: Sequence[str] = ()
@@ -85,7 +88,7 @@ class Spectral:
       ("error", jnp.square(jnp.abs(f - o)).mean(0)),
       ("amplitude", jnp.square(size).mean(0)),
     ):
-      # Samples before waves: fewer to sort into shells.
+      # Summing over samples first leaves fewer waves to sort into shells.
       shells = spectra.shell_sums(squares.sum(0) / 2)
       totals[name] = jnp.swapaxes(shells, -1, -2)
     totals["frames"] = (points > 0).sum((0, 2, 3)).astype(jnp.float32)
@@ -109,7 +112,7 @@ class Spectral:
     return scores
 
   def diagrams(self, totals: Mapping[str, np.ndarray]) -> Diagrams:
-    """Returns the power by wavenumber; see `Metric` for the form."""
+    """Returns the power by wavenumber."""
     _, channels, shells = totals["forecast"].shape
     names = self.variables or [str(c) for c in range(channels)]
     result = {}
@@ -126,7 +129,7 @@ class Spectral:
 
 
 def _by_variable(finish: Callable[..., np.ndarray], *totals: np.ndarray) -> Score:
-  """Pools totals [T, C] over lead times; variables by the mean of theirs."""
+  """Pools totals [T, C] over lead times, and averages the variables' scores."""
   with np.errstate(divide="ignore", invalid="ignore"):
     by_variable = finish(*(t.sum(0) for t in totals))
     both = finish(*totals)

@@ -1,4 +1,4 @@
-"""The convention "weather": scores of whole fields, as WeatherBench 2 has them.
+"""The convention "weather": scores of whole fields, as in WeatherBench 2.
 
 Every score is first a mean over one field, weighted by the area of its cells,
 and then a mean over samples.
@@ -13,27 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from stjax.metrics import deterministic
-from stjax.metrics.base import Score, Totals, grid_weights, pooled
+from stjax.metrics.base import Score, Totals, grid_weights, pooled, root_ratio
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weather:
   """Scores of weather forecasts: the convention "weather".
 
-  With <x> the mean over the points of a field, weighted by mask and area, f
-  and o the anomalies of forecast and observation from the climatology of the
-  target's calendar cell, e = f - o, and E the mean over samples:
+  <x> is the mean over the points of a field, weighted by mask and area; f and o
+  are the anomalies of forecast and observation from the climatology of the
+  target's calendar cell; e = f - o; and E is the mean over samples:
     rmse: sqrt(E <e^2>); the root comes last.
-    mae, bias: E <|e|>, E <e>.
+    mae, bias: E <|e|> and E <e>.
     acc: E [<f o> / sqrt(<f^2> <o^2>)], the anomaly correlation of each field,
-      not centred; NaN if a field has no anomaly, as those of the climatology.
+      not centred. It is NaN if a field has no anomaly, as the climatology has
+      none.
     activity, activity_observation: sqrt(E <(f - <f>)^2>), the standard
       deviation of the anomalies over space, and the same of o. A forecast
       that blurs has less of it than the observation.
-    mse_skill: 1 - E <e^2> / E <o^2>: 1 is perfect, 0 is the climatology.
-  Each overall, by lead time, by variable and by both; where lead times or
-  variables are pooled, they count as further samples. Pooling over variables
-  of different units mixes these; read such sets by variable. A field without
+    mse_skill: 1 - E <e^2> / E <o^2>; 1 is perfect, and 0 is the climatology.
+  Each is given overall, by lead time, by variable and by both. Lead times and
+  variables that are pooled count as further samples. Pooling over variables of
+  different units mixes the units; read such data by variable. A field without
   any weight is no sample. Ensembles are scored by their mean over members.
 
   Sources: Rasp et al. 2024, "WeatherBench 2", doi:10.1029/2023MS004019 (rmse,
@@ -42,8 +43,8 @@ class Weather:
   (mse_skill).
 
   Attributes:
-    cell_weights: weights [H] or [H, W] of the cells (any scale), e.g.
-      `fields.cell_weights` of the latitudes; None where cells are equal.
+    cell_weights: weights [H] or [H, W] of the cells, of any scale, e.g.
+      `fields.cell_weights` of the latitudes; None if all cells are equal.
   """
 
   extra_inputs: ClassVar[tuple[str, ...]] = ("climatology",)
@@ -60,14 +61,14 @@ class Weather:
     if self.cell_weights is not None:
       weight = weight * grid_weights(self.cell_weights, observation)
     area = weight.sum((2, 3), keepdims=True)
-    share = weight / jnp.where(area > 0, area, 1)  # Of each field's area.
+    share = weight / jnp.where(area > 0, area, 1)
 
     def mean(values):
       """Means [B, T, 1, 1, C] over the points of each field."""
       return (share * values).sum((2, 3), keepdims=True)
 
     def counted(values):
-      # float32 before any difference: in bfloat16 it would be rounding alone.
+      # In bfloat16, a small difference of large values would be rounding alone.
       return deterministic.where_counted(weight, values)
 
     forecast = counted(deterministic.deterministic(forecast))
@@ -93,17 +94,15 @@ class Weather:
 
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
     fields = totals["fields"]
-
-    def root(total, count):
-      return np.sqrt(total / count)
-
     return {
-      "rmse": pooled(root, totals["squared"], fields),
+      "rmse": pooled(root_ratio, totals["squared"], fields),
       "mae": pooled(np.divide, totals["absolute"], fields),
       "bias": pooled(np.divide, totals["signed"], fields),
       "acc": pooled(np.divide, totals["correlation"], fields),
-      "activity": pooled(root, totals["variance"], fields),
-      "activity_observation": pooled(root, totals["variance_observation"], fields),
+      "activity": pooled(root_ratio, totals["variance"], fields),
+      "activity_observation": pooled(
+        root_ratio, totals["variance_observation"], fields
+      ),
       "mse_skill": pooled(
         lambda square, reference: 1 - square / reference,
         totals["squared"],

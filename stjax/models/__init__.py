@@ -1,7 +1,7 @@
 """Networks: Flax modules that know arrays only.
 
-There are two kinds, with the same ways of training and the same collections,
-"params" and "batch_stats".
+There are two kinds. Both are trained in the same way, and have the same
+collections, "params" and "batch_stats".
 
 Forecasting networks map inputs [B, T_in, H, W, C] to [B, T_out, H, W, C_out]:
 `module.apply(variables, inputs, train=..., rngs={"dropout": key},
@@ -18,8 +18,8 @@ velocity, as the diffusion is parameterised. `horizon` is their T_out.
 
 A network that reads more of a batch names it in its attribute `extra_inputs`, e.g.
 ("calendar",), and takes each as a keyword argument: calendar [B, T_in + T_out,
-K], integers. (Forecasting networks get it from the first history frame on and
-need no more than the history's.)
+K], integers. It begins at the first frame of the history; forecasting networks
+need no more of it than the history's part.
 """
 
 import dataclasses
@@ -85,8 +85,8 @@ def build(name: str, **options) -> nn.Module:
     **options: the network's options, plain values.
 
   Raises:
-    NetworkError: unknown name or option (near ones are listed), or a value
-      that the network refuses.
+    NetworkError: the name or an option is unknown (near ones are listed), or
+      the network refuses a value.
   """
   if name not in MODELS:
     raise unknown_name("network (model.name)", name, MODELS)
@@ -170,15 +170,15 @@ def complete(
 def example_arguments(
   network: nn.Module, in_shape: tuple[int, ...], batch_size: int = 1
 ) -> tuple[tuple[jax.Array, ...], dict[str, Any]]:
-  """Zeros that a network can be initialised with.
+  """Returns zeros that a network can be initialised with.
 
   Args:
-    network: of either kind.
-    in_shape: (T_in, H, W, C) of one input; a denoiser's is its history.
-    batch_size: B.
+    network: network of either kind.
+    in_shape: (T_in, H, W, C) of one input, which is a denoiser's history.
+    batch_size: number of examples B.
 
   Returns:
-    Positional and keyword arguments of its call, without `train`.
+    The positional and the keyword arguments of its call, without `train`.
   """
   t, h, w, c = in_shape
   inputs = jnp.zeros((batch_size, t, h, w, c))

@@ -10,16 +10,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.errors import NetworkError
-from stjax.models.layers import checks, images
+from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv
 from stjax.models.layers.conv_unit import ConvUnit, unit_class
+from stjax.models.layers.images import ConvolutionalNetwork
 
 
 class Residual(nn.Module):
-  """x + two units, the second without its activation.
+  """A residual block: x plus two units, the second without its activation.
 
   Attributes:
-    kernel_size: odd.
+    kernel_size: odd size of the kernels.
     batch_norm: whether to normalise.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
@@ -44,31 +45,26 @@ class Residual(nn.Module):
     return x + ConvUnit(width, slope=None, **options, name="second")(y, train)
 
 
-class CNO(nn.Module):
+class CNO(ConvolutionalNetwork):
   """Forecasts as many frames as it is shown, on a grid of any size.
 
-  Level l has features * 2 ** (l - 1) channels; l = 0 .. depth.
+  Level l = 0 .. depth has features * 2 ** (l - 1) channels. `remat` recomputes
+  the residual blocks.
 
   Attributes:
-    out_channels: channels of the forecast; None means those of the input.
-    features: channels of level 1, even.
+    features: channels of level 1, an even number.
     depth: number of levels after the first.
     blocks: residual blocks before each level's skip.
     neck_blocks: residual blocks of the deepest level.
+    neck_reversed: whether the last of these blocks comes first. The network is
+      the same, but its weights are numbered as those of SFP's copy.
     lift_features: hidden width of the first and the last map.
-    kernel_size: odd.
+    kernel_size: odd size of the kernels.
     batch_norm: whether to normalise.
-    neck_reversed: begin with the last of these blocks. The same network, with
-      weights that are numbered as those of SFP's copy.
-    mix: add a unit that keeps the width to each level on the way up.
-    frames: "channels": the history's frames are channels, or "batch": each
-      frame of the forecast is made from one frame of the history alone.
-    padding_mode: "zeros", or "circular" for fields that wrap around.
-    remat: recompute the residual blocks in the backward pass.
-    dtype: compute dtype; parameters and the result stay float32.
+    mix: whether each level on the way up has one more unit, which keeps the
+      width.
   """
 
-  out_channels: int | None = None
   features: int = 32
   depth: int = 4
   blocks: int = 1
@@ -78,45 +74,22 @@ class CNO(nn.Module):
   kernel_size: int = 3
   batch_norm: bool = True
   mix: bool = True
-  frames: str = "channels"
-  padding_mode: str = "zeros"
-  remat: bool = False
-  dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    checks.at_least(self, out_channels=1, depth=1, lift_features=1)
-    checks.at_least(self, blocks=0, neck_blocks=0)
+    checks.at_least(self, depth=1, lift_features=1, blocks=0, neck_blocks=0)
     if self.features < 2 or self.features % 2:
       raise NetworkError(f"model.features is {self.features}; expected an even number")
     checks.odd(self, "kernel_size")
-    checks.one_of(self, "frames", images.FRAMES)
-    checks.one_of(self, "padding_mode", checks.PADDING_MODES)
     super().__post_init__()
 
   def width(self, level: int) -> int:
     """Channels of a level."""
     return self.features * 2**level // 2
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Forecasts the frames that follow.
-
-    Args:
-      x: [B, T, H, W, C] history, normalised.
-      train: use the batch's own statistics.
-
-    Returns:
-      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
-
-    Raises:
-      NetworkError: a shape that the network cannot take.
-    """
-    checks.history(x.shape)
-    history = x.shape[1]
+  def map_images(self, x: jax.Array, features: int, train: bool) -> jax.Array:
+    """Maps images [N, H, W, C] to [N, H, W, features]."""
     shared = dict(
-      kernel_size=self.kernel_size,
-      padding_mode=self.padding_mode,
-      dtype=jnp.dtype(self.dtype),
+      kernel_size=self.kernel_size, padding_mode=self.padding_mode, dtype=x.dtype
     )
     residual = unit_class(self.remat, Residual)
 
@@ -134,13 +107,11 @@ class CNO(nn.Module):
         )
       return x
 
-    out_features = images.image_channels(x, self.frames, self.out_channels)
-    x = images.to_images(x, self.frames).astype(shared["dtype"])
     x = through(x, "lift", self.width(0))
     skips = []
     for level in range(self.depth):
       first = level * self.blocks
-      # Only the skip is refined, not what goes on.
+      # Only the skip goes through the residual blocks; the way down does not.
       skips.append(refine(x, range(first, first + self.blocks)))
       x = unit(x, self.width(level + 1), f"down_{level}")
     first = self.depth * self.blocks
@@ -153,4 +124,4 @@ class CNO(nn.Module):
       x = unit(x, self.width(level), f"up_{i}")
       skip = unit(skips[level], self.width(level), f"bridge_{level}")
       x = jnp.concatenate([x, skip], axis=-1)
-    return images.from_images(through(x, "project", out_features), self.frames, history)
+    return through(x, "project", features)

@@ -1,8 +1,8 @@
 """ConvLSTM without a readout: the states of its last layer are the forecast.
 
 Shi et al. 2015, "Convolutional LSTM Network", as Triton's authors use it for a
-baseline: the states after each frame of the history stand for the frame that
-is T frames later.
+baseline: the states after each frame of the history are the forecast of the
+frame that is T frames later.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Step(nn.Module):
 
   Attributes:
     widths: channels of the layers' states.
-    options: other fields of `Cell`.
+    options: the other fields of `Cell`.
   """
 
   widths: tuple[int, ...]
@@ -40,7 +40,7 @@ class Step(nn.Module):
 
   @nn.compact
   def __call__(self, carry: tuple[States, ...], x: jax.Array):
-    """(states of the layers, frame) -> the new states, the last layer's h."""
+    """Maps states of the layers and a frame to new states and the last h."""
     states = []
     for i, (width, old) in enumerate(zip(self.widths, carry, strict=True)):
       new = JointCell(width, **self.options, name=f"layer_{i}")(x, old)
@@ -50,17 +50,17 @@ class Step(nn.Module):
 
 
 class ConvLSTMStates(nn.Module):
-  """Forecasts as many frames as it is shown; values are within -1 and 1.
+  """Forecasts as many frames as it is shown; values lie between -1 and 1.
 
   Attributes:
     out_channels: channels of the forecast; None means those of the input.
     features: channels of the states of all layers but the last, one number
-      or one for each; None means those of the input.
+      for all or one for each; None means those of the input.
     depth: number of layers.
-    kernel_size: of the convolutions, odd, one number or (H, W).
+    kernel_size: odd kernel size of the convolutions, one number or (H, W).
     use_bias: whether the convolutions have biases.
     padding_mode: "zeros", or "circular" for fields that wrap around.
-    remat: recompute each time step in the backward pass.
+    remat: whether the backward pass recomputes each time step.
     dtype: compute dtype; parameters and the result stay float32.
   """
 
@@ -101,13 +101,13 @@ class ConvLSTMStates(nn.Module):
 
     Args:
       x: [B, T, H, W, C] history, normalised.
-      train: no difference; nothing here depends on the mode.
+      train: makes no difference, as nothing here depends on the mode.
 
     Returns:
       [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
     del train
     checks.history(x.shape)

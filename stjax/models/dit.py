@@ -1,7 +1,8 @@
-"""DiT as a forecaster: the diffusion transformer in SimVP's frame.
+"""DiT as a forecaster: a diffusion transformer between encoder and decoder.
 
 Peebles & Xie 2023, "Scalable Diffusion Models with Transformers" (adaLN-Zero),
-as Triton's authors use it for a baseline: no diffusion, one step for ever.
+as Triton's authors use it for a baseline: it does not diffuse, and is always
+told the same diffusion step.
 """
 
 import functools
@@ -17,34 +18,36 @@ from stjax.errors import NetworkError
 from stjax.models import simvp
 from stjax.models.layers import checks
 from stjax.models.layers.basic import BatchNorm, Conv
+from stjax.models.stid import fold_frames, unfold_frames
 from stjax.models.translators.attention import SelfAttention
-from stjax.models.translators.metaformer import TORCH, Mlp, fold_time, gelu, unfold_time
+from stjax.models.translators.metaformer import TORCH, Mlp, gelu
 
 POSITIONS = ("sinusoids", "learned")
-_LONGEST = 10_000.0  # Longest wave length over 2 pi, as Vaswani et al. 2017.
+# Longest wave length over 2 pi, which Vaswani et al. 2017 chose.
+_LONGEST = 10_000.0
 
 _xavier = nn.initializers.xavier_uniform()
 _normal = nn.initializers.normal(0.02)
 _zeros = nn.initializers.zeros
 linear = functools.partial(nn.Dense, kernel_init=_xavier)
-# Norms have no parameters of their own: the step makes them.
+# The norms have no parameters, since scale and shift are made from the step.
 Norm = functools.partial(
   nn.LayerNorm, epsilon=1e-6, use_bias=False, use_scale=False, use_fast_variance=False
 )
 
 
 def xavier_patches(key, shape, dtype=jnp.float32) -> jax.Array:
-  """Initial kernel [p, q, I, O] of patches, as of a linear layer's."""
+  """Draws the kernel [p, q, I, O] of patches like that of a linear layer."""
   return _xavier(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)
 
 
 def grid_sinusoids(h: int, w: int, features: int) -> np.ndarray:
-  """Sines and cosines of the columns, then those of the rows.
+  """Returns sines and cosines of the columns, then those of the rows.
 
   Args:
-    h: rows.
-    w: columns.
-    features: a multiple of 4.
+    h: number of rows.
+    w: number of columns.
+    features: number of waves, a multiple of 4.
 
   Returns:
     [h w, features] float32, row by row.
@@ -63,7 +66,10 @@ def grid_sinusoids(h: int, w: int, features: int) -> np.ndarray:
 
 
 def step_sinusoids(step: jax.Array, features: int) -> jax.Array:
-  """[B] -> [B, features] cosines, then sines; a last odd column is 0."""
+  """Maps steps [B] to [B, features] cosines, then sines.
+
+  The last column is 0 if `features` is odd.
+  """
   half = features // 2
   frequencies = np.exp(
     -np.float32(math.log(_LONGEST)) * np.arange(half, dtype=np.float32) / half
@@ -74,11 +80,11 @@ def step_sinusoids(step: jax.Array, features: int) -> jax.Array:
 
 
 class StepEmbedding(nn.Module):
-  """Two layers after the sines and cosines of a step.
+  """Embeds a step by two layers after its sines and cosines.
 
   Attributes:
     features: width of the result.
-    waves: number of sines and cosines.
+    waves: number of sines and cosines together.
     dtype: compute dtype.
   """
 
@@ -97,7 +103,11 @@ class StepEmbedding(nn.Module):
 
 
 def modulations(condition: jax.Array, number: int, dtype: jnp.dtype):
-  """`number` arrays [B, 1, D] of a condition [B, D]; zeros at first."""
+  """Makes `number` arrays [B, 1, D] of a condition [B, D].
+
+  They are zeros before training (adaLN-Zero), so that each block begins as
+  the identity.
+  """
   layer = nn.Dense(
     number * condition.shape[-1], kernel_init=_zeros, dtype=dtype, name="modulation"
   )
@@ -105,10 +115,10 @@ def modulations(condition: jax.Array, number: int, dtype: jnp.dtype):
 
 
 class DiTBlock(nn.Module):
-  """Attention and MLP, each scaled, shifted and gated by the condition.
+  """Attention and MLP, which the condition scales, shifts and gates.
 
   Attributes:
-    heads: must divide the width.
+    heads: number of heads, which must divide the width.
     mlp_ratio: hidden width of the MLP over the width.
     dtype: compute dtype.
   """
@@ -137,18 +147,18 @@ class DiTBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-  """The diffusion transformer: a field and a step to a field.
+  """The diffusion transformer, which maps a field and a step to a field.
 
   Attributes:
     features: width, a multiple of the heads and of 4.
     depth: number of blocks.
-    heads: of the attention.
+    heads: number of attention heads.
     mlp_ratio: hidden width of a block's MLP over the width.
     patch_size: (H, W) of a patch.
     out_channels: channels of the result; None means those of the input.
-    position: "sinusoids", or "learned" from these; a learned table fits one
-      grid only.
-    remat: recompute the blocks in the backward pass.
+    position: "sinusoids", or "learned" with these as initial values; a learned
+      table fits one grid only.
+    remat: whether the backward pass recomputes the blocks.
     dtype: compute dtype.
   """
 
@@ -166,7 +176,7 @@ class Transformer(nn.Module):
   def __call__(self, x: jax.Array, step: jax.Array) -> jax.Array:
     """Maps [B, H, W, C] and steps [B or 1] to [B, H, W, C_out].
 
-    The result is 0 at first.
+    The result is 0 before training.
     """
     checks.tiled(x.shape[1:3], self.patch_size, "coarse grid")
     p, q = self.patch_size
@@ -199,10 +209,10 @@ class Transformer(nn.Module):
 
 
 class FinalLayer(nn.Module):
-  """Tokens to pixels.
+  """Maps tokens back to pixels.
 
   Attributes:
-    shape: rows and columns of tokens, rows and columns of a patch.
+    shape: rows and columns of tokens, then rows and columns of a patch.
     features: channels of the result.
     dtype: compute dtype.
   """
@@ -226,8 +236,8 @@ class FinalLayer(nn.Module):
 class DiT(nn.Module):
   """Forecasts as many frames as it is shown.
 
-  Convolutional encoder and decoder act on each frame, the transformer on the
-  coarse grid, where the frames are channels.
+  Convolutional encoder and decoder act on each frame. The transformer acts on
+  the coarse grid, where the frames are channels.
 
   Attributes:
     out_channels: channels of the forecast; None means those of the input.
@@ -236,15 +246,16 @@ class DiT(nn.Module):
       the grid.
     features: width of the transformer, a multiple of `heads` and of 4.
     depth: blocks of the transformer.
-    heads: of its attention.
+    heads: number of its attention heads.
     mlp_ratio: hidden width of a block's MLP over the width.
     patch_size: pixels of a patch of the coarse grid, one number or (H, W).
-    time_step: the diffusion step that it is always told. (The original draws
-      one between 0 and 999 when it is built, and forgets it.)
-    position: "sinusoids", or "learned" from these; a learned table fits one
-      grid only.
+    time_step: diffusion step that the transformer is always told. (The
+      original draws one between 0 and 999 when it is built, and does not keep
+      it with the weights.)
+    position: "sinusoids", or "learned" with these as initial values; a learned
+      table fits one grid only.
     padding_mode: "zeros", or "circular" for fields that wrap around.
-    remat: recompute the transformer's blocks in the backward pass.
+    remat: whether the backward pass recomputes the transformer's blocks.
     dtype: compute dtype; parameters and the result stay float32.
   """
 
@@ -283,29 +294,20 @@ class DiT(nn.Module):
     Args:
       x: [B, T, H, W, C] history, normalised; H and W are multiples of
         2 ** (spatial_depth // 2).
-      train: normalise by the batch's own statistics.
+      train: whether to normalise by the batch's own statistics.
 
     Returns:
       [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
-    simvp.check_input(x.shape, self.spatial_depth)
-    dtype = jnp.dtype(self.dtype)
-    shared = dict(
-      padding_mode=self.padding_mode,
-      dtype=dtype,
-      layer=functools.partial(
-        simvp.SampledConv,
-        shuffle=False,
-        initial=TORCH,
-        activation=gelu,
-        norm_layer=functools.partial(BatchNorm, train=train),
-      ),
-    )
-    encoder = simvp.Encoder(
-      self.spatial_features, self.spatial_depth, **shared, name="encoder"
+    layer = functools.partial(
+      simvp.SampledConv,
+      shuffle=False,
+      initial=TORCH,
+      activation=gelu,
+      norm_layer=functools.partial(BatchNorm, train=train),
     )
     transformer = Transformer(
       self.features,
@@ -315,21 +317,15 @@ class DiT(nn.Module):
       checks.pair(self, "patch_size"),
       position=self.position,
       remat=self.remat,
-      dtype=dtype,
+      dtype=jnp.dtype(self.dtype),
       name="transformer",
-    )
-    decoder = simvp.Decoder(
-      self.spatial_features,
-      self.out_channels or x.shape[-1],
-      self.spatial_depth,
-      add_skip=False,
-      **shared,
-      name="decoder",
     )
     step = jnp.full(1, self.time_step)
 
     def translate(latent):
-      y = transformer(fold_time(latent), step)
-      return unfold_time(y, latent.shape[1])
+      y = transformer(fold_frames(latent), step)
+      return unfold_frames(y, latent.shape[1])
 
-    return simvp.through_frame(x.astype(dtype), encoder, translate, decoder)
+    encoder = functools.partial(simvp.Encoder, layer=layer)
+    decoder = functools.partial(simvp.Decoder, layer=layer, add_skip=False)
+    return simvp.through_frame(self, x, translate, encoder, decoder)

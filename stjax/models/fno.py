@@ -1,7 +1,5 @@
 """FNO: the Fourier neural operator on a grid (Li et al. 2021)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,12 +8,11 @@ from stjax.models.denoisers.common import dense
 from stjax.models.layers import checks
 from stjax.models.layers.spectral import SpectralConv, check_modes
 from stjax.models.stid import fold_frames, unfold_frames
-
-gelu = functools.partial(nn.gelu, approximate=False)
+from stjax.models.translators.metaformer import gelu
 
 
 def coordinates(height: int, width: int) -> jax.Array:
-  """[H, W, 2]: rows and columns from 0 to 1, both ends included."""
+  """Returns rows and columns [H, W, 2] from 0 to 1, both ends included."""
   axes = (jnp.linspace(0, 1, size) for size in (height, width))
   return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
 
@@ -24,8 +21,8 @@ class Layer(nn.Module):
   """A spectral convolution plus a linear map of each pixel.
 
   Attributes:
-    modes: (M_h, M_w).
-    activate: whether GELU follows.
+    modes: (M_h, M_w), the number of modes along H and along W.
+    activate: whether a GELU follows.
     dtype: compute dtype.
   """
 
@@ -44,22 +41,22 @@ class Layer(nn.Module):
 
 
 class FNO(nn.Module):
-  """Forecasts from all frames of the history, as channels, and the place.
+  """Forecasts from all frames of the history, as channels, and from the place.
 
-  The pixel's place is an input, so that a field that wraps around has a
-  preferred one all the same.
+  The place of each pixel is an input, so the forecast depends on it even if
+  the field wraps around.
 
   Attributes:
     out_channels: channels of the forecast; None means those of the input.
     horizon: frames of the forecast; None means as many as the history has.
     features: width of the layers.
-    modes_h: modes along H, of either sign; at most H.
-    modes_w: modes along W; at most W // 2 + 1.
+    modes_h: modes along H of either sign, at most H.
+    modes_w: modes along W, at most W // 2 + 1.
     depth: number of layers.
     readout_features: hidden width of the last map.
-    remat: recompute the layers in the backward pass.
-    dtype: compute dtype, but float32 between the Fourier transforms;
-      parameters and the result stay float32.
+    remat: whether the backward pass recomputes the layers.
+    dtype: compute dtype, which is always float32 between the Fourier
+      transforms; parameters and the result stay float32.
   """
 
   out_channels: int | None = None
@@ -84,13 +81,13 @@ class FNO(nn.Module):
 
     Args:
       x: [B, T, H, W, C] history, normalised.
-      train: no difference; nothing here depends on the mode.
+      train: makes no difference, as nothing here depends on the mode.
 
     Returns:
       [B, horizon, H, W, C_out] float32 forecast, normalised, not clipped.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
     del train
     checks.history(x.shape)

@@ -12,31 +12,32 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.errors import NetworkError
-from stjax.models.layers import checks, images
+from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv, LayerNorm, truncated_normal
-from stjax.models.translators.metaformer import TwoBranchBlock, linear
+from stjax.models.layers.conv_unit import unit_class
+from stjax.models.layers.images import ImageNetwork
+from stjax.models.translators.metaformer import Mixer, TwoBranchBlock, linear
 
-# Of the norms, and of the initial values.
-EPS = 1e-6
-STD = 0.02
+EPS = 1e-6  # Added to the variance in the norms.
+STD = 0.02  # Standard deviation of the initial values.
 
 
 def kept_modes(
   h: int, w: int, share: float, legacy: bool = False
 ) -> tuple[int, slice, int]:
-  """Which modes of a real h x w field a share of the lowest ones is.
+  """Finds the lowest modes of a real h x w field that a share keeps.
 
   Args:
-    h: rows.
-    w: columns.
-    share: of the wave numbers of each axis.
-    legacy: as the released code. It takes the number of columns to keep from
-      the rows, and with a share below 1 keeps rows of high wave numbers, those
-      about (h / 2 + 1).
+    h: number of rows.
+    w: number of columns.
+    share: share of the wave numbers of each axis.
+    legacy: whether to keep the modes that the released code keeps. It takes
+      the number of columns from the rows, and for a share below 1 it keeps
+      rows of high wave numbers, those about (h / 2 + 1).
 
   Returns:
-    By how many rows to roll the spectrum [h, w // 2 + 1], which rows to keep
-    then, and how many columns.
+    The number of rows by which the spectrum [h, w // 2 + 1] is to be rolled,
+    the rows to keep after that, and the number of columns to keep.
 
   Raises:
     NetworkError: no mode is left.
@@ -55,22 +56,24 @@ def kept_modes(
     return 0, slice(half - rows, min(half + rows, h)), columns
   if 2 * rows - 1 >= h:
     return 0, slice(0, h), columns
+  # Rolling brings negative wave numbers, which come last, before the others,
+  # so that the rows to keep are one slice.
   return rows - 1, slice(0, 2 * rows - 1), columns
 
 
 def complex_linear(
   real: jax.Array, imaginary: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """A complex linear layer, block by block.
+  """Applies a complex linear layer to each block of channels.
 
   Args:
-    real: [..., blocks, I].
-    imaginary: likewise.
-    kernel: [2, blocks, I, O], real and imaginary part.
-    bias: [2, blocks, O].
+    real: real part of the input, [..., blocks, I].
+    imaginary: imaginary part of the input, [..., blocks, I].
+    kernel: [2, blocks, I, O], its real and its imaginary part.
+    bias: [2, blocks, O], its real and its imaginary part.
 
   Returns:
-    Real and imaginary part, each [..., blocks, O].
+    The real and the imaginary part of the result, each [..., blocks, O].
   """
   product = functools.partial(jnp.einsum, "...ni,nio->...no")
   return (
@@ -80,25 +83,22 @@ def complex_linear(
 
 
 def soft_shrink(x: jax.Array, threshold: float) -> jax.Array:
-  """Brings x nearer to 0 by the threshold; 0 if it is no further."""
+  """Moves x towards 0 by the threshold; values within the threshold become 0."""
   return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 
 
-class FourierFilter(nn.Module):
-  """x + two complex layers on each mode of x, the same for all modes.
+class FourierFilter(Mixer):
+  """Adds to x what two complex layers make of each mode of x.
 
-  The channels are mixed within blocks; Guibas et al. 2022, section 3.3. It is
-  computed in float32.
+  All modes share the layers, which mix the channels within blocks (Guibas et
+  al. 2022, section 3.3). The filter is computed in float32.
 
   Attributes:
-    blocks: of channels.
-    threshold: of the soft shrinkage of the result's modes.
+    blocks: number of blocks of channels.
+    threshold: threshold of the soft shrinkage of the result's modes.
     modes: share of the modes that are kept; the others become 0.
-    legacy_modes: see `kept_modes`.
-    expansion: hidden width over the width.
-    dropout: not used.
-    padding_mode: not used.
-    dtype: not used.
+    legacy_modes: whether to keep the released code's modes; see `kept_modes`.
+    expansion: hidden width of the layers over the width.
   """
 
   blocks: int = 8
@@ -106,9 +106,6 @@ class FourierFilter(nn.Module):
   modes: float = 1.0
   legacy_modes: bool = False
   expansion: int = 1
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -138,39 +135,38 @@ class FourierFilter(nn.Module):
     y = einops.rearrange(y, "b h w n c -> b h w (n c)")
     pads = (rows.start, h - rows.stop), (0, w // 2 + 1 - columns)
     y = jnp.roll(jnp.pad(y, ((0, 0), *pads, (0, 0))), -roll, axis=1)
-    # The filter leaves no real field's spectrum; backends differ in what their
-    # irfft2 makes of such a one.
+    # After the filter this is no longer the spectrum of a real field, and
+    # backends differ in what their irfft2 makes of that. One transform for
+    # each axis gives the same result everywhere.
     y = jnp.fft.ifft(y, axis=1, norm="ortho")
     y = jnp.fft.irfft(y, w, axis=2, norm="ortho")
     return x + y.astype(x.dtype)
 
 
-class FourCastNet(nn.Module):
-  """Forecasts as many frames as it is shown.
+class FourCastNet(ImageNetwork):
+  """Forecasts as many frames as it is shown; the parameters fit one grid only.
+
+  H and W must be multiples of the patch. The filters are always computed in
+  float32.
 
   Attributes:
-    out_channels: channels of the forecast; None means those of the input.
-    features: width, a multiple of `blocks`.
+    features: width of the layers, a multiple of `blocks`.
     depth: number of blocks of layers.
     mlp_ratio: hidden width of an MLP over the width.
     patch_size: pixels of a patch, one number or (H, W).
-    blocks: of the channels in a Fourier filter.
-    threshold: of the soft shrinkage of the modes.
-    modes: share of the modes that are kept, in each axis; 1 means all.
-    legacy_modes: keep the modes that the code released with Triton keeps, for
-      its weights: on fields that are not square it cuts off high wave numbers
-      even at modes=1 (see `kept_modes`).
-    double_skip: whether each filter has a skip, or only filter and MLP
-      together.
+    blocks: blocks of channels in a Fourier filter.
+    threshold: threshold of the soft shrinkage of the modes.
+    modes: share of the modes of each axis that are kept; 1 means all.
+    legacy_modes: whether to keep the modes that the code released with Triton
+      keeps, for its weights. On fields that are not square it cuts off high
+      wave numbers even at modes=1; see `kept_modes`.
+    double_skip: whether each filter has a skip of its own; otherwise filter
+      and MLP share one.
     dropout: rate inside the MLPs.
     drop_path: stochastic depth rate of the last block; the first has 0.
-    frames: "channels": the history's frames are channels, or "batch": each
-      frame of the forecast is made from one frame of the history alone.
-    remat: recompute the blocks in the backward pass.
-    dtype: compute dtype; parameters, filters and the result stay float32.
+    remat: whether the backward pass recomputes the blocks, to save memory.
   """
 
-  out_channels: int | None = None
   features: int = 256
   depth: int = 4
   mlp_ratio: float = 4.0
@@ -182,55 +178,37 @@ class FourCastNet(nn.Module):
   double_skip: bool = True
   dropout: float = 0.0
   drop_path: float = 0.0
-  frames: str = "channels"
   remat: bool = False
-  dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    checks.at_least(self, out_channels=1, depth=1, blocks=1, threshold=0)
+    checks.at_least(self, depth=1, blocks=1, threshold=0)
     checks.multiple_of(self, "features", "blocks")
     checks.pair(self, "patch_size")
     checks.rate(self, "dropout")
     checks.rate(self, "drop_path")
-    checks.one_of(self, "frames", images.FRAMES)
     if not 0 < self.modes <= 1:
       raise NetworkError(
         f"model.modes is {self.modes}; expected a share, 0 < modes <= 1"
       )
     super().__post_init__()
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Forecasts the frames that follow.
+  def check_grid(self, h: int, w: int) -> None:
+    """Raises NetworkError for a grid that the patches do not tile."""
+    checks.tiled((h, w), checks.pair(self, "patch_size"))
 
-    Args:
-      x: [B, T, H, W, C] history, normalised; H and W are multiples of those
-        of a patch. The parameters fit one grid only.
-      train: use dropout and stochastic depth (random stream "dropout").
-
-    Returns:
-      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
-
-    Raises:
-      NetworkError: a shape that the network cannot take.
-    """
-    checks.history(x.shape)
+  def map_images(self, x: jax.Array, features: int, train: bool) -> jax.Array:
+    """Maps images [N, H, W, C] to [N, H, W, features]."""
+    dtype = x.dtype
     patch = checks.pair(self, "patch_size")
-    checks.tiled(x.shape[2:4], patch)
-    dtype = jnp.dtype(self.dtype)
-    history = x.shape[1]
-    out_features = images.image_channels(x, self.frames, self.out_channels)
     x = Conv(
       self.features, patch, stride=patch, padding=0, dtype=dtype, name="patches"
-    )(images.to_images(x, self.frames).astype(dtype))
+    )(x)
     h, w = x.shape[1:3]
     position = self.param(
       "position", truncated_normal(STD), (h * w, self.features), jnp.float32
     )
     x = x + position.reshape(h, w, self.features).astype(dtype)
-    block_class = TwoBranchBlock
-    if self.remat:
-      block_class = nn.remat(TwoBranchBlock, static_argnums=2)
+    block_class = unit_class(self.remat, TwoBranchBlock)
     for i in range(self.depth):
       x = block_class(
         norm=functools.partial(LayerNorm, EPS),
@@ -244,8 +222,6 @@ class FourCastNet(nn.Module):
         dtype=dtype,
         name=f"block_{i}",
       )(x, train)
-    x = linear(
-      patch[0] * patch[1] * out_features, use_bias=False, dtype=dtype, name="head"
-    )(x)
-    x = einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=patch[0], q=patch[1])
-    return images.from_images(x, self.frames, history)
+    p, q = patch
+    x = linear(p * q * features, use_bias=False, dtype=dtype, name="head")(x)
+    return einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=p, q=q)

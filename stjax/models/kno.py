@@ -1,9 +1,9 @@
 """KNO: the Koopman neural operator on a grid.
 
 Xiong et al. 2024, "Koopman neural operator as a mesh-free solver of non-linear
-partial differential equations": a pixel's course in time becomes features that
-evolve linearly, by one matrix for each of the lowest Fourier modes, applied
-several times.
+partial differential equations". The values of a pixel over time become
+observables that evolve linearly: one matrix for each of the lowest Fourier
+modes is applied several times.
 """
 
 import jax
@@ -15,25 +15,25 @@ from stjax.models.layers import checks
 from stjax.models.layers.basic import BatchNorm
 from stjax.models.layers.spectral import check_modes, map_modes, uniform_from_zero
 
-# Of the evolved observables in the forecast, as the original's.
+# Factor of the evolved observables, which the original has.
 SHARE = 0.1
 
 
 class KNO(nn.Module):
   """Forecasts as many frames as it is shown, each channel on its own.
 
-  The T values of a channel at a pixel are the inputs, so that the weights
-  belong to histories of this length; all channels share them.
+  The T values of a channel at a pixel are the inputs, so the weights fit
+  histories of one length only. All channels share them.
 
   Attributes:
-    features: observables that a pixel's history becomes.
-    modes_h: modes along H, of either sign; at most H.
-    modes_w: modes along W; at most W // 2 + 1.
+    features: number of observables that a pixel's history becomes.
+    modes_h: modes along H of either sign, at most H.
+    modes_w: modes along W, at most W // 2 + 1.
     steps: how often the matrices are applied.
-    linear: evolve linearly, else with a tanh after each step.
-    batch_norm: normalise what by-passes the evolution.
-    dtype: compute dtype, but float32 between the Fourier transforms;
-      parameters and the result stay float32.
+    linear: whether the evolution is linear; otherwise a tanh follows each step.
+    batch_norm: whether to normalise what by-passes the evolution.
+    dtype: compute dtype, which is always float32 between the Fourier
+      transforms; parameters and the result stay float32.
   """
 
   features: int = 16
@@ -53,13 +53,13 @@ class KNO(nn.Module):
 
     Args:
       x: [B, T, H, W, C] history, normalised.
-      train: use the batch's own statistics.
+      train: whether to use the batch's own statistics.
 
     Returns:
       [B, T, H, W, C] float32 forecast, normalised, not clipped.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
     return self.forecast_and_reconstruct(x, train)[0]
 
@@ -67,17 +67,17 @@ class KNO(nn.Module):
   def forecast_and_reconstruct(
     self, x: jax.Array, train: bool = False
   ) -> tuple[jax.Array, jax.Array]:
-    """The forecast, and the history back from its observables.
+    """Returns the forecast, and the history decoded from its observables.
 
     Args:
       x: [B, T, H, W, C] history, normalised.
-      train: use the batch's own statistics.
+      train: whether to use the batch's own statistics.
 
     Returns:
-      Two [B, T, H, W, C] float32 fields.
+      Two fields [B, T, H, W, C] float32, the forecast first.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
     checks.history(x.shape)
     b, frames, h, w, channels = x.shape

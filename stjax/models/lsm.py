@@ -3,6 +3,7 @@
 Wu et al. 2023, "Solving High-Dimensional PDEs with Latent Spectral Models".
 """
 
+import functools
 import math
 
 import einops
@@ -13,21 +14,22 @@ from flax import linen as nn
 from stjax.errors import NetworkError
 from stjax.models.denoisers.common import dense
 from stjax.models.fno import coordinates
-from stjax.models.layers import checks, images
+from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv
-from stjax.models.layers.conv_unit import ConvUnit
+from stjax.models.layers.conv_unit import DoubleConv
+from stjax.models.layers.images import ImageNetwork
 from stjax.models.layers.upsampling import Spread, interpolate_double
 from stjax.models.translators.metaformer import gelu
 from stjax.models.unet_forecast import pad_to
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """softmax(q k^T) v, not scaled, in float32.
+  """Returns softmax(q k^T) v, not scaled; the softmax is in float32.
 
   Args:
     q: queries [..., heads, L, D].
     k: keys [..., heads, M, D].
-    v: values, of the same shape.
+    v: values [..., heads, M, D].
 
   Returns:
     [..., heads, L, D] in the dtype of `k`.
@@ -38,16 +40,16 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 class SpectralBlock(nn.Module):
-  """x + what a few tokens of each patch make of it (section 3.3).
+  """Adds to each patch what a few tokens make of it (section 3.3).
 
-  Learned tokens read the patch, are mapped by sums of sines and cosines of
-  their values, and are read by the patch.
+  Learned tokens read the patch by attention, are mapped by sums of sines and
+  cosines of their values, and are read by the patch in turn.
 
   Attributes:
-    tokens: of each patch.
+    tokens: number of tokens of each patch.
     basis: number of sines, and of cosines.
     patch_size: (H, W) of a patch.
-    heads: of both attentions; must divide the channels.
+    heads: heads of both attentions, which must divide the channels.
     dtype: compute dtype.
   """
 
@@ -69,7 +71,7 @@ class SpectralBlock(nn.Module):
     checks.tiled(x.shape[1:3], self.patch_size)
     head_width = width // self.heads
     read = Conv(2 * width, 1, dtype=self.dtype, name="read")(x)
-    # Keys and values alternate.
+    # In the original's weights, the channels of keys and values alternate.
     k, v = (self._by_head(y) for y in (read[..., ::2], read[..., 1::2]))
     latent = self.param(
       "latent",
@@ -86,14 +88,14 @@ class SpectralBlock(nn.Module):
     )
 
   def _by_head(self, x: jax.Array) -> jax.Array:
-    """[B, H, W, C] -> [B, rows, columns (of patches), heads, pixels, D]."""
+    """Maps [B, H, W, C] to [B, H patches, W patches, heads, pixels, D]."""
     p, r = self.patch_size
     return einops.rearrange(
       x, "b (h p) (w r) (n d) -> b h w n (p r) d", p=p, r=r, n=self.heads
     )
 
   def _spectral(self, tokens: jax.Array) -> jax.Array:
-    """Weighted sines and cosines, each channel its own weights."""
+    """Sums sines and cosines of the tokens; each channel has its own weights."""
     *_, heads, _, head_width = tokens.shape
     weights = self.param(
       "weights",
@@ -108,53 +110,27 @@ class SpectralBlock(nn.Module):
     return y.astype(tokens.dtype)
 
 
-class DoubleConv(nn.Module):
-  """Twice convolution without bias, BatchNorm, ReLU.
+class LSM(ImageNetwork):
+  """Forecasts as many frames as it is shown; the pixels' places are inputs, too.
+
+  Level l has features * 2 ** l channels on a grid halved l times, rounded
+  down. The last level has half of that if interpolation doubles the grids.
 
   Attributes:
-    hidden: channels between the two.
-    features: output channels.
-    dtype: compute dtype.
-  """
-
-  hidden: int
-  features: int
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps [B, H, W, C] to [B, H, W, features]."""
-    for name, width in (("first", self.hidden), ("second", self.features)):
-      x = ConvUnit(width, use_bias=False, slope=0.0, dtype=self.dtype, name=name)(
-        x, train
-      )
-    return x
-
-
-class LSM(nn.Module):
-  """Forecasts as many frames as it is shown, also from the pixels' places.
-
-  Level l has features * 2 ** l channels on a grid halved l times (rounded
-  down); the last has half of that where the grid is doubled by interpolation.
-
-  Attributes:
-    out_channels: channels of the forecast; None means those of the input.
     features: channels of the finest level, a multiple of `heads`.
     depth: how often the grid is halved.
-    tokens: of each patch, in a spectral block.
+    tokens: number of tokens of each patch in a spectral block.
     basis: number of sines, and of cosines, in a spectral block.
     patch_size: pixels of a patch, one number or (H, W); patches must tile the
       grid of every level.
-    heads: of the spectral blocks.
-    padding: (H, W) zeros that are put below and to the right of the field.
-    bilinear: double the grid by interpolation, else by transposed convolution.
+    heads: attention heads of the spectral blocks.
+    padding: number of zeros below and to the right of the field, one number or
+      (H, W).
+    bilinear: whether interpolation doubles the grids; otherwise transposed
+      convolutions do.
     readout_features: hidden channels of the readout.
-    frames: "channels": the history's frames are channels, or "batch": each
-      frame of the forecast is made from one frame of the history alone.
-    dtype: compute dtype; parameters and the result stay float32.
   """
 
-  out_channels: int | None = None
   features: int = 64
   depth: int = 4
   tokens: int = 4
@@ -164,54 +140,36 @@ class LSM(nn.Module):
   padding: int | tuple[int, int] = 0
   bilinear: bool = True
   readout_features: int = 128
-  frames: str = "channels"
-  dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
     options = ("depth", "tokens", "basis", "heads", "readout_features")
-    checks.at_least(self, out_channels=1, **dict.fromkeys(options, 1))
+    checks.at_least(self, **dict.fromkeys(options, 1))
     checks.multiple_of(self, "features", "heads")
     checks.pair(self, "patch_size")
     checks.pair(self, "padding", lowest=0)
-    checks.one_of(self, "frames", images.FRAMES)
     super().__post_init__()
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Forecasts the frames that follow.
-
-    Args:
-      x: [B, T, H, W, C] history, normalised.
-      train: normalise by the batch's own statistics.
-
-    Returns:
-      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
-
-    Raises:
-      NetworkError: a shape that the network cannot take.
-    """
-    checks.history(x.shape)
-    history, h, w = x.shape[1:4]
+  def map_images(self, x: jax.Array, features: int, train: bool) -> jax.Array:
+    """Maps images [N, H, W, C] to [N, H, W, features]."""
+    h, w = x.shape[1:3]
     down, right = checks.pair(self, "padding", lowest=0)
-    self._check_levels(h + down, w + right)
-    dtype = jnp.dtype(self.dtype)
 
     def layer(x, features, name):
-      return dense(features, x.shape[-1], dtype, name=name)(x)
+      return dense(features, x.shape[-1], x.dtype, name=name)(x)
 
-    out_features = images.image_channels(x, self.frames, self.out_channels)
-    x = images.to_images(x, self.frames)
     place = jnp.broadcast_to(coordinates(h, w), (*x.shape[:-1], 2))
-    x = jnp.concatenate([x, place], axis=-1).astype(dtype)
+    x = jnp.concatenate([x, place.astype(x.dtype)], axis=-1)
     x = layer(x, self.features, "lift")
     x = jnp.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))
     x = self._levels(x, train)[:, :h, :w]
     x = gelu(layer(x, self.readout_features, "readout_0"))
-    x = layer(x, out_features, "readout_1")
-    return images.from_images(x, self.frames, history)
+    return layer(x, features, "readout_1")
 
-  def _check_levels(self, h: int, w: int) -> None:
+  def check_grid(self, h: int, w: int) -> None:
+    """Raises NetworkError where patches do not tile the grid of a level."""
     patch = checks.pair(self, "patch_size")
+    down, right = checks.pair(self, "padding", lowest=0)
+    h, w = h + down, w + right
     for level in range(self.depth + 1):
       rows, columns = h >> level, w >> level
       if not (rows and columns) or rows % patch[0] or columns % patch[1]:
@@ -223,12 +181,15 @@ class LSM(nn.Module):
         )
 
   def _levels(self, x: jax.Array, train: bool) -> jax.Array:
-    """The U-Net: [B, H, W, features] to the same shape."""
-    dtype = jnp.dtype(self.dtype)
-    share = 2 if self.bilinear else 1  # Of the channels lost on the way up.
+    """Maps [N, H, W, features] to the same shape by the U-Net."""
+    dtype = x.dtype
+    # Interpolation keeps the channels, where a transposed convolution halves
+    # them, so the levels below have half as many.
+    share = 2 if self.bilinear else 1
     widths = [self.features * 2**level for level in range(self.depth + 1)]
     widths[-1] //= share
     patch = checks.pair(self, "patch_size")
+    double = functools.partial(DoubleConv, use_bias=False, dtype=dtype)
 
     def process(x, level):
       return SpectralBlock(
@@ -239,7 +200,7 @@ class LSM(nn.Module):
     for level, width in enumerate(widths):
       if level:
         x = nn.max_pool(x, (2, 2), (2, 2))
-      x = DoubleConv(width, width, dtype, name=f"down_{level}")(x, train)
+      x = double(width, name=f"down_{level}")(x, train)
       skips.append(x)
     x = process(skips.pop(), self.depth)
     for level in reversed(range(self.depth)):
@@ -251,5 +212,5 @@ class LSM(nn.Module):
       x = jnp.concatenate([skip, pad_to(x, skip.shape[1:3])], -1)
       width = widths[level] // share if level else self.features
       hidden = x.shape[-1] // 2 if self.bilinear else width
-      x = DoubleConv(hidden, width, dtype, name=f"up_{level}")(x, train)
+      x = double(width, hidden, name=f"up_{level}")(x, train)
     return Conv(self.features, 1, dtype=dtype, name="head")(x)

@@ -1,8 +1,8 @@
 """MgNO: layers that act as a multigrid cycle.
 
 He et al. 2024, "MgNO: Efficient Parameterization of Linear Operators via
-Multigrid". A layer solves A u = f on ever coarser grids by learned smoothers S,
-which add S (f - A u) to u.
+Multigrid". A layer solves A u = f on ever coarser grids by learned smoothers
+S, each of which adds S (f - A u) to u.
 """
 
 import functools
@@ -13,14 +13,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.errors import NetworkError
-from stjax.models.layers import checks, images
+from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv, GroupNorm
+from stjax.models.layers.images import ConvolutionalNetwork
 from stjax.models.layers.upsampling import Spread
 from stjax.models.translators.metaformer import gelu
 
 
 class Smoother(nn.Module):
-  """u + S (f - A u); S f where there is no u yet.
+  """Makes u + S (f - A u), or S f as long as there is no u.
 
   Attributes:
     conv: constructor of the 3x3 convolutions.
@@ -38,7 +39,7 @@ class Smoother(nn.Module):
 
 
 class Restriction(nn.Module):
-  """To the coarser grid: u, and R (f - A u) as its f.
+  """Brings u to the coarser grid, with R (f - A u) as the new f.
 
   Attributes:
     conv: constructor of the 3x3 convolutions.
@@ -55,12 +56,13 @@ class Restriction(nn.Module):
 
 
 class Cycle(nn.Module):
-  """One multigrid cycle, a linear map but for its norms.
+  """One multigrid cycle, which is a linear map except for its norms.
 
   Attributes:
-    features: channels.
-    iterations: (before, after) of each grid, from fine to coarse: smoothers
-      on the way down, and on the way up. The last grid has none of the latter.
+    features: number of channels.
+    iterations: (before, after) for each grid, from fine to coarse: the number
+      of smoothers on the way down and on the way up. The coarsest grid has
+      none on the way up.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
   """
@@ -86,7 +88,8 @@ class Cycle(nn.Module):
       levels.append((u, f))
     for level in reversed(range(len(levels) - 1)):
       fine, f = levels[level]
-      # Two taps double an axis; with one, the last zero falls off.
+      # Two taps double an axis to an even length. One tap gives one pixel
+      # less, which fits axes of odd length.
       taps = tuple(
         n - 2 * (m - 1) for n, m in zip(fine.shape[1:3], u.shape[1:3], strict=True)
       )
@@ -99,40 +102,31 @@ class Cycle(nn.Module):
     return u
 
 
-class MgNO(nn.Module):
+class MgNO(ConvolutionalNetwork):
   """Forecasts as many frames as it is shown.
 
+  If `padding_mode` is "circular", H and W must be multiples of the coarsest
+  cell. `remat` recomputes the cycles. The parameters fit grids that are odd
+  and even at the same levels.
+
   Attributes:
-    out_channels: channels of the forecast; None means those of the input.
-    features: channels within; None means those of the input, as the original
-      (which has only 2402 parameters for one channel). Others are made of the
-      input by a 1x1 convolution.
+    features: channels within; None means those of the input, as in the
+      original, which has only 2402 parameters for one channel. A 1x1
+      convolution makes another number of channels.
     depth: number of cycles, each followed by a GELU.
-    iterations: (before, after) of each grid, from fine to coarse: smoothers
-      of a cycle on the way down, and on the way up. Every grid is half the
-      one before, rounded up.
-    frames: "batch": each frame of the forecast is made from one frame of the
-      history alone, as the original does, or "channels": the history's frames
-      are channels.
-    padding_mode: "zeros", or "circular" for fields that wrap around (H and W
-      must then be multiples of the coarsest cell).
-    remat: recompute the cycles in the backward pass.
-    dtype: compute dtype; parameters and the result stay float32.
+    iterations: (before, after) for each grid, from fine to coarse: the number
+      of a cycle's smoothers on the way down and on the way up. Every grid is
+      half the one before, rounded up.
+    frames: "batch" or "channels"; see `FRAMES`. "batch" is the original.
   """
 
-  out_channels: int | None = None
+  frames: str = "batch"
   features: int | None = None
   depth: int = 6
   iterations: Sequence[tuple[int, int]] = ((1, 1),) * 6
-  frames: str = "batch"
-  padding_mode: str = "zeros"
-  remat: bool = False
-  dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    checks.at_least(self, out_channels=1, features=1, depth=1)
-    checks.one_of(self, "frames", images.FRAMES)
-    checks.one_of(self, "padding_mode", checks.PADDING_MODES)
+    checks.at_least(self, features=1, depth=1)
     counts = [tuple(counts) for counts in self.iterations]
     if (
       not counts or any(len(n) != 2 or min(n) < 0 for n in counts) or (counts[0][0] < 1)
@@ -143,24 +137,8 @@ class MgNO(nn.Module):
       )
     super().__post_init__()
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Forecasts the frames that follow.
-
-    Args:
-      x: [B, T, H, W, C] history, normalised. The parameters fit grids that are
-        odd and even at the same levels.
-      train: no difference; nothing here depends on the mode.
-
-    Returns:
-      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
-
-    Raises:
-      NetworkError: a shape that the network cannot take.
-    """
-    del train
-    checks.history(x.shape)
-    history, h, w = x.shape[1:4]
+  def check_grid(self, h: int, w: int) -> None:
+    """Raises NetworkError for a circular grid that cannot be halved evenly."""
     factor = 2 ** (len(self.iterations) - 1)
     if self.padding_mode == "circular" and (h % factor or w % factor):
       raise NetworkError(
@@ -168,17 +146,17 @@ class MgNO(nn.Module):
         " = 2 ** (number of grids - 1): shorten model.iterations (now "
         f"{len(self.iterations)} grids)"
       )
-    dtype = jnp.dtype(self.dtype)
-    out_features = images.image_channels(x, self.frames, self.out_channels)
-    x = images.to_images(x, self.frames).astype(dtype)
-    features = self.features or x.shape[-1]
-    if features != x.shape[-1]:
-      x = Conv(features, 1, dtype=dtype, name="lift")(x)
+
+  def map_images(self, x: jax.Array, features: int, train: bool) -> jax.Array:
+    """Maps images [N, H, W, C] to [N, H, W, features]."""
+    del train
+    width = self.features or x.shape[-1]
+    if width != x.shape[-1]:
+      x = Conv(width, 1, dtype=x.dtype, name="lift")(x)
     cycle_class = nn.remat(Cycle) if self.remat else Cycle
     for i in range(self.depth):
       cycle = cycle_class(
-        features, self.iterations, self.padding_mode, dtype, name=f"cycle_{i}"
+        width, self.iterations, self.padding_mode, x.dtype, name=f"cycle_{i}"
       )
       x = gelu(cycle(x))
-    y = Conv(out_features, 1, dtype=dtype, name="readout")(x)
-    return images.from_images(y, self.frames, history)
+    return Conv(features, 1, dtype=x.dtype, name="readout")(x)

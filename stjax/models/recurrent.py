@@ -1,10 +1,10 @@
 """Recurrent baselines: ConvLSTM and PredRNN, as in OpenSTL.
 
 Shi et al. 2015, "Convolutional LSTM Network"; Wang et al. 2017, "PredRNN",
-eqs. 4-5. Frames are cut into patches, which become channels; one step of the
-network maps a frame to the next one. OpenSTL's ConvLSTM cells hold weights
-that they never use (conv_o, conv_last): these are left out here, 3.4 of 15.1
-million in its Moving MNIST configuration.
+eqs. 4-5. Frames are cut into patches, whose pixels become channels, and one
+step of the network maps a frame to the next one. OpenSTL's ConvLSTM cells hold
+weights that they never use (conv_o, conv_last). They are left out here; in its
+Moving MNIST configuration they are 3.4 of 15.1 million.
 """
 
 from typing import ClassVar
@@ -12,16 +12,15 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
-from stjax.errors import NetworkError
-from stjax.models.layers.basic import Conv
+from stjax.models.layers import checks
+from stjax.models.layers.basic import Conv, LayerNorm
 
 States = tuple[jax.Array, ...]
 
 
 def to_patches(x: jax.Array, patch: int) -> jax.Array:
-  """Maps [..., H, W, C] to [..., H / p, W / p, p p C], a patch row by row."""
+  """Maps [..., H, W, C] to [..., H / p, W / p, p p C], patches row by row."""
   *batch, h, w, c = x.shape
   n = len(batch)
   x = x.reshape(*batch, h // patch, patch, w // patch, patch, c)
@@ -31,7 +30,7 @@ def to_patches(x: jax.Array, patch: int) -> jax.Array:
 
 
 def from_patches(x: jax.Array, patch: int) -> jax.Array:
-  """Maps [..., h, w, p p C] to [..., h p, w p, C]; undoes `to_patches`."""
+  """Maps [..., h, w, p p C] to [..., h p, w p, C]; the inverse of `to_patches`."""
   *batch, h, w, c = x.shape
   n = len(batch)
   c //= patch * patch
@@ -39,34 +38,13 @@ def from_patches(x: jax.Array, patch: int) -> jax.Array:
   return x.swapaxes(n + 1, n + 2).reshape(*batch, h * patch, w * patch, c)
 
 
-class FrameNorm(nn.Module):
-  """Normalises a whole frame; params "scale" and "bias" [h, w, C].
-
-  Attributes:
-    eps: added to the variance.
-  """
-
-  eps: float = 1e-5
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [B, h, w, C] to the same shape and dtype."""
-    shape = x.shape[1:]
-    scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-    x32 = x.astype(jnp.float32)
-    centred = x32 - x32.mean((1, 2, 3), keepdims=True)
-    var = jnp.square(centred).mean((1, 2, 3), keepdims=True)
-    return (centred * lax.rsqrt(var + self.eps) * scale + bias).astype(x.dtype)
-
-
 class Cell(nn.Module):
-  """What the cells share: convolutions of the gates.
+  """Base of the cells, with the convolutions of their gates.
 
   Attributes:
     features: channels of the states.
-    kernel_size: of the convolutions, odd.
-    layer_norm: whether a `FrameNorm` follows each gate's convolution.
+    kernel_size: odd kernel size of the convolutions.
+    layer_norm: whether a norm over the whole frame follows the convolutions.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
     use_bias: whether the convolutions have biases.
@@ -80,7 +58,7 @@ class Cell(nn.Module):
   use_bias: bool = False
 
   def gates(self, x: jax.Array, number: int, name: str) -> list[jax.Array]:
-    """[B, h, w, C] -> `number` arrays [B, h, w, features]."""
+    """Maps [B, h, w, C] to `number` arrays [B, h, w, features]."""
     x = Conv(
       number * self.features,
       self.kernel_size,
@@ -90,12 +68,12 @@ class Cell(nn.Module):
       name=name,
     )(x)
     if self.layer_norm:
-      x = FrameNorm(name=f"{name}_norm")(x)
+      x = LayerNorm(axes=3, name=f"{name}_norm")(x)
     return jnp.split(x, number, axis=-1)
 
 
 def lstm(i, f, g, o, c: jax.Array) -> States:
-  """New states (h, c) of the gates before their activation and the old c."""
+  """Returns the new states (h, c) from the gates, not yet activated, and c."""
   c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
   return nn.sigmoid(o) * nn.tanh(c), c
 
@@ -103,7 +81,7 @@ def lstm(i, f, g, o, c: jax.Array) -> States:
 class ConvLSTMCell(Cell):
   """A convolutional LSTM without peepholes.
 
-  States: hidden h and cell c, of every layer its own.
+  Every layer has states of its own: the hidden state h and the cell state c.
   """
 
   OWN_STATES: ClassVar[int] = 2
@@ -122,8 +100,8 @@ class ConvLSTMCell(Cell):
 class SpatioTemporalCell(Cell):
   """PredRNN's ST-LSTM.
 
-  States: h and c of every layer its own, and the memory m, which goes through
-  all layers and on to the next time step.
+  Every layer has its own h and c. The memory m is shared: it goes through all
+  layers, and from the last one on to the next time step.
   """
 
   OWN_STATES: ClassVar[int] = 2
@@ -154,8 +132,8 @@ class Step(nn.Module):
   Attributes:
     cell: class of the cells.
     depth: number of layers.
-    out_channels: channels of the frame it returns.
-    options: `Cell`'s fields.
+    out_channels: channels of the forecast frame.
+    options: fields of `Cell`.
   """
 
   cell: type[Cell]
@@ -165,13 +143,19 @@ class Step(nn.Module):
 
   @nn.compact
   def __call__(self, carry, inputs):
-    """(states, shared, last forecast), (frame, observed?) -> same, forecast.
+    """Maps the states and a frame to the new states and the next frame.
 
-    The forecast [B, h, w, p p C] of the step before takes the frame's place
-    where no frame is observed.
+    Args:
+      carry: states of the layers, shared states, and the forecast
+        [B, h, w, p p C] of the step before.
+      inputs: the frame, and whether it is observed.
+
+    Returns:
+      The new carry, and the forecast of the next frame.
     """
     states, shared, forecast = carry
     frame, observed = inputs
+    # Beyond the history, the network reads its own forecast.
     x = jnp.where(observed, frame, forecast)
     new_states = []
     for i, own in enumerate(states):
@@ -192,12 +176,12 @@ class Recurrent(nn.Module):
     horizon: number of frames to forecast.
     features: channels of the states.
     depth: number of layers.
-    kernel_size: of the cells' convolutions, odd.
+    kernel_size: odd kernel size of the cells' convolutions.
     patch_size: side of the patches that frames are cut into.
-    layer_norm: whether norms follow the cells' convolutions; they fix the
-      grid.
+    layer_norm: whether norms follow the cells' convolutions; with them, the
+      parameters fit one grid only.
     padding_mode: "zeros" or "circular".
-    remat: recompute each time step in the backward pass.
+    remat: whether the backward pass recomputes each time step.
     dtype: compute dtype; parameters and the result stay float32.
   """
 
@@ -214,15 +198,8 @@ class Recurrent(nn.Module):
   CELL: ClassVar[type[Cell]]
 
   def __post_init__(self):
-    for option in ("horizon", "features", "depth", "patch_size"):
-      if getattr(self, option) < 1:
-        raise NetworkError(
-          f"model.{option} is {getattr(self, option)}; expected at least 1"
-        )
-    if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-      raise NetworkError(
-        f"model.kernel_size is {self.kernel_size}; expected an odd number"
-      )
+    checks.at_least(self, horizon=1, features=1, depth=1, patch_size=1)
+    checks.odd(self, "kernel_size")
     super().__post_init__()
 
   @nn.compact
@@ -232,26 +209,21 @@ class Recurrent(nn.Module):
     Args:
       x: [B, T, H, W, C] history, normalised; H and W are multiples of
         patch_size.
-      train: no difference; nothing here depends on the mode.
+      train: makes no difference, as nothing here depends on the mode.
 
     Returns:
       [B, horizon, H, W, C] float32 forecast, normalised, not clipped.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
     del train
-    if x.ndim != 5:
-      raise NetworkError(f"the input has shape {x.shape}; expected [B, T, H, W, C]")
-    if x.shape[2] % self.patch_size or x.shape[3] % self.patch_size:
-      raise NetworkError(
-        f"the grid is {x.shape[2]} x {x.shape[3]}; expected multiples of "
-        f"model.patch_size = {self.patch_size}: change it, or crop or pad the "
-        "data"
-      )
+    checks.history(x.shape)
+    checks.tiled(x.shape[2:4], (self.patch_size, self.patch_size))
     dtype = jnp.dtype(self.dtype)
     frames = to_patches(x.astype(dtype), self.patch_size).swapaxes(0, 1)
     history, *shape = frames.shape
+    # The step that reads the last frame of the history makes the first forecast.
     steps = history + self.horizon - 1
     frames = jnp.pad(frames, ((0, self.horizon - 1), *((0, 0),) * 4))
     zeros = jnp.zeros((*shape[:-1], self.features), dtype)

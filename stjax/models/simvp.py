@@ -1,4 +1,4 @@
-"""SimVP: convolutional encoder, translator over the folded time, decoder.
+"""SimVP: convolutional encoder, translator over folded frames, and decoder.
 
 Gao et al. 2022, "SimVP: Simpler yet Better Video Prediction" (the first
 version), and Tan et al. 2022, "SimVP: Towards Simple yet Powerful
@@ -13,31 +13,31 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.errors import NetworkError, unknown_name
+from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv, GroupNorm, TransposedConv, pixel_shuffle
+from stjax.models.layers.checks import PADDING_MODES
 from stjax.models.translators import TRANSLATORS, inception
 from stjax.models.translators.metaformer import NORMAL, TORCH, Constructor, Init
 
-PADDING_MODES = ("zeros", "circular")
-
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-  """x where positive, else x / 5."""
+  """Returns x where it is not negative and x / 5 elsewhere."""
   return nn.leaky_relu(x, 0.2)
 
 
 class SampledConv(nn.Module):
-  """Convolution that may halve or double the grid, norm, activation.
+  """A convolution that may halve or double the grid, norm, activation.
 
   Attributes:
-    features: output channels, even.
-    kernel_size: of the convolution.
+    features: output channels, an even number.
+    kernel_size: kernel size of the convolution.
     sampling: "same", "down" (stride 2) or "up".
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
-    shuffle: double the grid by four times the channels and a pixel shuffle,
-      else by a transposed 3x3 convolution.
+    shuffle: whether a convolution to four times the channels and a pixel
+      shuffle double the grid; otherwise a transposed 3x3 convolution does.
     initial: initial values of the convolution.
-    activation: after the norm.
+    activation: function that follows the norm.
     norm_layer: constructor of the norm.
   """
 
@@ -70,7 +70,7 @@ class SampledConv(nn.Module):
     self.norm = self.norm_layer()
 
   def convolve(self, x: jax.Array) -> jax.Array:
-    """The convolution alone: [N, H, W, C] -> [N, H', W', features]."""
+    """Maps [N, H, W, C] to [N, H', W', features] by the convolution alone."""
     if self.sampling == "up" and self.shuffle:
       return pixel_shuffle(self.upsample(x), 2)
     return self.conv(x)
@@ -81,21 +81,20 @@ class SampledConv(nn.Module):
 
 
 def sampling_pattern(depth: int) -> list[bool]:
-  """Which encoder layers halve the grid; the decoder doubles in reverse."""
+  """Tells which encoder layers halve the grid; the decoder's order is reversed."""
   return [layer % 2 == 1 for layer in range(depth)]
 
 
 class Encoder(nn.Module):
-  """Halves the grid in every second layer.
+  """Encoder of frames, which halves the grid in every second layer.
 
   Attributes:
     features: channels of every layer.
     depth: number of layers.
-    kernel_size: of every layer.
+    kernel_size: kernel size of every layer.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
-    layer: constructor of a layer, `SampledConv` or one with more of its
-      options given.
+    layer: constructor of a layer, which takes the options of `SampledConv`.
   """
 
   features: int
@@ -107,7 +106,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maps [N, H, W, C] to the latent [N, h, w, S] and skip [N, H, W, S]."""
+    """Maps [N, H, W, C] to the latent [N, h, w, S] and a skip [N, H, W, S]."""
     skip = None
     for i, down in enumerate(sampling_pattern(self.depth)):
       x = self.layer(
@@ -123,17 +122,20 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Doubles the grid as often as the encoder halved it; the skip joins last.
+  """Decoder of frames, which doubles the grid as often as the encoder halved it.
+
+  The skip joins before the last layer.
 
   Attributes:
     features: channels of every layer.
     out_channels: channels of the result.
     depth: number of layers.
-    kernel_size: of every layer.
+    kernel_size: kernel size of every layer.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
-    layer: as the encoder's.
-    add_skip: add the skip, else let the last layer read it beside the rest.
+    layer: constructor of a layer, which takes the options of `SampledConv`.
+    add_skip: whether the skip is added; otherwise the last layer reads it as
+      further channels.
   """
 
   features: int
@@ -163,8 +165,8 @@ class Decoder(nn.Module):
     return Conv(self.out_channels, 1, dtype=self.dtype, name="readout")(x)
 
 
-# 3x3 convolutions, transposed where they double the grid; the skip is read
-# beside the rest. That is how SimVP's first version and Triton do it.
+# Encoder and decoder of SimVP's first version and of Triton: 3x3 convolutions,
+# transposed ones to double the grid, and a skip of further channels.
 FirstLayer = functools.partial(
   SampledConv, shuffle=False, initial=TORCH, activation=leaky_relu
 )
@@ -173,15 +175,15 @@ FirstDecoder = functools.partial(Decoder, layer=FirstLayer, add_skip=False)
 
 
 def check_options(network: nn.Module) -> None:
-  """Raises NetworkError where options that the frames share cannot be built.
+  """Checks the options that SimVP and Triton share.
 
   Args:
-    network: a frame of encoder, translator and decoder.
+    network: network of encoder, translator and decoder.
+
+  Raises:
+    NetworkError: an option has a value that cannot be built.
   """
-  if network.temporal_depth < 2:
-    raise NetworkError(
-      f"model.temporal_depth is {network.temporal_depth}; expected at least 2"
-    )
+  checks.at_least(network, temporal_depth=2)
   if network.mlp_ratio <= 1:
     raise NetworkError(f"model.mlp_ratio is {network.mlp_ratio}; expected more than 1")
   if network.spatial_features < 2 or network.spatial_features % 2:
@@ -189,25 +191,22 @@ def check_options(network: nn.Module) -> None:
       f"model.spatial_features is {network.spatial_features}; expected a "
       "multiple of 2 (two groups of normalised channels)"
     )
-  for option in ("dropout", "drop_path"):
-    rate = getattr(network, option, 0.0)
-    if not 0 <= rate < 1:
-      raise NetworkError(f"model.{option} is {rate}; expected 0 <= {option} < 1")
-  if network.padding_mode not in PADDING_MODES:
-    raise unknown_name(
-      "padding (model.padding_mode)", network.padding_mode, PADDING_MODES
-    )
+  checks.rate(network, "drop_path")
+  checks.one_of(network, "padding_mode", PADDING_MODES)
 
 
 def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
-  """Raises NetworkError for a history that a frame cannot take.
+  """Checks the history of a network with an `Encoder`.
 
   Args:
-    shape: of the history, [B, T, H, W, C].
-    spatial_depth: layers of the encoder.
+    shape: shape of the history, [B, T, H, W, C].
+    spatial_depth: number of layers of the encoder.
+
+  Raises:
+    NetworkError: the history has other axes, or a grid that the encoder cannot
+      halve often enough.
   """
-  if len(shape) != 5:
-    raise NetworkError(f"the input has shape {shape}; expected [B, T, H, W, C]")
+  checks.history(shape)
   h, w = shape[2:4]
   factor = 2 ** sum(sampling_pattern(spatial_depth))
   if h % factor or w % factor:
@@ -219,24 +218,42 @@ def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
 
 
 def through_frame(
+  network: nn.Module,
   x: jax.Array,
-  encode: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
   translate: Callable[[jax.Array], jax.Array],
-  decode: Callable[[jax.Array, jax.Array], jax.Array],
+  encoder: Constructor = FirstEncoder,
+  decoder: Constructor = FirstDecoder,
 ) -> jax.Array:
-  """Encodes each frame, translates all at once, decodes each frame.
+  """Encodes each frame, translates all at once, and decodes each frame.
+
+  It makes the modules "encoder" and "decoder" of the network that calls it.
 
   Args:
-    x: [B, T, H, W, C].
-    encode: [N, H, W, C] -> latent [N, h, w, S] and skip.
-    translate: maps [B, T, h, w, S] to the same shape.
-    decode: latent and skip -> [N, H, W, C_out].
+    network: network with the options out_channels, spatial_features,
+      spatial_depth, padding_mode and dtype.
+    x: history [B, T, H, W, C].
+    translate: function that maps the latent [B, T, h, w, S] to the same shape.
+    encoder: constructor of the `Encoder`.
+    decoder: constructor of the `Decoder`.
 
   Returns:
     [B, T, H, W, C_out] float32.
+
+  Raises:
+    NetworkError: the network cannot take this shape.
   """
+  check_input(x.shape, network.spatial_depth)
   b, t, *frame = x.shape
-  latent, skip = encode(x.reshape(b * t, *frame))
+  shared = dict(
+    features=network.spatial_features,
+    depth=network.spatial_depth,
+    padding_mode=network.padding_mode,
+    dtype=jnp.dtype(network.dtype),
+  )
+  encode = encoder(**shared, name="encoder")
+  out_channels = network.out_channels or frame[-1]
+  decode = decoder(out_channels=out_channels, **shared, name="decoder")
+  latent, skip = encode(x.astype(shared["dtype"]).reshape(b * t, *frame))
   latent = translate(latent.reshape(b, t, *latent.shape[1:]))
   y = decode(latent.reshape(b * t, *latent.shape[2:]), skip)
   return y.reshape(b, t, *y.shape[1:]).astype(jnp.float32)
@@ -247,26 +264,26 @@ class SimVP(nn.Module):
 
   Attributes:
     out_channels: channels of the forecast; None means those of the input.
-    spatial_features: channels of encoder and decoder (hid_S), even.
+    spatial_features: channels of encoder and decoder (hid_S), an even number.
     temporal_features: width inside the translator (hid_T).
-    spatial_depth: layers of encoder and of decoder (N_S), even unless
-      `first_version`; every second one halves the grid.
+    spatial_depth: layers of encoder and of decoder (N_S), an even number
+      unless `first_version` is set; every second one halves the grid.
     temporal_depth: blocks of the translator (N_T), at least 2.
     mlp_ratio: hidden width of a block's MLP over its width.
-    dropout: rate inside the MLPs, where the translator has it.
+    dropout: rate inside the MLPs of translators that have dropout.
     drop_path: stochastic depth rate of the last block; the first has 0.
     encoder_kernel: kernel size of the encoder.
     decoder_kernel: kernel size of the decoder.
     translator: key of `TRANSLATORS`.
     inception_kernels: kernel sizes of the translator "incepu".
     inception_groups: channel groups of the translator "incepu".
-    first_version: encoder and decoder as SimVP's first version: transposed
-      convolutions in the place of pixel shuffles, LeakyReLU, and a skip beside
-      the decoder's last input, not added to it; kernel sizes are 3.
+    first_version: whether encoder and decoder are those of SimVP's first
+      version: transposed convolutions and no pixel shuffles, LeakyReLU, and a
+      skip that is read as further channels and not added; kernel sizes are 3.
     padding_mode: "zeros", or "circular" for fields that wrap around.
-    legacy_drop_path: stochastic depth as OpenSTL's, whose rates begin at .01
-      (so it is not off at drop_path=0).
-    remat: recompute the translator's blocks in the backward pass.
+    legacy_drop_path: whether the rates of stochastic depth begin at .01, as
+      OpenSTL's do, so that it is not off at drop_path=0.
+    remat: whether the backward pass recomputes the translator's blocks.
     dtype: compute dtype; parameters and the result stay float32.
   """
 
@@ -308,14 +325,12 @@ class SimVP(nn.Module):
         f"model.inception_kernels is {tuple(self.inception_kernels)}; expected "
         "at least one group and odd kernel sizes"
       )
+    checks.rate(self, "dropout")
     check_options(self)
     super().__post_init__()
 
   def _check_first_version(self):
-    if self.spatial_depth < 1:
-      raise NetworkError(
-        f"model.spatial_depth is {self.spatial_depth}; expected at least 1"
-      )
+    checks.at_least(self, spatial_depth=1)
     kernels = self.encoder_kernel, self.decoder_kernel
     if kernels != (3, 3):
       raise NetworkError(
@@ -330,26 +345,15 @@ class SimVP(nn.Module):
     Args:
       x: [B, T, H, W, C] history, normalised; H and W are multiples of
         2 ** (spatial_depth / 2).
-      train: use dropout, stochastic depth (random stream "dropout") and the
-        batch's own statistics.
+      train: whether to use dropout, stochastic depth (random stream "dropout")
+        and the batch's own statistics.
 
     Returns:
       [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
-    check_input(x.shape, self.spatial_depth)
-    dtype = jnp.dtype(self.dtype)
-    shared = dict(padding_mode=self.padding_mode, dtype=dtype)
-    first = self.first_version
-    encoder = (FirstEncoder if first else Encoder)(
-      self.spatial_features,
-      self.spatial_depth,
-      self.encoder_kernel,
-      **shared,
-      name="encoder",
-    )
     options = {}
     if self.translator == "incepu":
       options["kernels"] = tuple(self.inception_kernels)
@@ -362,17 +366,14 @@ class SimVP(nn.Module):
       drop_path=self.drop_path,
       legacy_drop_path=self.legacy_drop_path,
       remat=self.remat,
+      padding_mode=self.padding_mode,
+      dtype=jnp.dtype(self.dtype),
       **options,
-      **shared,
       name="translator",
     )
-    decoder = (FirstDecoder if first else Decoder)(
-      self.spatial_features,
-      self.out_channels or x.shape[-1],
-      self.spatial_depth,
-      self.decoder_kernel,
-      **shared,
-      name="decoder",
-    )
     translate = functools.partial(translator, train=train)
-    return through_frame(x.astype(dtype), encoder, translate, decoder)
+    if self.first_version:
+      return through_frame(self, x, translate)
+    encoder = functools.partial(Encoder, kernel_size=self.encoder_kernel)
+    decoder = functools.partial(Decoder, kernel_size=self.decoder_kernel)
+    return through_frame(self, x, translate, encoder, decoder)

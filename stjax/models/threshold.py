@@ -1,10 +1,10 @@
 """A one-frame network for local rules with thresholds.
 
 Many fields change smoothly until a cell passes a threshold (boiling, freezing,
-failure). Smooth activations blur that step, and a forecast that is fed back
-makes every blurred cell an error of its neighbours. Here the field goes
-through a linear convolution, and only then through gates whose steepness is
-learned: sigmoid(exp(s) (a x + b)).
+failure). Smooth activations blur that step, and once a forecast is fed back,
+each blurred cell spoils its neighbours, too. Here the field goes through a
+linear convolution, and only then through gates whose steepness is learned:
+sigmoid(exp(s) (a x + b)).
 """
 
 import jax
@@ -21,12 +21,12 @@ class ThresholdRule(nn.Module):
   z = convolution(x); g = gates(z); forecast = linear(z, g).
 
   Attributes:
-    out_channels: channels of the forecast; None for those of the input.
-    features: linear features z of each cell's neighbourhood.
+    out_channels: channels of the forecast; None means those of the input.
+    features: number of linear features z of each cell's neighbourhood.
     gates: number of gates.
-    kernel_size: of the neighbourhood, odd.
-    hard: gates are steps in the forward pass, with the gradient of the
-      sigmoid (a straight-through estimator).
+    kernel_size: odd size of the neighbourhood.
+    hard: whether the gates are steps in the forward pass, with the gradient of
+      the sigmoid in the backward pass (a straight-through estimator).
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
   """
@@ -62,7 +62,8 @@ class ThresholdRule(nn.Module):
       self.gates,
       1,
       name="level",
-      bias_init=nn.initializers.normal(1.0),  # Thresholds spread out.
+      # Gates begin with different thresholds, so that they learn different ones.
+      bias_init=nn.initializers.normal(1.0),
       **options,
     )(field)
     steepness = self.param("steepness", nn.initializers.zeros, (self.gates,))

@@ -1,7 +1,7 @@
 """Triton: convolutional encoder, self-attention over the coarse grid, decoder.
 
-Wu et al. 2025, arXiv 2505.19432. It has the frame of SimVP's first version;
-the core differs.
+Wu et al. 2025, arXiv 2505.19432. Encoder and decoder are those of SimVP's first
+version; the core between them differs.
 """
 
 import functools
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stjax.errors import NetworkError, unknown_name
 from stjax.models import simvp
+from stjax.models.layers import checks
 from stjax.models.translators.attention import uniformer
 from stjax.models.translators.metaformer import MetaFormer
 
@@ -19,7 +19,7 @@ CORES = ("attention", "conv")
 
 
 def core_block(core_first: str):
-  """The block factory of a core, for `MetaFormer`."""
+  """Returns the function that a `MetaFormer` gets the blocks of a core from."""
   return functools.partial(uniformer, local=core_first == "conv")
 
 
@@ -28,21 +28,21 @@ class Triton(nn.Module):
 
   Attributes:
     out_channels: channels of the forecast; None means those of the input.
-    spatial_features: channels of encoder and decoder, even; times the frames
-      a multiple of 8, the heads.
+    spatial_features: channels of encoder and decoder, an even number. Times
+      the number of frames, they must be a multiple of the 8 heads.
     temporal_features: width of the core between its first and last block, a
       multiple of 8.
     spatial_depth: layers of encoder and of decoder; every second one halves
       the grid.
     temporal_depth: blocks of the core, at least 2.
-    core_first: "attention": all blocks attend to all pixels of the coarse
-      grid; "conv": the first block, and the last if it changes the width, mix
-      near pixels only.
+    core_first: "attention", with which all blocks attend to all pixels of the
+      coarse grid, or "conv", with which the first block, and the last if it
+      changes the width, mix near pixels only.
     mlp_ratio: hidden width of a block's MLP over its width.
     drop_path: stochastic depth rate of the last block; the first has .01.
-      0 means none anywhere.
+      0 turns stochastic depth off everywhere.
     padding_mode: "zeros", or "circular" for fields that wrap around.
-    remat: recompute the core's blocks in the backward pass.
+    remat: whether the backward pass recomputes the core's blocks.
     dtype: compute dtype; parameters and the result stay float32.
   """
 
@@ -59,12 +59,8 @@ class Triton(nn.Module):
   dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    if self.core_first not in CORES:
-      raise unknown_name("first block (model.core_first)", self.core_first, CORES)
-    if self.spatial_depth < 1:
-      raise NetworkError(
-        f"model.spatial_depth is {self.spatial_depth}; expected at least 1"
-      )
+    checks.one_of(self, "core_first", CORES)
+    checks.at_least(self, spatial_depth=1)
     simvp.check_options(self)
     super().__post_init__()
 
@@ -75,38 +71,26 @@ class Triton(nn.Module):
     Args:
       x: [B, T, H, W, C] history, normalised; H and W are multiples of
         2 ** (spatial_depth // 2).
-      train: use stochastic depth (random stream "dropout") and the batch's
-        own statistics.
+      train: whether to use stochastic depth (random stream "dropout") and the
+        batch's own statistics.
 
     Returns:
       [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
 
     Raises:
-      NetworkError: a shape that the network cannot take.
+      NetworkError: the network cannot take this shape.
     """
-    simvp.check_input(x.shape, self.spatial_depth)
-    dtype = jnp.dtype(self.dtype)
-    shared = dict(padding_mode=self.padding_mode, dtype=dtype)
-    encoder = simvp.FirstEncoder(
-      self.spatial_features, self.spatial_depth, **shared, name="encoder"
-    )
     core = MetaFormer(
       core_block(self.core_first),
       features=self.temporal_features,
       depth=self.temporal_depth,
       mlp_ratio=self.mlp_ratio,
       drop_path=self.drop_path,
+      # The original's rates begin at .01, unless stochastic depth is off.
       legacy_drop_path=self.drop_path > 0,
       remat=self.remat,
-      **shared,
+      padding_mode=self.padding_mode,
+      dtype=jnp.dtype(self.dtype),
       name="core",
     )
-    decoder = simvp.FirstDecoder(
-      self.spatial_features,
-      self.out_channels or x.shape[-1],
-      self.spatial_depth,
-      **shared,
-      name="decoder",
-    )
-    evolve = functools.partial(core, train=train)
-    return simvp.through_frame(x.astype(dtype), encoder, evolve, decoder)
+    return simvp.through_frame(self, x, functools.partial(core, train=train))

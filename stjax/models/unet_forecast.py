@@ -1,4 +1,4 @@
-"""Two U-Nets that forecast: pooled and strided.
+"""Two U-Nets that forecast: one with pooling, one with strides.
 
 Ronneberger et al. 2015, "U-Net: Convolutional Networks for Biomedical Image
 Segmentation", and the variant of Wang et al. 2020, "Towards Physics-informed
@@ -11,41 +11,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.errors import NetworkError
-from stjax.models.layers import checks, images
+from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv, TransposedConv
-from stjax.models.layers.conv_unit import ConvUnit, leaky_relu, unit_class
+from stjax.models.layers.conv_unit import DoubleConv, leaky_relu, unit_class
+from stjax.models.layers.images import ConvolutionalNetwork
 
-# Of `StridedUNet`'s activations.
+# Slope of `StridedUNet`'s activations for negative values.
 SLOPE = 0.1
-# Levels of `StridedUNet` from this one on have a second convolution.
+# The levels of `StridedUNet` from this one on have a second convolution.
 FIRST_DOUBLE = 3
-
-
-class DoubleConv(nn.Module):
-  """Twice convolution, BatchNorm, ReLU.
-
-  Attributes:
-    features: output channels of both.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
-  """
-
-  features: int
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps [N, H, W, C] to [N, H, W, features]."""
-    for name in ("first", "second"):
-      x = ConvUnit(
-        self.features,
-        slope=0.0,
-        padding_mode=self.padding_mode,
-        dtype=self.dtype,
-        name=name,
-      )(x, train)
-    return x
 
 
 def pad_to(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
@@ -55,65 +29,40 @@ def pad_to(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
   return jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
 
-class UNet(nn.Module):
-  """The U-Net with max pooling; forecasts as many frames as it is shown.
+class UNet(ConvolutionalNetwork):
+  """U-Net with max pooling; forecasts as many frames as it is shown.
 
   Level l has features * 2 ** l channels on a grid halved l times, rounded
-  down.
+  down. H and W must be at least 2 ** depth, and multiples of it if
+  `padding_mode` is "circular". `remat` recomputes the pairs of convolutions.
 
   Attributes:
-    out_channels: channels of the forecast; None means those of the input.
     features: channels of the finest level.
     depth: how often the grid is halved.
-    frames: "channels": the history's frames are channels, or "batch": each
-      frame of the forecast is made from one frame of the history alone.
-    padding_mode: "zeros", or "circular" for fields that wrap around (the
-      grid must then be a multiple of 2 ** depth).
-    remat: recompute the pairs of convolutions in the backward pass.
-    dtype: compute dtype; parameters and the result stay float32.
   """
 
-  out_channels: int | None = None
   features: int = 64
   depth: int = 3
-  frames: str = "channels"
-  padding_mode: str = "zeros"
-  remat: bool = False
-  dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    checks.at_least(self, out_channels=1, features=1, depth=0)
-    checks.one_of(self, "frames", images.FRAMES)
-    checks.one_of(self, "padding_mode", checks.PADDING_MODES)
+    checks.at_least(self, features=1, depth=0)
     super().__post_init__()
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Forecasts the frames that follow.
-
-    Args:
-      x: [B, T, H, W, C] history, normalised; H and W at least 2 ** depth.
-      train: use the batch's own statistics.
-
-    Returns:
-      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
-
-    Raises:
-      NetworkError: a shape that the network cannot take.
-    """
-    checks.history(x.shape)
-    history, factor = x.shape[1], 2**self.depth
+  def check_grid(self, h: int, w: int) -> None:
+    """Raises NetworkError for a grid that cannot be halved often enough."""
+    factor = 2**self.depth
     if self.padding_mode == "circular":
-      checks.multiple(x.shape, factor, "depth")
-    if min(x.shape[2:4]) < factor:
+      checks.multiple((h, w), factor, "depth")
+    if min(h, w) < factor:
       raise NetworkError(
-        f"the grid is {x.shape[2]} x {x.shape[3]}; expected at least {factor} "
-        f"= 2 ** model.depth both ways: lower model.depth (now {self.depth})"
+        f"the grid is {h} x {w}; expected at least {factor} = 2 ** model.depth "
+        f"both ways: lower model.depth (now {self.depth})"
       )
-    options = dict(padding_mode=self.padding_mode, dtype=jnp.dtype(self.dtype))
+
+  def map_images(self, x: jax.Array, features: int, train: bool) -> jax.Array:
+    """Maps images [N, H, W, C] to [N, H, W, features]."""
+    options = dict(padding_mode=self.padding_mode, dtype=x.dtype)
     double = unit_class(self.remat, DoubleConv)
-    out_features = images.image_channels(x, self.frames, self.out_channels)
-    x = images.to_images(x, self.frames).astype(options["dtype"])
     x = double(self.features, **options, name="stem")(x, train)
     skips = []
     for i in range(1, self.depth + 1):
@@ -126,85 +75,51 @@ class UNet(nn.Module):
       x = TransposedConv(width, kernel_size=2, **options, name=f"grow_{i}")(x)
       x = jnp.concatenate([skip, pad_to(x, skip.shape[1:3])], axis=-1)
       x = double(width, **options, name=f"up_{i}")(x, train)
-    y = Conv(out_features, 1, dtype=options["dtype"], name="readout")(x)
-    return images.from_images(y, self.frames, history)
+    return Conv(features, 1, dtype=x.dtype, name="readout")(x)
 
 
-class StridedUNet(nn.Module):
-  """The U-Net with strides; forecasts as many frames as it is shown.
+class StridedUNet(ConvolutionalNetwork):
+  """U-Net with strides; forecasts as many frames as it is shown.
 
   Level l = 1 .. depth has features * 2 ** (l - 1) channels on a grid halved l
-  times; what comes up to it has a quarter of the next level's.
+  times; what comes up to it has a quarter of the next level's channels. H and
+  W must be multiples of 2 ** depth. `remat` recomputes the convolutions on the
+  way down.
 
   Attributes:
-    out_channels: channels of the forecast; None means those of the input.
     features: channels of the first level, a multiple of 4.
     depth: how often the grid is halved, at least 1.
-    kernel_size: of the convolutions, odd.
+    kernel_size: odd size of the kernels.
     dropout: rate after each convolution.
-    frames: "channels": the history's frames are channels, or "batch": each
-      frame of the forecast is made from one frame of the history alone.
-    padding_mode: "zeros", or "circular" for fields that wrap around.
-    remat: recompute the convolutions on the way down in the backward pass.
-    dtype: compute dtype; parameters and the result stay float32.
   """
 
-  out_channels: int | None = None
   features: int = 64
   depth: int = 5
   kernel_size: int = 3
   dropout: float = 0.5
-  frames: str = "channels"
-  padding_mode: str = "zeros"
-  remat: bool = False
-  dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    checks.at_least(self, out_channels=1, depth=1)
+    checks.at_least(self, depth=1)
     if self.features < 4 or self.features % 4:
       raise NetworkError(f"model.features is {self.features}; expected a multiple of 4")
     checks.odd(self, "kernel_size")
     checks.rate(self, "dropout")
-    checks.one_of(self, "frames", images.FRAMES)
-    checks.one_of(self, "padding_mode", checks.PADDING_MODES)
     super().__post_init__()
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Forecasts the frames that follow.
+  def check_grid(self, h: int, w: int) -> None:
+    """Raises NetworkError for a grid that cannot be halved `depth` times."""
+    checks.multiple((h, w), 2**self.depth, "depth")
 
-    Args:
-      x: [B, T, H, W, C] history, normalised; H and W are multiples of
-        2 ** depth.
-      train: use dropout (random stream "dropout") and the batch's own
-        statistics.
-
-    Returns:
-      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
-
-    Raises:
-      NetworkError: a shape that the network cannot take.
-    """
-    checks.history(x.shape)
-    checks.multiple(x.shape, 2**self.depth, "depth")
-    history = x.shape[1]
-    options = dict(padding_mode=self.padding_mode, dtype=jnp.dtype(self.dtype))
+  def map_images(self, x: jax.Array, features: int, train: bool) -> jax.Array:
+    """Maps images [N, H, W, C] to [N, H, W, features]."""
+    options = dict(padding_mode=self.padding_mode, dtype=x.dtype)
     unit_of = unit_class(self.remat)
+    rates = dict(use_bias=False, slope=SLOPE, dropout=self.dropout)
 
     def unit(x, width, stride, name):
-      return unit_of(
-        width,
-        self.kernel_size,
-        stride,
-        use_bias=False,
-        slope=SLOPE,
-        dropout=self.dropout,
-        **options,
-        name=name,
-      )(x, train)
+      module = unit_of(width, self.kernel_size, stride, **rates, **options, name=name)
+      return module(x, train)
 
-    out_features = images.image_channels(x, self.frames, self.out_channels)
-    x = images.to_images(x, self.frames).astype(options["dtype"])
     skips = [x]
     for level in range(1, self.depth + 1):
       width = self.features * 2 ** (level - 1)
@@ -217,5 +132,4 @@ class StridedUNet(nn.Module):
       width = self.features * 2**level // 4
       x = TransposedConv(width, kernel_size=4, **options, name=f"up_{level}")(x)
       x = jnp.concatenate([skips.pop(), leaky_relu(x, SLOPE)], axis=-1)
-    y = Conv(out_features, self.kernel_size, **options, name="readout")(x)
-    return images.from_images(y, self.frames, history)
+    return Conv(features, self.kernel_size, **options, name="readout")(x)

@@ -1,6 +1,6 @@
 """Figures of forecasts and runs: pictures, animations, curves.
 
-Every figure is made without pyplot: nothing global changes, nothing stays in
+Every figure is made without pyplot, so nothing global changes, nothing stays in
 memory, and no display is needed.
 """
 

@@ -4,17 +4,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from input_pipeline import files
 from stjax.plots import style
 
-# Colours that colour-blind readers can tell apart (Okabe and Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_LINEAR = ("learning_rate",)  # Never on a logarithmic axis.
+_LINEAR = ("learning_rate",)  # Scalars that never get a logarithmic axis.
+_MOST_PANELS = 12  # Of the learning curves.
 
 
 class _Line(NamedTuple):
@@ -28,11 +24,11 @@ def _panels(
   path: str | os.PathLike,
   *,
   xlabel: str,
-  title: str,
+  title: str = "",
   ticks: tuple[Sequence[float], Sequence[str]] | None = None,
   markers: bool = False,
 ) -> None:
-  """Draws one panel of lines for every name, with one legend."""
+  """Draws one panel of lines for every name, with one legend for all."""
   if not panels:
     raise ValueError(f"There is nothing to draw in {path}.")
   columns = min(len(panels), 3 if len(panels) != 4 else 2)
@@ -41,7 +37,7 @@ def _panels(
   dense = max(len(n.x) for p in panels.values() for n in p) > 60
   looks = {
     name: dict(
-      color=_COLOURS[i % len(_COLOURS)],
+      color=style.COLOURS[i % len(style.COLOURS)],
       linewidth=1.9 if i == 0 and not dense else 1.4,
       linestyle="-" if i == 0 else ("--", "-.", ":")[(i - 1) % 3],
       marker="o" if markers else None,
@@ -50,19 +46,15 @@ def _panels(
     )
     for i, name in enumerate(names)
   }
-  open_frame = {"axes.spines.top": False, "axes.spines.right": False}
-  with matplotlib.rc_context(style.RC | open_frame):
-    fig = Figure(figsize=(3.5 * columns + 0.3, 2.5 * rows + 0.75), layout="constrained")
-    FigureCanvasAgg(fig)
+  with style.figure(path, 3.5 * columns + 0.3, 2.5 * rows + 0.75, title) as fig:
     axes = fig.subplots(rows, columns, squeeze=False).ravel()
     handles = {}
     for ax, (panel, lines) in zip(axes, panels.items(), strict=False):
       for line in lines:
-        x, y = np.asarray(line.x, float), np.asarray(line.y, float)
-        y = np.where(np.isfinite(y), y, np.nan)
+        x, y = np.asarray(line.x, float), style.finite(line.y)
         look = dict(looks[line.name])
         if np.isfinite(y).sum() == 1:
-          look["marker"] = "o"
+          look["marker"] = "o"  # A line through one point would not be seen.
         [handles[line.name]] = ax.plot(x, y, **look)
       values = np.concatenate([np.asarray(n.y, float) for n in lines])
       values = values[np.isfinite(values)]
@@ -71,23 +63,13 @@ def _panels(
         ax.set_yscale("log")
       ax.set_title(panel, loc="left", fontsize=10)
       ax.set_xlabel(xlabel)
-      ax.grid(True, color="0.9", linewidth=0.6)
-      ax.set_axisbelow(True)
+      style.grid(ax)
       if ticks is not None:
         ax.set_xticks(*ticks)
     for ax in axes[len(panels) :]:
       ax.set_visible(False)
     if len(names) > 1 or names[0]:
-      fig.legend(
-        [handles[n] for n in names],
-        names,
-        loc="outside lower center",
-        ncols=min(len(names), 6),
-        frameon=False,
-      )
-    if title:
-      fig.suptitle(title, fontsize=11.5, x=0.01, ha="left")
-    style.save(fig, path)
+      style.legend(fig, min(len(names), 6), [handles[n] for n in names], names)
 
 
 def lead_time_curves(
@@ -97,14 +79,14 @@ def lead_time_curves(
   lead_labels: Sequence[str] | None = None,
   title: str = "",
 ) -> None:
-  """Draws scores by lead time, a panel a score and a line a source.
+  """Draws scores by lead time, with a panel for each score.
 
   Args:
-    scores: {source: {score: [T]}}; the first source is drawn thickest. Values
-      that are not finite are left out.
+    scores: {source: {score: [T]}}. Each source is a line, the first one the
+      thickest. Values that are not finite are left out.
     path: the file; .png, .pdf or .svg.
-    lead_labels: [T] below the axis; default +1, ..., +T.
-    title: above the panels.
+    lead_labels: [T] labels below the axis; None means +1, ..., +T.
+    title: title above the panels.
 
   Raises:
     ValueError: there are no scores.
@@ -130,23 +112,16 @@ def lead_time_curves(
   )
 
 
-def learning_curves(
-  log: str | os.PathLike,
-  path: str | os.PathLike,
-  *,
-  title: str = "",
-  max_panels: int = 12,
-) -> None:
+def learning_curves(log: str | os.PathLike, path: str | os.PathLike) -> None:
   """Draws the scalars of a run from the JSON lines of `JsonLinesWriter`.
 
   "train/loss" and "validation/loss" are two lines of the panel "loss".
-  Throughput ("progress/...") and names without a group are left out.
+  Throughput ("progress/...") and names without a group are left out. Of more
+  than 12 panels, those of several lines are drawn first.
 
   Args:
     log: the file of JSON lines.
-    path: the file; .png, .pdf or .svg.
-    title: above the panels.
-    max_panels: panels of more than one line come first; the rest is cut.
+    path: the file of the figure; .png, .pdf or .svg.
 
   Raises:
     ValueError: the log holds nothing to draw.
@@ -165,9 +140,8 @@ def learning_curves(
         _Line(group, *np.asarray(sorted(points), float).T)
         for group, points in panels[panel].items()
       ]
-      for panel in order[:max_panels]
+      for panel in order[:_MOST_PANELS]
     },
     path,
     xlabel="step",
-    title=title,
   )

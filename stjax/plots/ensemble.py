@@ -1,73 +1,41 @@
 """Figures of ensembles: calibration, events, spread, and fans."""
 
-import contextlib
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from stjax.plots import style
 
-# Of the Okabe-Ito palette, as in `stjax.plots.curves`.
-_BLUE, _RED = "#0072B2", "#D55E00"
+_BLUE, _RED = style.COLOURS[:2]
 _GUIDE = dict(color="0.45", linewidth=0.9, linestyle="--", zorder=1)
+_CURVE = dict(color=_BLUE, linewidth=1.9, marker="o", zorder=3)
 _CONVENTION = "ensemble"
 
 
-@contextlib.contextmanager
-def _figure(
-  path: str | os.PathLike, width: float, height: float, title: str
-) -> Iterator[Figure]:
-  """A figure in the common look; written at the end."""
-  open_frame = {"axes.spines.top": False, "axes.spines.right": False}
-  with matplotlib.rc_context(style.RC | open_frame):
-    fig = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(fig)
-    yield fig
-    if title:
-      fig.suptitle(title, fontsize=11.5, x=0.01, ha="left")
-    style.save(fig, path)
-
-
-def _grid(ax: Axes) -> None:
-  ax.grid(True, color="0.9", linewidth=0.6)
-  ax.set_axisbelow(True)
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-  values = np.asarray(values, float)
-  return np.where(np.isfinite(values), values, np.nan)
-
-
-def rank_histogram(
-  frequency: np.ndarray, path: str | os.PathLike, *, title: str = ""
-) -> None:
+def rank_histogram(frequency: np.ndarray, path: str | os.PathLike) -> None:
   """Draws how often the observation had each rank among the members.
 
-  Flat for a calibrated ensemble (the dashed line), a U for one that is too
-  narrow, a dome for one that is too wide, a slope for a biased one.
+  The histogram of a calibrated ensemble is flat (the dashed line), that of a
+  narrow one is a U, that of a wide one a dome, and that of a biased one a
+  slope.
 
   Args:
     frequency: [M + 1] shares.
     path: the file; .png, .pdf or .svg.
-    title: above it.
   """
-  frequency = _finite(frequency)
-  with _figure(path, 4.6, 2.9, title) as fig:
+  frequency = style.finite(frequency)
+  with style.figure(path, 4.6, 2.9) as fig:
     ax = fig.subplots()
     ax.bar(np.arange(len(frequency)), frequency, width=0.9, color=_BLUE)
     ax.axhline(1 / len(frequency), **_GUIDE)
     ax.set_xlabel("rank of the observation (0: below all members)")
     ax.set_ylabel("frequency")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    _grid(ax)
+    style.grid(ax)
 
 
 def reliability_diagram(
@@ -80,41 +48,34 @@ def reliability_diagram(
 ) -> None:
   """Draws observed frequency against forecast probability.
 
-  The diagonal is perfect; the dotted line is how often the event happened at
-  all; the inset shows how many points had each probability.
+  A perfect forecast lies on the diagonal. The dotted line is the overall
+  frequency of the event, and the inset shows how many points had each
+  probability.
 
   Args:
-    forecast_probability: [K] ascending.
+    forecast_probability: [K] in ascending order.
     observed_frequency: [K], NaN where there are no points.
-    count: [K] points.
+    count: [K] numbers of points.
     path: the file; .png, .pdf or .svg.
-    title: above it.
+    title: title above the axes.
   """
-  probability, frequency, count = (
-    _finite(x) for x in (forecast_probability, observed_frequency, count)
+  probability, frequency, count = map(
+    style.finite, (forecast_probability, observed_frequency, count)
   )
   total = np.nansum(count)
-  with _figure(path, 4.2, 4.3, title) as fig:
+  with style.figure(path, 4.2, 4.3, title) as fig:
     ax = fig.subplots()
     ax.plot([0, 1], [0, 1], **_GUIDE)
     if total > 0:
       rate = np.nansum(count * frequency) / total
       ax.axhline(rate, **(_GUIDE | {"linestyle": ":"}))
     shown = np.isfinite(frequency)
-    ax.plot(
-      probability[shown],
-      frequency[shown],
-      color=_BLUE,
-      linewidth=1.9,
-      marker="o",
-      markersize=3.8,
-      zorder=3,
-    )
+    ax.plot(probability[shown], frequency[shown], markersize=3.8, **_CURVE)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.set_xlabel("forecast probability")
     ax.set_ylabel("observed frequency")
-    _grid(ax)
-    # In the corner that the curve leaves free.
+    style.grid(ax)
+    # The inset goes into the corner that the curve leaves free.
     low = np.nanmean(np.where(shown, frequency - probability, np.nan)) <= 0
     inset = ax.inset_axes((0.13, 0.7, 0.34, 0.24) if low else (0.62, 0.13, 0.34, 0.24))
     steps = np.diff(probability)
@@ -141,29 +102,21 @@ def roc_curve(
   """Draws hits against false alarms for every level of probability.
 
   Args:
-    false_alarm_rate: [K] ascending.
+    false_alarm_rate: [K] in ascending order.
     hit_rate: [K].
     path: the file; .png, .pdf or .svg.
-    area: below the curve, written into the figure.
-    title: above it.
+    area: area below the curve, which is written into the figure.
+    title: title above the axes.
   """
-  with _figure(path, 4.0, 4.1, title) as fig:
+  alarms, hits = style.finite(false_alarm_rate), style.finite(hit_rate)
+  with style.figure(path, 4.0, 4.1, title) as fig:
     ax = fig.subplots()
     ax.plot([0, 1], [0, 1], **_GUIDE)
-    ax.plot(
-      _finite(false_alarm_rate),
-      _finite(hit_rate),
-      color=_BLUE,
-      linewidth=1.9,
-      marker="o",
-      markersize=3.2,
-      zorder=3,
-      clip_on=False,
-    )
+    ax.plot(alarms, hits, markersize=3.2, clip_on=False, **_CURVE)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set_xlabel("false alarm rate")
     ax.set_ylabel("hit rate")
-    _grid(ax)
+    style.grid(ax)
     if area is not None and np.isfinite(area):
       ax.text(0.95, 0.07, f"area {float(area):.3f}", ha="right")
 
@@ -175,17 +128,16 @@ def spread_skill(
   *,
   lead_labels: Sequence[str] | None = None,
   units: str = "",
-  title: str = "",
 ) -> None:
   """Draws the spread of the ensemble and the error of its mean by lead time.
 
   Args:
-    spread: [T], times sqrt((M + 1) / M): equal to rmse if calibrated.
-    rmse: [T] of the mean of the members.
+    spread: [T], times sqrt((M + 1) / M), which makes it equal to the rmse for a
+      calibrated ensemble.
+    rmse: [T], error of the mean of the members.
     path: the file; .png, .pdf or .svg.
-    lead_labels: [T] below the axis; default +1, ..., +T.
-    units: of both.
-    title: above it.
+    lead_labels: [T] labels below the axis; None means +1, ..., +T.
+    units: units of both.
   """
   length = len(rmse)
   labels = style.frame_labels(lead_labels, 1, length)
@@ -193,12 +145,12 @@ def spread_skill(
     "rmse of the mean": (rmse, dict(color=_RED, linestyle="--")),
     "spread": (spread, dict(color=_BLUE)),
   }
-  with _figure(path, 4.6, 3.0, title) as fig:
+  with style.figure(path, 4.6, 3.0) as fig:
     ax = fig.subplots()
     for name, (values, look) in lines.items():
       ax.plot(
         1 + np.arange(length),
-        _finite(values),
+        style.finite(values),
         label=name,
         linewidth=1.7,
         marker="o" if length <= 30 else None,
@@ -210,8 +162,8 @@ def spread_skill(
     ax.set_ylim(bottom=0)
     ax.set_xlabel("lead time")
     ax.set_ylabel(units)
-    _grid(ax)
-    fig.legend(loc="outside lower center", ncols=2, frameon=False)
+    style.grid(ax)
+    style.legend(fig, 2)
 
 
 def fan_chart(
@@ -225,24 +177,22 @@ def fan_chart(
   units: str = "",
   title: str = "",
 ) -> None:
-  """Draws quantiles of an ensemble over time, a panel a point.
+  """Draws quantiles of an ensemble over time, with a panel for each point.
 
   Args:
-    history: [T_in, P] at P points, physical units; NaN is left out.
+    history: [T_in, P] at P points, in physical units; NaN is left out.
     observation: [T_out, P].
     quantiles: [5, T_out, P], the 5, 25, 50, 75 and 95 % quantiles.
     path: the file; .png, .pdf or .svg.
-    labels: [P] above the panels.
-    lead_labels: [T_out] below them; default +1, ..., +T_out.
-    units: beside them.
-    title: above everything.
+    labels: [P] titles of the panels.
+    lead_labels: [T_out] labels below the panels; None means +1, ..., +T_out.
+    units: units beside the panels.
+    title: title above all panels.
 
   Raises:
     ValueError: the shapes do not fit.
   """
-  history, observation, quantiles = (
-    _finite(x) for x in (history, observation, quantiles)
-  )
+  history, observation, quantiles = map(style.finite, (history, observation, quantiles))
   if (
     history.ndim != 2
     or observation.ndim != 2
@@ -260,7 +210,7 @@ def fan_chart(
   past, future = np.arange(1 - len(history), 1), np.arange(1, length + 1)
   columns = min(points, 2)
   rows = -(-points // columns)
-  with _figure(path, 4.0 * columns + 0.3, 2.3 * rows + 0.7, title) as fig:
+  with style.figure(path, 4.0 * columns + 0.3, 2.3 * rows + 0.7, title) as fig:
     axes = fig.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for point in range(points):
       ax = axes[point]
@@ -286,16 +236,11 @@ def fan_chart(
         ax.set_title(labels[point], loc="left", fontsize=9.5)
       if not point % columns:
         ax.set_ylabel(units)
-      _grid(ax)
+      style.grid(ax)
     for ax in axes[points:]:
       ax.set_visible(False)
-    fig.legend(
-      handles,
-      ["5\N{EN DASH}95 %", "25\N{EN DASH}75 %", "median", "observation"],
-      loc="outside lower center",
-      ncols=4,
-      frameon=False,
-    )
+    bands = ["5\N{EN DASH}95 %", "25\N{EN DASH}75 %"]
+    style.legend(fig, 4, handles, [*bands, "median", "observation"])
 
 
 def draw(
@@ -306,18 +251,19 @@ def draw(
   lead_labels: Sequence[str] | None = None,
   units: str = "",
 ) -> None:
-  """Draws all diagrams of the convention "ensemble", if it is there.
+  """Draws the diagrams of the convention "ensemble", if there are any.
 
-  rank_histogram.png, reliability_<event>.png, roc_<event>.png, and
-  spread_skill.png where there is a spread.
+  The files are rank_histogram.png, reliability_<event>.png, roc_<event>.png,
+  and, if the ensemble has a spread, spread_skill.png.
 
   Args:
-    diagrams: of the forecast, by convention, as `Accumulator.diagrams`
+    diagrams: the forecast's diagrams by convention, as `Accumulator.diagrams`
       returns them.
-    scores: of the forecast, by convention, as `Accumulator.compute` does.
-    folder: must exist.
-    lead_labels: [T] of the lead times.
-    units: of the scores, if all variables share them.
+    scores: the forecast's scores by convention, as `Accumulator.compute`
+      returns them.
+    folder: existing folder for the files.
+    lead_labels: [T] labels of the lead times.
+    units: units of the scores, if all variables share them.
   """
   folder = pathlib.Path(folder)
   for name, diagram in diagrams.get(_CONVENTION, {}).items():

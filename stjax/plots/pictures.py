@@ -16,17 +16,19 @@ from PIL import Image
 from input_pipeline import files
 from stjax.plots import style
 
-_MISSING = "0.75"  # Grey, which neither colour map contains.
+_MISSING = "0.75"  # This grey is in neither colour map.
 _FIELD = matplotlib.colormaps["viridis"].with_extremes(bad=_MISSING)
 _DIFFERENCE = matplotlib.colormaps["RdBu_r"].with_extremes(bad=_MISSING)
+_MILLISECONDS = 350  # How long a frame of an animation is shown.
+_MOST_COLUMNS = 10  # Frames of a picture grid.
 
 
 class _Scale(NamedTuple):
-  """How values become colours."""
+  """Colours of values, and which ends of the colour bar have an arrow."""
 
   norm: colors.Normalize
   cmap: colors.Colormap
-  extend: str  # Which ends of the colour bar have an arrow.
+  extend: str
 
 
 def _finite_range(*arrays: np.ndarray) -> tuple[float, float] | None:
@@ -42,8 +44,8 @@ def _scales(
 ) -> tuple[_Scale, _Scale]:
   """Returns the scale of the fields, and that of their differences.
 
-  The fields' scale is that of the data, so that a wild forecast cannot wash
-  out the observation: it saturates, and the colour bar gets an arrow.
+  The fields' scale is that of the data, so that a wild forecast cannot wash out
+  the observation. Its colours saturate, and the colour bar gets an arrow.
   """
   low, high = _finite_range(history, observation) or _finite_range(forecast) or (0, 1)
   if high <= low:
@@ -53,12 +55,7 @@ def _scales(
   reach = _finite_range(forecast) or (low, high)
   slack = 1e-3 * (high - low)
   below, above = reach[0] < low - slack, reach[1] > high + slack
-  extend = {
-    (False, False): "neither",
-    (True, False): "min",
-    (False, True): "max",
-    (True, True): "both",
-  }[bool(below), bool(above)]
+  extend = ("both" if above else "min") if below else "max" if above else "neither"
   field = _Scale(colors.Normalize(low, high), _FIELD, extend)
   least, most = _finite_range(forecast - observation) or (0, 0)
   limit = max(abs(least), abs(most)) or 1e-3 * (high - low)
@@ -66,9 +63,24 @@ def _scales(
   return field, difference
 
 
-def _checked(
-  history: np.ndarray, observation: np.ndarray, forecast: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class _Frames(NamedTuple):
+  """Everything that a picture or an animation shows."""
+
+  history: np.ndarray
+  observation: np.ndarray
+  forecast: np.ndarray
+  past: list[str]
+  leads: list[str]
+  field: _Scale
+  difference: _Scale
+
+
+def _prepare(
+  history: np.ndarray,
+  observation: np.ndarray,
+  forecast: np.ndarray,
+  lead_labels: Sequence[str] | None,
+) -> _Frames:
   arrays = [np.asarray(x, np.float64) for x in (history, observation, forecast)]
   shapes = [x.shape for x in arrays]
   if (
@@ -82,11 +94,13 @@ def _checked(
       f"[T_out, H, W] on one grid; got {shapes}. Draw one variable of one "
       "example at a time."
     )
-  return tuple(arrays)
+  past = style.frame_labels(None, 1 - len(history), len(history))
+  leads = style.frame_labels(lead_labels, 1, len(observation))
+  return _Frames(*arrays, past, leads, *_scales(*arrays))
 
 
 def _panel_size(shape: tuple[int, int], width: float) -> tuple[float, float]:
-  """Width and height in inches; very long grids are not drawn to scale."""
+  """Width and height in inches; very long grids are drawn out of proportion."""
   height = width * shape[0] / shape[1]
   return width, float(np.clip(height, 0.5 * width, 1.6 * width))
 
@@ -105,7 +119,7 @@ def _draw(ax: Axes, field: np.ndarray, scale: _Scale, origin: str):
 
 
 def _colour_bar(fig: Figure, cax: Axes, scale: _Scale, units: str) -> None:
-  """Draws a colour bar; a power of ten goes to the units, not the ticks."""
+  """Draws a colour bar; its units have the power of ten that the ticks lack."""
   size = max(abs(scale.norm.vmin), abs(scale.norm.vmax))
   power = int(np.floor(np.log10(size)))
   power = 0 if -2 <= power < 4 else 3 * (power // 3)
@@ -127,7 +141,7 @@ def _colour_bar(fig: Figure, cax: Axes, scale: _Scale, units: str) -> None:
   )
   bar.update_ticks()
   bar.outline.set_linewidth(0.6)
-  # Labels of several bars stand in one line.
+  # This puts the labels of several bars into one line.
   width = cax.get_position().width * fig.get_figwidth()
   cax.yaxis.set_label_coords(0.65 / width, 0.5)
 
@@ -135,7 +149,8 @@ def _colour_bar(fig: Figure, cax: Axes, scale: _Scale, units: str) -> None:
 def _palette() -> Image.Image:
   """Returns 256 colours that hold both colour maps and the greys of text.
 
-  One palette for all frames of a GIF: palettes of their own would flicker.
+  All frames of a GIF share the palette, since frames with palettes of their own
+  would flicker.
   """
   greys = np.linspace(0.0, 1.0, 33)[:, None].repeat(3, 1)
   missing = np.full((1, 3), float(_MISSING))
@@ -152,9 +167,19 @@ def _palette() -> Image.Image:
   return image
 
 
-def _title_size(title: str, width: float) -> float:
-  """Font size in points at which the title fits into `width` inches."""
-  return float(np.clip(72 * width / (0.6 * len(title)), 6.5, 11.5))
+def _title(fig: Figure, title: str, place: tuple[float, float], room: float) -> None:
+  """Draws the title, if there is one, in a size that fits `room` inches.
+
+  Args:
+    fig: the figure.
+    title: the text.
+    place: inches from the left and from the upper edge.
+    room: width in inches.
+  """
+  if title:
+    size = float(np.clip(72 * room / (0.6 * len(title)), 6.5, 11.5))
+    x, y = place[0] / fig.get_figwidth(), 1 - place[1] / fig.get_figheight()
+    fig.text(x, y, title, fontsize=size, va="center", ha="left")
 
 
 def _root_mean_square(values: np.ndarray) -> float:
@@ -170,39 +195,35 @@ def picture_grid(
   *,
   title: str = "",
   units: str = "",
-  history_labels: Sequence[str] | None = None,
   lead_labels: Sequence[str] | None = None,
   origin: str = "upper",
-  max_columns: int = 10,
 ) -> None:
-  """Draws history, observation, forecast and difference, a row each.
+  """Draws a row each of history, observation, forecast and difference.
 
-  The first three rows share one colour scale, that of the data; the
-  difference (forecast - observation) has a symmetric one, and the root mean
-  square of each of its frames below. NaN is grey.
+  The first three rows share one colour scale, that of the data. The difference
+  (forecast - observation) has a symmetric scale, and the root mean square of
+  each of its frames below. NaN is grey. If there are more than 10 frames,
+  evenly spread ones are drawn.
 
   Args:
-    history: [T_in, H, W] of one variable of one example, physical units.
+    history: [T_in, H, W] of one variable of one example, in physical units.
     observation: [T_out, H, W].
     forecast: [T_out, H, W].
     path: the file; .png, .pdf or .svg.
-    title: above everything.
-    units: beside the colour bars, e.g. "K".
-    history_labels: [T_in] one a frame; default -T_in + 1, ..., 0.
-    lead_labels: [T_out] one a frame; default +1, ..., +T_out.
-    origin: "lower" where the first row of the grid is the southernmost.
-    max_columns: of more frames than this, evenly spread ones are drawn.
+    title: title above everything.
+    units: units beside the colour bars, e.g. "K".
+    lead_labels: [T_out] labels of the frames; None means +1, ..., +T_out.
+    origin: "lower" if the first row of the grid is the southernmost.
 
   Raises:
     ValueError: the shapes do not fit.
   """
-  history, observation, forecast = _checked(history, observation, forecast)
-  past = style.frame_labels(history_labels, 1 - len(history), len(history))
-  leads = style.frame_labels(lead_labels, 1, len(observation))
-  field, difference = _scales(history, observation, forecast)
+  history, observation, forecast, past, leads, field, difference = _prepare(
+    history, observation, forecast, lead_labels
+  )
   error = forecast - observation
-  before = style.picked(len(history), max_columns) if len(history) else []
-  after = style.picked(len(observation), max_columns)
+  before = style.picked(len(history), _MOST_COLUMNS) if len(history) else []
+  after = style.picked(len(observation), _MOST_COLUMNS)
   columns = max(len(before), len(after))
 
   width, height = _panel_size(
@@ -211,7 +232,8 @@ def picture_grid(
   gap, left, right = 0.07, 0.45, 1.05
   head, label, foot = 0.5 if title else 0.15, 0.22, 0.28
   total_width = left + columns * (width + gap) + right
-  tops = [head + label]  # Of each row, from the upper edge, in inches.
+  # Inches from the upper edge of the figure to that of each row.
+  tops = [head + label]
   tops.append(tops[0] + height + 0.08 + label)
   tops.append(tops[1] + height + gap)
   tops.append(tops[2] + height + 2 * gap)
@@ -250,15 +272,7 @@ def picture_grid(
         va="center",
         fontsize=9.5 if height > 0.85 else 7.5,
       )
-    if title:
-      fig.text(
-        left / total_width,
-        1 - 0.3 / total_height,
-        title,
-        fontsize=_title_size(title, total_width - left - 0.1),
-        va="center",
-        ha="left",
-      )
+    _title(fig, title, (left, 0.3), total_width - left - 0.1)
     bar = left + columns * (width + gap) + 0.06
     _colour_bar(
       fig, place(fig, bar, tops[0], 0.12, tops[2] + height - tops[0]), field, units
@@ -275,36 +289,30 @@ def animation(
   *,
   title: str = "",
   units: str = "",
-  history_labels: Sequence[str] | None = None,
   lead_labels: Sequence[str] | None = None,
   origin: str = "upper",
-  milliseconds: int = 350,
 ) -> None:
-  """Writes a GIF: observation, forecast and difference side by side.
+  """Writes a GIF with observation, forecast and difference side by side.
 
-  The history comes first, in the panel of the observation; the others stay
-  empty until the forecast begins. Scales are those of `picture_grid`.
+  The history comes first, in the panel of the observation, while the other
+  panels are empty. The scales are those of `picture_grid`.
 
   Args:
-    history: [T_in, H, W] of one variable of one example, physical units.
+    history: [T_in, H, W] of one variable of one example, in physical units.
     observation: [T_out, H, W].
     forecast: [T_out, H, W].
     path: the file, .gif.
-    title: above the panels.
-    units: beside the colour bars.
-    history_labels: [T_in] one a frame; default -T_in + 1, ..., 0.
-    lead_labels: [T_out] one a frame; default +1, ..., +T_out.
-    origin: "lower" where the first row of the grid is the southernmost.
-    milliseconds: how long a frame is shown; the last one stays longer.
+    title: title above the panels.
+    units: units beside the colour bars.
+    lead_labels: [T_out] labels of the frames; None means +1, ..., +T_out.
+    origin: "lower" if the first row of the grid is the southernmost.
 
   Raises:
     ValueError: the shapes do not fit.
   """
-  history, observation, forecast = _checked(history, observation, forecast)
-  past = style.frame_labels(history_labels, 1 - len(history), len(history))
-  leads = style.frame_labels(lead_labels, 1, len(observation))
-  field, difference = _scales(history, observation, forecast)
-
+  history, observation, forecast, past, leads, field, difference = _prepare(
+    history, observation, forecast, lead_labels
+  )
   width, height = _panel_size(history.shape[1:], 2.6)
   left, gap, bar, room, head = 0.15, 0.15, 0.12, 0.85, 0.85
   total_width = left + 3 * width + gap + 2 * (0.08 + bar + room)
@@ -346,14 +354,7 @@ def animation(
           fontsize=10,
         )
       )
-    if title:
-      fig.text(
-        left / total_width,
-        1 - 0.26 / total_height,
-        title,
-        va="center",
-        fontsize=_title_size(title, 0.7 * total_width),
-      )
+    _title(fig, title, (left, 0.26), 0.7 * total_width)
     when = fig.text(
       1 - 0.15 / total_width,
       1 - 0.26 / total_height,
@@ -389,7 +390,8 @@ def animation(
     format="GIF",
     save_all=True,
     append_images=frames[1:],
-    duration=[milliseconds] * (len(frames) - 1) + [4 * milliseconds],
+    # The last frame stays longer, so that the end is seen before it starts again.
+    duration=[_MILLISECONDS] * (len(frames) - 1) + [4 * _MILLISECONDS],
     loop=0,
   )
   files.write_atomically(path, data.getvalue())

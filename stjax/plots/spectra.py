@@ -4,15 +4,11 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from stjax.plots import style
 
-# Of the Okabe-Ito palette, as in `stjax.plots.curves`.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_COLOURS = style.COLOURS[:4]  # One for each lead time that is drawn.
 _CONVENTION = "spectral"
 _KIND = "power_"
 
@@ -30,40 +26,36 @@ def power_spectrum(
 ) -> None:
   """Draws the power of forecast and observation on logarithmic axes.
 
-  A colour for each of up to four lead times, the first and the last among
-  them: the forecast as a line, the observation dashed, the error dotted (it
-  meets the observation's power where nothing is left of the signal, and is
-  twice as large where forecast and observation have nothing in common).
+  Up to four lead times, including the first and the last, have a colour each.
+  The forecast is a line, the observation is dashed, and the error is dotted.
+  The error meets the observation's power where nothing is left of the signal,
+  and is twice as large where forecast and observation have nothing in common.
 
   Args:
     wavenumber: [K] above 0.
-    forecast: [T, K]. What is not above 0 is left out.
-    observation: [T, K].
+    forecast: [T, K] power; values that are not above 0 are left out.
+    observation: [T, K] power.
     path: the file; .png, .pdf or .svg.
-    error: [T, K], or None.
-    lead_labels: [T]; default +1, ..., +T.
-    title: above it.
-    dashed: what stands in the place of the observation.
+    error: [T, K] power, or None.
+    lead_labels: [T] labels of the lead times; None means +1, ..., +T.
+    title: title above the axes.
+    dashed: name of the dashed lines, if they are not the observation.
   """
   length = len(forecast)
   labels = style.frame_labels(lead_labels, 1, length)
   kinds = [("forecast", forecast, "-"), (dashed, observation, "--")]
   if error is not None:
     kinds.append(("error", error, ":"))
-  open_frame = {"axes.spines.top": False, "axes.spines.right": False}
-  with matplotlib.rc_context(style.RC | open_frame):
-    fig = Figure(figsize=(4.8, 3.9), layout="constrained")
-    FigureCanvasAgg(fig)
+  with style.figure(path, 4.8, 3.9, title) as fig:
     ax = fig.subplots()
     for lead, colour in zip(
       style.picked(length, len(_COLOURS)), _COLOURS, strict=False
     ):
       for kind, power, line in kinds:
-        values = np.asarray(power[lead], float)
-        values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        values = style.finite(power[lead])
         ax.plot(
           wavenumber,
-          values,
+          np.where(values > 0, values, np.nan),
           line,
           color=colour,
           linewidth=1.7 if kind == "forecast" else 1.2,
@@ -77,12 +69,8 @@ def power_spectrum(
     ax.set_yscale("log")
     ax.set_xlabel("wavenumber")
     ax.set_ylabel("power")
-    ax.grid(True, color="0.9", linewidth=0.6)
-    ax.set_axisbelow(True)
-    fig.legend(loc="outside lower center", ncols=4, frameon=False)
-    if title:
-      fig.suptitle(title, fontsize=11.5, x=0.01, ha="left")
-    style.save(fig, path)
+    style.grid(ax)
+    style.legend(fig, 4)
 
 
 def draw(
@@ -91,13 +79,13 @@ def draw(
   *,
   lead_labels: Sequence[str] | None = None,
 ) -> None:
-  """Draws all diagrams of the convention "spectral", if it is there.
+  """Draws the diagrams of the convention "spectral", if there are any.
 
   Args:
-    diagrams: of the forecast, by convention, as `Accumulator.diagrams`
+    diagrams: the forecast's diagrams by convention, as `Accumulator.diagrams`
       returns them.
-    folder: must exist; gets power_<variable>.png.
-    lead_labels: [T] of the lead times.
+    folder: existing folder, which gets power_<variable>.png.
+    lead_labels: [T] labels of the lead times.
   """
   for name, diagram in diagrams.get(_CONVENTION, {}).items():
     power_spectrum(

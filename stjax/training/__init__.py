@@ -1,1 +1,1 @@
-"""The train step, its state, and what is kept of it."""
+"""The train step, its state, and the checkpoints and logs of a run."""

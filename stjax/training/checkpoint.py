@@ -1,8 +1,8 @@
-"""Checkpoints with orbax: everything a run needs, restored onto any mesh.
+"""Checkpoints with orbax, which can be restored onto any mesh.
 
-One checkpoint holds the training state, the position in the data and what
-else a resumed run must know. Saving is asynchronous; a checkpoint that was
-not finished when the process died is ignored.
+One checkpoint holds the training state, the position in the data and the
+validation scores. Saving is asynchronous. A checkpoint that was not finished
+when the process died is ignored.
 """
 
 import dataclasses
@@ -23,26 +23,18 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-  """How far a run has come, besides its state.
+  """The position of a run in its data.
 
   Attributes:
-    batches: number of training batches consumed; the data are a function of
-      this number, so it holds on any number of processes and workers.
+    batches: number of training batches that were consumed. The data are a
+      function of this number, for any number of processes and workers.
   """
 
   batches: int
 
 
-def _is_better(new: float, old: float | None, mode: str) -> bool:
-  if not math.isfinite(new):
-    return False
-  if old is None:
-    return True
-  return new < old if mode == "min" else new > old
-
-
 def differing_shapes(theirs: PyTree, ours: PyTree) -> list[tuple[str, Any, Any]]:
-  """Paths whose shapes differ between two trees, with both shapes."""
+  """Returns the paths whose shapes differ between two trees, and both shapes."""
 
   def shapes(tree):
     return {
@@ -62,11 +54,11 @@ class Checkpoints:
   """The checkpoints of one work directory.
 
   Args:
-    directory: where they are; made if missing.
-    metric: name of the score that says which checkpoint is best.
-    mode: "min" or "max".
-    keep_latest: number of newest checkpoints kept.
-    keep_best: number of best ones kept besides.
+    directory: folder of the checkpoints, which is made if it is missing.
+    metric: name of the score that decides which checkpoint is best.
+    mode: "min" if lower scores are better, "max" if higher ones are.
+    keep_latest: number of newest checkpoints that are kept.
+    keep_best: number of best checkpoints that are kept, too.
   """
 
   def __init__(
@@ -109,32 +101,36 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
-    """The newest step saved, or None."""
+    """The newest step that was saved, or None."""
     return self._manager.latest_step()
 
   def all_steps(self) -> list[int]:
-    """All steps kept, oldest first."""
+    """Returns all steps that are kept, the oldest first."""
     return sorted(self._manager.all_steps())
 
   def scores(self, step: int) -> dict[str, float] | None:
-    """The validation scores saved with a step, or None."""
+    """Returns the validation scores that were saved with a step, or None."""
     return self._manager.metrics(step)
 
   @property
   def best_step(self) -> int | None:
-    """The kept step with the best score; None if none was scored."""
-    best = None
-    for step in self.all_steps():
-      value = (self.scores(step) or {}).get(self._metric)
-      if value is not None and _is_better(value, best and best[0], self._mode):
-        best = (value, step)
-    return best and best[1]
+    """The kept step with the best score, or None if none has a score.
+
+    Of equal scores, the oldest step is the best.
+    """
+    # `save` keeps finite scores only, so these can be compared.
+    scores = {step: (self.scores(step) or {}) for step in self.all_steps()}
+    scored = [step for step, by_name in scores.items() if self._metric in by_name]
+    choose = min if self._mode == "min" else max
+    return choose(scored, key=lambda step: scores[step][self._metric], default=None)
 
   def step_named(self, which: str) -> int:
-    """The step that "best" or "latest" stands for.
+    """Returns the step that "best" or "latest" stands for.
+
+    Without any score, the best step is the latest.
 
     Raises:
-      ConfigError: unknown word, or nothing has been saved yet.
+      ConfigError: the word is unknown, or nothing has been saved yet.
     """
     if which not in ("best", "latest"):
       raise errors.ConfigError(f"The checkpoint {which!r} must be 'best' or 'latest'.")
@@ -155,9 +151,19 @@ class Checkpoints:
     scores: Mapping[str, float] | None = None,
     wait: bool = False,
   ) -> None:
-    """Saves a checkpoint, in the background unless `wait`."""
+    """Saves a checkpoint, unless the step has been saved already.
+
+    Args:
+      step: number of the step.
+      state: the training state.
+      position: the position in the data.
+      scores: validation scores of this step, if it was scored.
+      wait: whether to wait until the checkpoint is written; otherwise it is
+        written in the background.
+    """
     if step in self._manager.all_steps():
       return
+    # JSON has no name for NaN, and no order could be made with it.
     finite = None
     if scores and math.isfinite(scores.get(self._metric, math.nan)):
       finite = {k: float(v) for k, v in scores.items() if math.isfinite(v)}
@@ -174,16 +180,16 @@ class Checkpoints:
       self._manager.wait_until_finished()
 
   def restore(self, step: int, abstract: PyTree) -> tuple[PyTree, Position]:
-    """Restores a state onto the shardings that `abstract` names.
+    """Restores a state onto the shardings of `abstract`.
 
     Args:
       step: a step that was saved.
-      abstract: tree of `jax.ShapeDtypeStruct` with shardings; they need not
-        be the ones the state was saved with.
+      abstract: tree of `jax.ShapeDtypeStruct` with shardings, which may differ
+        from those that the state was saved with.
 
     Raises:
-      ConfigError: the checkpoint cannot be read as this state: damaged, or
-        of another network or optimiser.
+      ConfigError: the checkpoint cannot be read as this state, because it is
+        damaged or belongs to another network or optimiser.
     """
     try:
       found = self._manager.restore(
@@ -208,11 +214,11 @@ class Checkpoints:
   def restore_variables(
     self, step: int, expected: Mapping[str, PyTree]
   ) -> dict[str, PyTree]:
-    """Restores what forecasts need: variables, averaged ones if they exist.
+    """Restores only the variables, whose parameters are averaged if they can be.
 
     Args:
       step: a step that was saved.
-      expected: {"params": ..., other collections}, shapes and shardings.
+      expected: shapes and shardings of {"params": ..., other collections}.
 
     Raises:
       ConfigError: the checkpoint holds another network.
@@ -233,6 +239,7 @@ class Checkpoints:
         + "\n".join(differing[:10])
         + "\nGive the keys under `model` the values it was trained with."
       )
+    # The optimiser's moments, twice the size of the parameters, stay on disk.
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       parts = checkpointer.restore(
         self._directory / str(step) / "state",
@@ -249,6 +256,6 @@ class Checkpoints:
     self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Finishes writing and lets go of the directory."""
+    """Finishes writing, and releases the directory."""
     self._manager.wait_until_finished()
     self._manager.close()

@@ -1,16 +1,17 @@
 """Writers of logs, with the method names of `clu.metric_writers.MetricWriter`.
 
-clu's own writers need TensorFlow. These do not, and whoever has TensorFlow can
-put a clu writer in their place. Every writer takes what it can show and lets
-the rest pass: JSON lines hold scalars only, TensorBoard everything.
+clu's own writers need TensorFlow, and these do not. A clu writer can take their
+place where TensorFlow is installed. A writer ignores what it cannot show: JSON
+lines hold scalars only, while TensorBoard shows everything.
 """
 
+import functools
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from input_pipeline import files
 
 Array = np.ndarray | jax.Array
 Scalar = int | float | np.number | np.ndarray | jax.Array
+_BINS = 30  # Of histograms.
 
 
 def _number(value: Scalar) -> int | float:
@@ -29,78 +31,57 @@ def _number(value: Scalar) -> int | float:
 
 
 class Writer:
-  """Takes everything and writes nothing: the writer of processes other than 0.
+  """A writer that writes nothing, for processes other than process 0.
 
-  The base of the others, which override what they can show.
+  It is the base of the other writers, which override what they can show.
   """
 
   def write_scalars(self, step: int, scalars: Mapping[str, Scalar]) -> None:
     """Writes numbers [] by name, e.g. {"train/loss": 0.1}."""
 
-  def write_images(self, step: int, images: Mapping[str, Array]) -> None:
-    """Writes images [N, H, W, C] or [H, W, C]; uint8, or floats in [0, 1]."""
-
-  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-    """Writes texts by name."""
-
-  def write_histograms(
-    self,
-    step: int,
-    arrays: Mapping[str, Array],
-    num_buckets: Mapping[str, int] | None = None,
-  ) -> None:
+  def write_histograms(self, step: int, arrays: Mapping[str, Array]) -> None:
     """Writes the distribution of the finite values of arrays of any shape."""
 
   def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-    """Writes what defines the run: a flat mapping of plain values."""
+    """Writes the settings that define the run, as a flat mapping."""
 
   def flush(self) -> None:
-    """Writes out what is still held back."""
+    """Writes everything that is still held back."""
 
   def close(self) -> None:
-    """Flushes and closes; nothing may be written afterwards."""
+    """Flushes and closes the writer, which cannot be used afterwards."""
+
+
+def _of_each(method: Callable[..., None]) -> Callable[..., None]:
+  """Returns a method that calls the same method of several writers."""
+
+  @functools.wraps(method)
+  def call(self, *arguments):
+    for writer in self._writers:
+      getattr(writer, method.__name__)(*arguments)
+
+  return call
 
 
 class MultiWriter(Writer):
-  """Hands everything to several writers."""
+  """A writer that hands everything to several writers."""
 
   def __init__(self, writers: Iterable[Writer]):
     self._writers = tuple(writers)
 
-  def write_scalars(self, step, scalars):
-    for writer in self._writers:
-      writer.write_scalars(step, scalars)
-
-  def write_images(self, step, images):
-    for writer in self._writers:
-      writer.write_images(step, images)
-
-  def write_texts(self, step, texts):
-    for writer in self._writers:
-      writer.write_texts(step, texts)
-
-  def write_histograms(self, step, arrays, num_buckets=None):
-    for writer in self._writers:
-      writer.write_histograms(step, arrays, num_buckets)
-
-  def write_hparams(self, hparams):
-    for writer in self._writers:
-      writer.write_hparams(hparams)
-
-  def flush(self):
-    for writer in self._writers:
-      writer.flush()
-
-  def close(self):
-    for writer in self._writers:
-      writer.close()
+  write_scalars = _of_each(Writer.write_scalars)
+  write_histograms = _of_each(Writer.write_histograms)
+  write_hparams = _of_each(Writer.write_hparams)
+  flush = _of_each(Writer.flush)
+  close = _of_each(Writer.close)
 
 
 class JsonLinesWriter(Writer):
-  """Appends scalars to a file, one JSON object a line.
+  """A writer that appends scalars to a file, with one JSON object a line.
 
-  {"step": 20, "time": 1700000000.0, "train/loss": 0.1}; time in seconds since
-  1970. A value that is not finite becomes null, since JSON has no name for it.
+  A line is {"step": 20, "time": 1700000000.0, "train/loss": 0.1}, with the time
+  in seconds since 1970. A value that is not finite becomes null, since JSON has
+  no name for it.
   """
 
   def __init__(self, path: str | os.PathLike):
@@ -110,19 +91,19 @@ class JsonLinesWriter(Writer):
     self._file = self._path.open("a")
 
   def _cut_unfinished_line(self) -> None:
-    """Removes the half line that a killed process may have left."""
+    """Removes half a line that a killed process may have left."""
     if self._path.exists():
       data = self._path.read_bytes()
       if data and not data.endswith(b"\n"):
         files.write_atomically(self._path, data[: data.rfind(b"\n") + 1])
 
   def truncate(self, step: int) -> None:
-    """Removes every line of a step >= `step`.
+    """Removes the lines of all steps from `step` on.
 
     Args:
-      step: the first step that will be written again. A run resumed from a
-        checkpoint taken after n steps passes n + 1 if it logs step n before
-        it saves that checkpoint; the log then equals an uninterrupted one.
+      step: the first step that will be written again. A run that goes on from
+        the checkpoint of step n passes n + 1 if it logs step n before it saves
+        that checkpoint; its log then equals an uninterrupted one.
     """
     self._file.close()
     kept = [line for line in files.read_json_lines(self._path) if line["step"] < step]
@@ -136,7 +117,7 @@ class JsonLinesWriter(Writer):
     for name, value in scalars.items():
       value = _number(value)
       line[name] = value if math.isfinite(value) else None
-    # One write of a whole line: a kill leaves at most one half line behind.
+    # A line is written at once, so that a kill leaves at most half a line.
     self._file.write(json.dumps(line, allow_nan=False) + "\n")
     self._file.flush()
 
@@ -148,12 +129,12 @@ class JsonLinesWriter(Writer):
 
 
 class TensorBoardWriter(Writer):
-  """Writes TensorBoard event files, without TensorFlow.
+  """A writer of TensorBoard event files that does not need TensorFlow.
 
   Args:
-    directory: where the event files go.
-    purge_step: on resume, the first step that will be written again;
-      TensorBoard hides what an earlier process wrote from there on.
+    directory: folder of the event files.
+    purge_step: the first step that a resumed run will write again; TensorBoard
+      hides what an earlier process wrote from there on.
   """
 
   def __init__(self, directory: str | os.PathLike, purge_step: int | None = None):
@@ -163,34 +144,19 @@ class TensorBoardWriter(Writer):
     for name, value in scalars.items():
       self._writer.add_scalar(name, _number(value), step)
 
-  def write_images(self, step, images):
-    for name, image in images.items():
-      image = np.asarray(image)
-      if image.dtype != np.uint8:
-        # Overflow would turn white into black.
-        image = np.clip(np.nan_to_num(image), 0.0, 1.0)
-      if image.ndim == 3:
-        image = image[None]
-      self._writer.add_images(name, image, step, dataformats="NHWC")
-
-  def write_texts(self, step, texts):
-    for name, text in texts.items():
-      self._writer.add_text(name, text, step)
-
-  def write_histograms(self, step, arrays, num_buckets=None):
+  def write_histograms(self, step, arrays):
     for name, array in arrays.items():
       values = np.asarray(array, np.float64).ravel()
       values = values[np.isfinite(values)]
       if values.size:
-        bins = (num_buckets or {}).get(name, 30)
-        self._writer.add_histogram(name, values, step, bins=bins)
+        self._writer.add_histogram(name, values, step, bins=_BINS)
 
   def write_hparams(self, hparams):
     plain = {
       name: value if isinstance(value, bool | int | float | str) else str(value)
       for name, value in hparams.items()
     }
-    # add_hparams of the writer would open another run in a folder of its own.
+    # The writer's own add_hparams would open another run in a further folder.
     for part in tensorboard_summary.hparams(plain, {}):
       self._writer.file_writer.add_summary(part)
 
@@ -207,15 +173,15 @@ def create(
   first_step: int | None = None,
   process_index: int | None = None,
 ) -> Writer:
-  """Returns the writer of a run: TensorBoard and JSON lines.
+  """Returns the writer of a run, for TensorBoard and JSON lines.
 
   Only process 0 writes; all others get a writer that does nothing.
 
   Args:
-    directory: gets "metrics.jsonl" and the folder "tensorboard".
-    first_step: the first step that will be written; lines of an earlier
-      process from there on are removed. None: everything is kept.
-    process_index: default `jax.process_index()`.
+    directory: folder that gets "metrics.jsonl" and the folder "tensorboard".
+    first_step: the first step that will be written; an earlier process's lines
+      from there on are removed. None keeps everything.
+    process_index: number of the process; None means `jax.process_index()`.
   """
   if process_index is None:
     process_index = jax.process_index()

@@ -1,9 +1,9 @@
-"""Optimisers and learning-rate schedules, by name.
+"""Optimisers and learning-rate schedules by name.
 
-The optimisers are optax chains. Schedules that optax has under the same
-definition come from there; the one-cycle and the warmed-up epoch schedules
-follow PyTorch's and timm's definitions to the last digit, because published
-results depend on them, and optax's versions differ.
+The optimisers are optax chains. Schedules that optax defines in the same way
+come from there. The one-cycle schedule and the schedules with a warm-up follow
+PyTorch's and timm's definitions to the last digit, because published results
+depend on them and optax's versions differ.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def _half_cosine(start: float, end: float, share: jax.Array) -> jax.Array:
 def _one_cycle(
   low: float, high: float, last: float, total: int, pct_start: float
 ) -> Schedule:
-  # PyTorch counts the turning point from step 0, so it is not an integer.
+  # As in PyTorch, the turning point is counted from step 0 and is no integer.
   turn = pct_start * total - 1
 
   def schedule(count):
@@ -42,7 +42,7 @@ def _one_cycle(
 
 
 def _warmed_up(schedule: Schedule, warmup: float, start: float, top: float) -> Schedule:
-  """Linear warm-up in front of, not added to, a schedule (timm's way)."""
+  """Replaces the first counts of a schedule by a linear warm-up, as timm does."""
   if warmup <= 0:
     return schedule
   return lambda count: jnp.where(
@@ -67,9 +67,9 @@ def learning_rate(
   final_div_factor: float = 1e4,
   hold: float = 0.0,
 ) -> Schedule:
-  """Returns the learning rate as a function of the count of steps or epochs.
+  """Returns the learning rate as a function of the number of steps or epochs.
 
-  With t the count, T the total, p the peak and f the final rate:
+  With the number t, the total T, the peak p and the final rate f:
     constant    p
     one_cycle   half-cosines p/div -> p -> p/div/final_div, turning at
                 pct_start T - 1 (PyTorch's OneCycleLR, two phases)
@@ -78,27 +78,27 @@ def learning_rate(
     exponential p until hold T, then p (f/p)^((t - hold T) / (T - hold T))
     step        p rate^floor(t / decay_every)
     multistep   p rate^(number of milestones <= t + 1)
-  Except for one_cycle, a warm-up takes the first counts: linear from
-  warmup_learning_rate to the peak (tanh: to its value at the warm-up's end).
+  All but one_cycle can begin with a linear warm-up from warmup_learning_rate to
+  the peak, or for tanh to its value at the end of the warm-up.
 
   Args:
     name: one of the names above.
     peak: the highest rate.
-    total: number of counts (steps or epochs) of the whole run.
-    warmup: counts of the warm-up; 0 for none.
-    warmup_learning_rate: the rate of count 0 under warm-up.
-    final_learning_rate: where cosine, tanh and exponential end.
-    decay_every: counts between two steps down.
+    total: number of steps or epochs of the whole run.
+    warmup: number of steps or epochs of the warm-up; 0 means no warm-up.
+    warmup_learning_rate: the rate at which the warm-up begins.
+    final_learning_rate: the rate at which cosine, tanh and exponential end.
+    decay_every: number of steps or epochs between two steps down.
     decay_rate: factor of each step down.
-    milestones: counts of the steps down.
-    power: the k of cosine.
+    milestones: numbers of the steps or epochs at which the rate steps down.
+    power: exponent k of cosine.
     pct_start: share of the run in which one_cycle rises.
-    div_factor: peak over one_cycle's first rate.
-    final_div_factor: one_cycle's first over its last rate.
+    div_factor: ratio of the peak to one_cycle's first rate.
+    final_div_factor: ratio of one_cycle's first rate to its last rate.
     hold: share of the run before exponential falls, in [0, 1).
 
   Raises:
-    ConfigError: unknown name, or a value the schedule cannot use.
+    ConfigError: the name is unknown, or the schedule cannot use a value.
 
   Source: Smith & Topin 2018 (one-cycle); Loshchilov & Hutter 2017 (cosine).
   """
@@ -174,13 +174,13 @@ def learning_rate(
 def one_cycle_momentum(
   total: int, pct_start: float = 0.3, low: float = 0.85, high: float = 0.95
 ) -> Schedule:
-  """Adam's b1 under PyTorch's OneCycleLR: falls while the rate rises."""
+  """Returns Adam's b1 under PyTorch's OneCycleLR; it falls as the rate rises."""
   return _one_cycle(high, low, high, total, pct_start)
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """An optax transformation and the learning rate it uses at each step."""
+  """An optax transformation, and the learning rate that it uses at each step."""
 
   transformation: optax.GradientTransformation
   learning_rate: Schedule
@@ -192,15 +192,15 @@ def build(
   """Builds the optimiser of `config.optimizer`.
 
   Args:
-    options: name, learning_rate, weight_decay, clip_norm, b1, b2, eps,
-      momentum and schedule (see `learning_rate`, plus per="step"|"epoch" and
-      cycle_momentum).
-    num_steps: optimiser steps of the whole run.
-    steps_per_epoch: optimiser steps in one pass over the training split,
-      exactly.
+    options: name, learning_rate, weight_decay, clip_norm, b1, b2, eps, momentum
+      and schedule, which has the arguments of `learning_rate`, per ("step" or
+      "epoch") and cycle_momentum.
+    num_steps: number of optimiser steps of the whole run.
+    steps_per_epoch: exact number of optimiser steps in one pass over the
+      training split.
 
   Raises:
-    ConfigError: unknown name or key, or a value out of range.
+    ConfigError: a name or key is unknown, or a value is out of range.
   """
   options = config_lib.plain(options)
   shape = dict(options["schedule"])
@@ -221,7 +221,8 @@ def build(
   by_count = learning_rate(name, options["learning_rate"], total, **shape)
   rate = by_count
   if per == "epoch":
-    # The first step of each epoch; float32 could not tell them apart.
+    # The first step of each epoch is found from integers, since a division in
+    # float32 would not be exact.
     starts = [math.ceil(epoch * steps_per_epoch) for epoch in range(total + 1)]
 
     def rate(step):
@@ -238,6 +239,8 @@ def build(
   kinds = {"adam": True, "adamw": True, "sgd": True}
   errors.pick("optimizer.name", options["name"], kinds)
   decay = options["weight_decay"]
+  # Adam and SGD see the decay as part of the gradient; AdamW adds it to the
+  # finished update.
   if decay and options["name"] != "adamw":
     parts.append(optax.add_decayed_weights(decay))
   if options["name"] == "sgd":

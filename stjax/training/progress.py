@@ -1,6 +1,6 @@
-"""Progress of a run: throughput, time left, and time lost to the input.
+"""Progress of a run: throughput, time left, and time that the input takes.
 
-clu.periodic_actions does this with TensorFlow; this needs nothing.
+Unlike clu.periodic_actions, it does not need TensorFlow.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ def format_duration(seconds: float) -> str:
 
 
 class Progress:
-  """Measures a loop and logs one line every so many seconds or steps.
+  """Measures a loop, and logs one line every few seconds.
 
       progress = Progress(total_steps=1000, items_per_step=16)
       for step in range(1, 1001):
@@ -32,17 +32,16 @@ class Progress:
         with progress.paused():
           evaluate()
 
-  Rates are those since the last line, pauses left out. The time left comes
-  from the mean rate since the first step ended, so that the compilation,
-  which happens once, does not count.
+  Rates are those since the last line, without pauses. The time left comes from
+  the mean rate since the first step ended, so that the compilation, which
+  happens once, does not count.
 
   Args:
-    total_steps: steps of the whole run.
+    total_steps: number of steps of the whole run.
     items_per_step: samples that one step takes in, over all processes.
-    first_step: steps done before (a resumed run).
-    every_seconds: a line at least this often; 0: never for that reason.
-    every_steps: a line at every multiple of this; 0: never for that reason.
-    clock: seconds, monotonic.
+    first_step: number of steps that an earlier process did.
+    every_seconds: seconds between two lines.
+    clock: function that returns seconds and never goes back.
   """
 
   def __init__(
@@ -52,61 +51,51 @@ class Progress:
     *,
     first_step: int = 0,
     every_seconds: float = 10.0,
-    every_steps: int = 0,
     clock: Callable[[], float] = time.monotonic,
   ):
     self._total_steps = total_steps
     self._items_per_step = items_per_step
     self._every_seconds = every_seconds
-    self._every_steps = every_steps
     self._clock = clock
     self._begin = clock()
-    self._paused = 0.0  # Since the beginning.
-    self._waited = 0.0  # Since the last line.
+    # Seconds of pauses since the beginning, and of waits since the last line.
+    self._spent = {"paused": 0.0, "waiting": 0.0}
     self._line_step, self._line_time = first_step, 0.0
-    self._first: tuple[float, int] | None = None  # End of the first step.
-
-  def _now(self) -> float:
-    """Seconds since the beginning, without pauses."""
-    return self._clock() - self._begin - self._paused
+    # Time and number of the first step that ended.
+    self._first: tuple[float, int] | None = None
 
   @contextlib.contextmanager
-  def waiting(self) -> Iterator[None]:
-    """Counts the time inside as waiting for input."""
+  def _measured(self, kind: str) -> Iterator[None]:
     start = self._clock()
     try:
       yield
     finally:
-      self._waited += self._clock() - start
+      self._spent[kind] += self._clock() - start
 
-  @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
-    """Leaves the time inside out (evaluation, checkpoints)."""
-    start = self._clock()
-    try:
-      yield
-    finally:
-      self._paused += self._clock() - start
+  def waiting(self) -> contextlib.AbstractContextManager[None]:
+    """Returns a context whose time counts as waiting for input."""
+    return self._measured("waiting")
+
+  def paused(self) -> contextlib.AbstractContextManager[None]:
+    """Returns a context whose time does not count: evaluation, checkpoints."""
+    return self._measured("paused")
 
   def update(self, step: int, note: str = "") -> dict[str, float] | None:
-    """Notes that `step` steps are done; logs a line if one is due.
+    """Notes that `step` steps are done, and logs a line if one is due.
 
     Args:
-      step: the number of steps done.
-      note: put at the end of the line, such as the newest loss.
+      step: number of steps that are done.
+      note: text at the end of the line, such as the newest loss.
 
     Returns:
-      None if no line is due, else the scalars of the line: samples and steps
-      a second, share of the time spent waiting for input, seconds left.
+      None if no line is due; otherwise the scalars of the line: samples and
+      steps a second, share of the time that was spent waiting for input, and
+      seconds left.
     """
-    now = self._now()
+    now = self._clock() - self._begin - self._spent["paused"]
     if self._first is None:
       self._first = now, step
-    due = step >= self._total_steps
-    if self._every_steps:
-      due |= step % self._every_steps == 0
-    if self._every_seconds:
-      due |= now - self._line_time >= self._every_seconds
+    due = step >= self._total_steps or now - self._line_time >= self._every_seconds
     if not due or step <= self._line_step:
       return None
 
@@ -121,7 +110,7 @@ class Progress:
     scalars = {
       "progress/samples_per_second": steps_per_second * self._items_per_step,
       "progress/steps_per_second": steps_per_second,
-      "progress/input_wait_share": min(self._waited / elapsed, 1.0),
+      "progress/input_wait_share": min(self._spent["waiting"] / elapsed, 1.0),
       "progress/seconds_left": left,
     }
     logging.info(
@@ -137,5 +126,5 @@ class Progress:
       format_duration(left),
       f"  {note}" if note else "",
     )
-    self._line_step, self._line_time, self._waited = step, now, 0.0
+    self._line_step, self._line_time, self._spent["waiting"] = step, now, 0.0
     return scalars

@@ -1,4 +1,4 @@
-"""The training state: everything that a step reads and changes."""
+"""The training state, which is everything that a step reads and changes."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ PyTree = Any
 
 @struct.dataclass
 class TrainState:
-  """All that has to be saved for a run to go on as if never stopped.
+  """Everything that must be saved for a run to go on as if it never stopped.
 
   Attributes:
-    step: number of updates made, int32 scalar.
-    params: what is learned by gradients.
-    collections: what is learned without them (batch statistics, codebooks),
-      by collection name.
+    step: number of updates that were made, an int32 scalar.
+    params: parameters, which are learned by gradients.
+    collections: variables that change without gradients (batch statistics,
+      codebooks), by the name of the collection.
     opt_state: the optimiser's moments and counts.
-    ema_params: running average of params, or None when it is off.
-    key: base PRNG key; every use folds in the step, so it never changes.
+    ema_params: running average of the parameters, or None if it is off.
+    key: base PRNG key. Every use folds in the step, so the key never changes.
   """
 
   step: jax.Array
@@ -32,7 +32,11 @@ class TrainState:
   key: jax.Array
 
   def variables(self, averaged: bool = False) -> dict[str, PyTree]:
-    """Returns flax variables; with the averaged parameters where asked for."""
+    """Returns the method's variables.
+
+    Args:
+      averaged: whether to take the averaged parameters, if there are any.
+    """
     params = self.params
     if averaged and self.ema_params is not None:
       params = self.ema_params
@@ -51,7 +55,7 @@ def create(
     key: base PRNG key of the run.
     variables: a method's variables, "params" and other collections.
     transformation: the optimiser.
-    ema_decay: decay of the parameter average; 0 turns it off.
+    ema_decay: decay of the running average of the parameters; 0 turns it off.
   """
   collections = {k: v for k, v in variables.items() if k != "params"}
   params = variables["params"]

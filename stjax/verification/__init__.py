@@ -1,1 +1,1 @@
-"""Baselines, tables and figures of forecasts that are scored."""
+"""Verification: baselines, scores, tables and figures of forecasts."""

@@ -1,4 +1,4 @@
-"""Forecasts that need no training: what every score is compared with."""
+"""Baselines: forecasts without training, with which all scores are compared."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,20 +16,19 @@ from stjax.methods import base, persistence
 from stjax.run import run as run_lib
 from stjax.verification import climatology as climatology_lib
 
-# (batch, T_out) -> [B, T_out, H, W, C] in physical units; runs under jit.
+# Maps (batch, T_out) to [B, T_out, H, W, C] in physical units, under jit.
 Baseline = Callable[[base.Batch, int], jax.Array]
 
 
 def check(names: Iterable[str], calendar_names: Sequence[str]) -> None:
-  """Refuses names that `build` could not build.
+  """Checks the names of baselines before anything is computed.
 
   Args:
-    names: of evaluation.baselines.
-    calendar_names: the columns of data.calendar.
+    names: names in evaluation.baselines.
+    calendar_names: names of the columns of data.calendar.
 
   Raises:
-    ConfigError: an unknown name, or one that needs a calendar of data without
-      one.
+    ConfigError: a name is unknown, or needs a calendar that the data lack.
   """
   for name in names:
     errors.pick("evaluation.baselines", name, _BASELINES)
@@ -41,7 +40,7 @@ def check(names: Iterable[str], calendar_names: Sequence[str]) -> None:
 
 
 def build(run: run_lib.Run) -> Mapping[str, Baseline]:
-  """The baselines that `config.evaluation.baselines` names; see `check`."""
+  """Builds the baselines that `config.evaluation.baselines` names, by name."""
   return {
     name: errors.pick("evaluation.baselines", name, _BASELINES)(run)
     for name in run.config.evaluation.baselines
@@ -88,27 +87,27 @@ def _damped_anomaly_persistence(run: run_lib.Run) -> Baseline:
 
 
 def _persisting(run, climatology, share, batch, horizon):
-  """The climatology and a share of the newest anomaly."""
-  _, future, anomaly = _anomaly(run, climatology, batch, horizon)
-  return future + share * anomaly
+  """Returns the targets' climatology plus a share of the newest anomaly."""
+  expected, anomaly = _anomaly(run, climatology, batch, horizon)
+  return expected + share * anomaly
 
 
 def _anomaly(run, climatology, batch, horizon):
-  """Climatologies of history and targets; the newest anomaly [B, T_out, ...].
+  """Returns the targets' climatology and the newest anomaly [B, T_out, ...].
 
-  Each frame's own calendar cell: the newest observed one may be older.
+  The newest observation of a point may be older than the last frame, so each
+  frame of the history is compared with its own calendar cell.
   """
   expected = climatology(batch)
   past, future = expected[:, :-horizon], expected[:, -horizon:]
   inputs = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
-  anomaly = persistence.persistence(batch | {"inputs": inputs - past}, horizon)
-  return past, future, anomaly
+  return future, persistence.persistence(batch | {"inputs": inputs - past}, horizon)
 
 
 def training_mean(run: run_lib.Run) -> np.ndarray:
-  """Mean of the training targets by lead time and variable, physical units.
+  """Returns the mean of the training targets in physical units.
 
-  One pass over the training split; kept in the work directory.
+  It takes one pass over the training split, and is kept in the work directory.
 
   Returns:
     [T_out, C].
@@ -122,10 +121,10 @@ def training_mean(run: run_lib.Run) -> np.ndarray:
 
 
 def damping(run: run_lib.Run) -> np.ndarray:
-  """The share of the newest anomaly that is left, by lead time and variable.
+  """Returns the share of the newest anomaly that is left at each lead time.
 
-  The slope of the regression, through 0, of the targets' anomalies on the
-  newest one, over all points of the training split; kept in the work
+  It is the slope of the regression, through 0, of the targets' anomalies on the
+  newest one, over all points of the training split. It is kept in the work
   directory.
 
   Returns:
@@ -138,20 +137,21 @@ def damping(run: run_lib.Run) -> np.ndarray:
 
   def totals(batch, targets):
     horizon = targets.shape[1]
-    _, future, newest = _anomaly(run, climatology, batch, horizon)
-    return newest * (targets - future), newest * newest
+    expected, newest = _anomaly(run, climatology, batch, horizon)
+    return newest * (targets - expected), newest * newest
 
   return _ratio_by_lead(run, "damping", totals)
 
 
 def _ratio_by_lead(run: run_lib.Run, name: str, totals) -> np.ndarray:
-  """Sums over the training targets, divided; kept under this name.
+  """Returns the ratio of two sums over the training targets, kept in a file.
 
   Args:
     run: the run.
-    name: of the file that keeps it.
-    totals: (batch, targets [B, T_out, H, W, C] in physical units) -> what is
-      summed above and below the line, which broadcast to the targets.
+    name: name of the file that keeps the ratio.
+    totals: function of a batch and of its targets [B, T_out, H, W, C] in
+      physical units that returns the terms of the numerator and of the
+      denominator, which broadcast to the targets.
 
   Returns:
     [T_out, C].
@@ -179,16 +179,17 @@ def _ratio_by_lead(run: run_lib.Run, name: str, totals) -> np.ndarray:
   for batch in data.batches:
     total += jax.device_get(sums(sharding_lib.put_batch(batch, run.mesh)))
   above, below = total
+  # A variable without any observation gets 0.
   ratio = above / np.where(below > 0, below, 1.0)
   if jax.process_index() == 0:
     files.write_array(path, ratio)
   return ratio
 
 
-# persistence: the last frame; training_mean: the training mean by lead time;
-# climatology: the training mean of every point by all columns of
-# data.calendar together; anomaly_persistence: the climatology and what the
-# last frame exceeded its own by, or, damped, the usual share of that.
+# "persistence" is the last frame. "training_mean" is the training mean of each
+# lead time. "climatology" is the training mean of every point and calendar
+# cell. "anomaly_persistence" is the climatology plus the last frame's
+# difference from its own climatology, of which the damped one takes a share.
 _BASELINES = {
   "persistence": _persistence,
   "training_mean": _training_mean,
@@ -196,5 +197,5 @@ _BASELINES = {
   "anomaly_persistence": _anomaly_persistence,
   "damped_anomaly_persistence": _damped_anomaly_persistence,
 }
-# These need a calendar.
+# The baselines that need a calendar.
 _SEASONAL = ("climatology", "anomaly_persistence", "damped_anomaly_persistence")

@@ -1,4 +1,4 @@
-"""What scores and baselines know besides a batch: the training climate."""
+"""The training climate, which some scores and baselines need besides a batch."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -12,19 +12,19 @@ from stjax import metrics as metrics_lib
 from stjax.methods import base
 from stjax.run import run as run_lib
 
-# batch -> [B, T, H, W, C] in physical units; runs under jit.
+# Maps a batch to [B, T, H, W, C] in physical units, under jit.
 Reference = Callable[[base.Batch], jax.Array]
 
 
 def check(conventions: Iterable[str], calendar_names: Sequence[str]) -> None:
-  """Refuses conventions that the data cannot serve.
+  """Checks the names of conventions before anything is computed.
 
   Args:
-    conventions: of evaluation.conventions.
-    calendar_names: the columns of data.calendar.
+    conventions: names in evaluation.conventions.
+    calendar_names: names of the columns of data.calendar.
 
   Raises:
-    ConfigError: an unknown name, or one that reads the climate of data
+    ConfigError: a name is unknown, or needs the training climate of data
       without a calendar.
   """
   for name in conventions:
@@ -39,7 +39,12 @@ def check(conventions: Iterable[str], calendar_names: Sequence[str]) -> None:
 def build(
   run: run_lib.Run, metrics: Mapping[str, metrics_lib.Metric]
 ) -> dict[str, Reference]:
-  """What the metrics read, by name; see `stjax.metrics.base.Metric`."""
+  """Returns the functions that make the `extra_inputs` of metrics, by name.
+
+  Args:
+    run: the run.
+    metrics: the metrics by name; see `stjax.metrics.base.Metric`.
+  """
   references = {}
   for metric in metrics.values():
     for name in getattr(metric, "extra_inputs", ()):
@@ -58,7 +63,7 @@ def build(
 
 
 def climatology(run: run_lib.Run) -> Reference:
-  """The training mean of the calendar cell, for every frame of a batch."""
+  """Returns a function that gives the training mean of each frame's cell."""
   return _by_calendar(
     run,
     input_pipeline.climatology(
@@ -68,7 +73,7 @@ def climatology(run: run_lib.Run) -> Reference:
 
 
 def history(run: run_lib.Run, batch: base.Batch) -> jax.Array:
-  """The inputs [B, T_in, H, W, C] in physical units, NaN where missing."""
+  """Returns the inputs [B, T_in, H, W, C] in physical units, NaN where missing."""
   fields = input_pipeline.inverse(run.statistics, batch["inputs"], xp=jnp)
   if "mask" in batch:
     fields = jnp.where(batch["mask"][:, : fields.shape[1]], fields, jnp.nan)
@@ -76,7 +81,7 @@ def history(run: run_lib.Run, batch: base.Batch) -> jax.Array:
 
 
 def _by_calendar(run: run_lib.Run, table: np.ndarray) -> Reference:
-  """Looks [cells, H, W, C] up for every frame of a batch."""
+  """Returns a function that looks each frame up in a table [cells, H, W, C]."""
 
   def fields(batch):
     sizes = tuple(run.spec.calendar.values())

@@ -1,4 +1,4 @@
-"""Verification: a checkpoint and a split -> scores, tables and figures."""
+"""The evaluator, which scores the forecasts of a whole split."""
 
 import dataclasses
 import functools
@@ -19,20 +19,21 @@ from stjax.metrics import grid
 from stjax.run import run as run_lib
 from stjax.verification import baselines as baselines_lib
 from stjax.verification import climatology, figures
+from stjax.verification.tables import FORECAST
 
 PyTree = Any
-FORECAST = "forecast"
 
 
 @dataclasses.dataclass
 class Scores:
-  """What came out of one pass over a split.
+  """The results of one pass over a split.
 
   Attributes:
-    loss: the method's loss on the trained horizon, the exact mean over the
+    loss: the method's loss on the trained horizon, as the exact mean over the
       split.
-    results: source ("forecast", "persistence", ...) -> convention -> score.
-    diagrams: the forecast's curves and histograms, by convention.
+    results: scores by source ("forecast", "persistence", ...), convention and
+      name.
+    diagrams: the forecast's curves and histograms by convention.
   """
 
   loss: float
@@ -41,13 +42,13 @@ class Scores:
 
 
 class Evaluator:
-  """Scores forecasts; compiled once, at first use, for all splits.
+  """Scores forecasts; it is compiled once, at its first use, for all splits.
 
   Args:
     run: the run.
-    batch_size: examples over all devices.
-    members: ensemble members M.
-    baselines: forecasts to score besides, by name.
+    batch_size: number of examples of a batch, over all devices.
+    members: number of ensemble members M.
+    baselines: further forecasts to score, by name.
   """
 
   def __init__(
@@ -100,9 +101,11 @@ class Evaluator:
     )
 
   def _score_batch(self, variables, frozen, batch, key):
-    """Totals of one batch, and its forecast's mean and quantiles."""
+    """Returns the totals of one batch, and its forecast's mean and quantiles."""
     method, horizon = self._run.method, batch["targets"].shape[1]
     trained = self._run.crop_to_training_window(batch)
+    # The loss is defined for windows as in training; the scores' windows may
+    # have a longer history or horizon.
     loss, outputs = method.loss(variables, frozen, trained, key, train=False)
     weight = jnp.asarray(outputs.weight, jnp.float32)
     forecast = chunks.ensemble(self._run, self._batch_size, self._members, horizon)
@@ -130,7 +133,7 @@ class Evaluator:
     return (totals, loss), fields
 
   def _known(self, batch):
-    """What the metrics read besides; see `stjax.metrics.base.Metric`."""
+    """Returns the `extra_inputs` of the metrics for a batch."""
     return {name: reference(batch) for name, reference in self._references.items()}
 
   def score(
@@ -143,12 +146,14 @@ class Evaluator:
     """Scores every example of a split once.
 
     Args:
-      variables: of the method.
-      frozen: what the method reads and never trains.
+      variables: variables of the method.
+      frozen: parts that the method reads and never trains.
       data: an unshuffled split.
-      keep: examples to bring home, by number; filled with "history",
-        "observation" and "forecast" [T, H, W, C] in physical units, NaN where
-        missing; of an ensemble, its mean and "quantiles" [Q, T, H, W, C].
+      keep: dict, by the number of the example, of those examples whose fields
+        are wanted. Each is filled with "history", "observation" and "forecast"
+        [T, H, W, C] in physical units, NaN where they are missing. For an
+        ensemble, the forecast is its mean, and there are "quantiles"
+        [Q, T, H, W, C].
     """
     frozen = self._run.for_forecast(frozen)
     accumulators = {}
@@ -159,6 +164,7 @@ class Evaluator:
       batch = sharding_lib.put_batch(host_batch, self._run.mesh)
       (totals, terms), fields = self._function(variables, frozen, batch, key)
       terms = jax.device_get(terms)
+      # Like the scores, the loss is added in float64 on the host.
       loss += [terms["sum"], terms["weight"]]
       for source, values in totals.items():
         if source not in accumulators:
@@ -176,6 +182,7 @@ class Evaluator:
     )
 
   def _bring_home(self, keep, wanted, first, batch, fields):
+    """Fills `keep` with the wanted examples of a batch that begins at `first`."""
     fetch = sharding_lib.fetch
     inverse = functools.partial(input_pipeline.inverse, self._run.statistics)
     history, observation = (
@@ -187,6 +194,7 @@ class Evaluator:
       history = np.where(mask[:, :frames], history, np.nan)
       observation = np.where(mask[:, frames:], observation, np.nan)
     fields = {name: fetch(values) for name, values in fields.items()}
+    # On land, a method's forecast is whatever its network makes of zeros.
     undefined = self._run.method.undefined_mask(batch)
     if undefined is not None:
       undefined = fetch(undefined)[:, None]
@@ -202,7 +210,11 @@ class Evaluator:
         keep[number]["quantiles"] = fields["quantiles"][:, row]
 
   def score_names(self) -> list[str]:
-    """Names of the scores that `summary` will have, before any is made."""
+    """Returns the names of the scores that `summary` will have.
+
+    They come from shapes alone, so that the training can check its choice of
+    the best checkpoint before its first step.
+    """
     run = self._run
     batch = run.abstract_batch(
       run.config.evaluation.batch_size,
@@ -227,26 +239,26 @@ class Evaluator:
 
   @staticmethod
   def summary(scores: Scores) -> dict[str, float]:
-    """The forecast's overall scores: "loss", "physical/mse", ..."""
+    """Returns the forecast's overall scores: "loss", "physical/mse", ..."""
     return {"loss": scores.loss} | metrics_lib.scalars(scores.results[FORECAST])
 
 
 def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:
-  """Maximum minus minimum of the training split, by variable."""
+  """Returns the maximum minus the minimum of the training split, by variable."""
   ends = np.stack([statistics.minimum, statistics.maximum])
-  # The recorded extremes are in transformed, not yet normalised units.
+  # The recorded extremes are transformed, but not yet normalised.
   normalised = (ends - statistics.offset) / statistics.scale
   low, high = input_pipeline.inverse(statistics, normalised)
   return tuple(float(v) for v in np.maximum(high - low, 1e-12))
 
 
 def open_split(run: run_lib.Run, name: str, every: int = 1) -> input_pipeline.Split:
-  """Opens a split in order, with the windows that are scored.
+  """Opens a split, unshuffled, with the windows that evaluation scores.
 
   Args:
     run: the run.
     name: "train", "validation" or "test".
-    every: of the windows, every so many is taken.
+    every: distance between the windows that are taken; 1 takes all.
   """
   options = run.config.evaluation
   return run.split(

@@ -15,7 +15,7 @@ from stjax.plots import ensemble, spectra
 from stjax.run import run as run_lib
 from stjax.verification import reports, tables
 
-# Scores drawn by lead time.
+# Scores that are drawn by lead time.
 _CURVES = (
   "mse",
   "mae",
@@ -31,13 +31,14 @@ _CURVES = (
   "csi",
   "sedi",
 )
-# Of the ensemble, for fan charts.
+# Levels of the ensemble's quantiles in fan charts.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_FAN_POINTS = 4  # Points of a fan chart, unless evaluation.points has some.
+# Number of points in a fan chart if evaluation.points is empty.
+_FAN_POINTS = 4
 
 
 def _origin(coordinates: xr.Dataset) -> str:
-  """Where row 0 is drawn: below if the row's coordinate points up."""
+  """Tells where row 0 is drawn: below if the rows' coordinate points upwards."""
   rows = coordinates.attrs["spatial_dims"][0]
   for name, values in coordinates.coords.items():
     if values.ndim in (1, 2) and values.dims[0] == rows and len(values) > 1:
@@ -49,12 +50,12 @@ def _origin(coordinates: xr.Dataset) -> str:
 
 
 def _draw_fan(run, frames, quantiles, path, options) -> None:
-  """The ensemble's quantiles at chosen points, or at some that vary."""
+  """Draws the quantiles at the chosen points, or else at points that vary."""
   series = np.concatenate([frames["history"], frames["observation"]])
   width = series.shape[-1]
   points = run.config.evaluation.points
   if not points:
-    # From the point that varies most down to one that varies little.
+    # These go from the point that varies most to one that varies little.
     varies = np.nan_to_num(np.nanstd(series, axis=0).ravel())
     order = np.argsort(-varies, kind="stable")[: max((varies > 0).sum(), 1)]
     ranks = np.linspace(0, len(order) - 1, _FAN_POINTS + 1)[:-1].astype(int)
@@ -86,9 +87,9 @@ def draw(
     run: the run.
     data: the split that was scored.
     keep: fields of examples, by their number; see `evaluator.Evaluator.score`.
-    results: source -> convention -> score.
-    diagrams: convention -> diagram; each also becomes a table beside `folder`.
-    folder: where the figures go; made if missing.
+    results: scores by source, convention and name.
+    diagrams: diagrams by convention; each also becomes a table beside `folder`.
+    folder: folder of the figures, which is made if it is missing.
   """
   folder.mkdir(parents=True, exist_ok=True)
   coordinates = data.coordinates
@@ -109,7 +110,7 @@ def draw(
         quantiles = fields["quantiles"][..., channel]
         _draw_fan(run, frames, quantiles, folder / f"{stem}_fan.png", options)
       if 1 in frames["observation"].shape[1:]:
-        continue  # Sensors in a row make no picture.
+        continue  # A row of sensors makes no picture.
       plots.picture_grid(**frames, path=folder / f"{stem}.png", **options)
       plots.animation(**frames, path=folder / f"{stem}.gif", **options)
   units = {str(v.attrs.get("units", "")) for v in coordinates.values()}

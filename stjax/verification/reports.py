@@ -1,4 +1,4 @@
-"""Diagrams as files: a CSV for every one (metrics.json has them, too)."""
+"""Diagrams as CSV files; metrics.json has the same diagrams."""
 
 import csv
 import io
@@ -19,8 +19,13 @@ def diagram_columns(
 ) -> dict[str, np.ndarray]:
   """Returns the columns of a diagram's table, all of one length.
 
-  Arrays by lead time or by variable become a column for each, such as
-  "frequency +6 h" or "frequency sst". Single numbers are left out.
+  Arrays by lead time or by variable become one column for each of these, such
+  as "frequency +6 h" or "frequency sst". Single numbers are left out.
+
+  Args:
+    diagram: arrays by name; see `stjax.metrics.base.Diagrams`.
+    variables: [C] names.
+    lead_times: [T] timedelta64, or whole steps.
   """
   columns = {}
   for name, values in diagram.items():
@@ -48,8 +53,8 @@ def write_diagrams(
   """Writes "<convention>_<diagram>.csv" for every diagram.
 
   Args:
-    folder: must exist.
-    diagrams: by convention, as `Accumulator.diagrams` returns them.
+    folder: existing folder for the files.
+    diagrams: diagrams by convention, as `Accumulator.diagrams` returns them.
     variables: [C] names.
     lead_times: [T] timedelta64, or whole steps.
   """
@@ -60,7 +65,7 @@ def write_diagrams(
       table = csv.writer(text, lineterminator="\n")
       table.writerow(columns)
       table.writerows(
-        ["" if x != x else x for x in row]  # NaN differs from itself.
+        ["" if x != x else x for x in row]  # Only NaN differs from itself.
         for row in zip(*(np.asarray(v).tolist() for v in columns.values()), strict=True)
       )
       files.write_atomically(

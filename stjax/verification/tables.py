@@ -1,7 +1,7 @@
-"""Scores as files and as a table to read: metrics.json, lead_time.csv.
+"""Scores as files (metrics.json, lead_time.csv) and as a table on the console.
 
-`results` is {source: {convention: {score: Score}}} throughout, the source
-being "forecast" or the name of a baseline; the first source leads.
+`results` is always {source: {convention: {score: Score}}}. A source is
+"forecast" or the name of a baseline.
 """
 
 import csv
@@ -16,15 +16,14 @@ import numpy as np
 
 from input_pipeline import files
 from input_pipeline.labels import lead_labels
-from stjax.errors import MetricError
 from stjax.metrics.base import Diagrams, Score
 
 Results = Mapping[str, Mapping[str, Mapping[str, Score]]]
 
 FORECAST = "forecast"
-# Ends of the names of a diagram's arrays; see `stjax.metrics.base.Diagrams`.
+# Endings of the names of a diagram's arrays; see `stjax.metrics.base.Diagrams`.
 BY_LEAD, BY_VARIABLE = "_by_lead", "_by_variable"
-_ALL = "all"  # In place of a variable's name: pooled over the variables.
+_ALL = "all"  # Name of the rows that are pooled over the variables.
 
 
 def to_json(tree: Any, path: str = "") -> tuple[Any, list[str]]:
@@ -32,11 +31,12 @@ def to_json(tree: Any, path: str = "") -> tuple[Any, list[str]]:
 
   Args:
     tree: nested mappings and sequences of plain values and numpy arrays.
-    path: where in the whole the tree is.
+    path: path of the tree, for the notes.
 
   Returns:
-    The tree as dicts, lists and plain values, with null for what is not
-    finite; and one note for each null, such as "openstl/psnr/overall is inf".
+    The tree as dicts, lists and plain values, with null for numbers that are
+    not finite; and one note for each null, such as
+    "openstl/psnr/overall is inf".
   """
   if isinstance(tree, Mapping):
     parts = {
@@ -75,12 +75,12 @@ def diagrams_tree(
 ) -> dict[str, Any]:
   """Returns the part "diagrams" of metrics.json.
 
-  {convention: {diagram: {array: list}}}; "<array>_by_variable" is a mapping
-  from the variables' names. null stands where there is no value, such as the
+  It is {convention: {diagram: {array: list}}}, where "<array>_by_variable" is a
+  mapping from the variables' names. Missing values are null, such as the
   observed frequency of a probability that was never forecast.
 
   Args:
-    diagrams: by convention, as `Accumulator.diagrams` returns them.
+    diagrams: diagrams by convention, as `Accumulator.diagrams` returns them.
     variables: [C] names.
   """
 
@@ -110,21 +110,20 @@ def metrics_tree(
 ) -> dict[str, Any]:
   """Returns the content of metrics.json.
 
-  {convention: {score: {"overall", "by_variable": {name: x}, "by_lead": [T],
-  "by_lead_and_variable": {name: [T]}}}} for the forecast, the same under
-  "baselines" for every other source, and what is needed to read them:
-  "variables" with units, "lead_times" as labels, "notes" on every null of a
-  score; and "diagrams" (see `diagrams_tree`) where there are any.
+  The forecast's scores are {convention: {score: {"overall", "by_variable":
+  {name: x}, "by_lead": [T], "by_lead_and_variable": {name: [T]}}}}. Those of
+  every other source have the same form under "baselines". Beside them are
+  "variables" with their units, "lead_times" as labels, "notes" on every null of
+  a score, and "diagrams" (see `diagrams_tree`) if there are any.
 
   Args:
-    results: the scores by source; "forecast" must be there.
+    results: the scores by source, of which "forecast" must be one.
     variables: [C] names.
     lead_times: [T] timedelta64 or steps.
-    units: by variable.
+    units: units by variable.
     about: further plain values (number of samples, split, step, ...).
-    diagrams: of the forecast, by convention.
+    diagrams: the forecast's diagrams by convention.
   """
-  _check(results)
 
   def conventions(scores):
     return {
@@ -151,9 +150,8 @@ def metrics_tree(
   return tree | {"notes": notes}
 
 
-def write_metrics(path: str | os.PathLike, results: Results, **keys) -> None:
-  """Writes metrics.json; the keys are those of `metrics_tree`."""
-  tree = metrics_tree(results, **keys)
+def write_metrics(path: str | os.PathLike, tree: Mapping[str, Any]) -> None:
+  """Writes metrics.json with the content of `metrics_tree`."""
   files.write_atomically(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
 
 
@@ -162,12 +160,16 @@ def lead_time_rows(
 ) -> list[dict[str, Any]]:
   """Returns one row for every source, variable and lead time.
 
-  Columns: source, variable, step (1 is the first forecast frame), lead_time,
-  and "<convention>/<score>" for every score. Where there are several
-  variables, rows of the variable "all" hold what is pooled over them; a score
-  that one variable does not have by itself is empty there.
+  The columns are source, variable, step (1 is the first forecast frame),
+  lead_time, and "<convention>/<score>" for every score. If there are several
+  variables, rows of the variable "all" hold scores that are pooled over them.
+  A score without values by variable is empty in the other rows.
+
+  Args:
+    results: the scores by source.
+    variables: [C] names.
+    lead_times: [T] timedelta64 or steps.
   """
-  _check(results)
   labels = lead_labels(lead_times)
   pooled = [(_ALL, None)] if len(variables) > 1 else []
   rows = []
@@ -209,8 +211,7 @@ def write_lead_times(
 
 
 def console_table(results: Results, title: str = "") -> str:
-  """Returns overall scores as text: a row a score, a column a source."""
-  _check(results)
+  """Returns overall scores as text, with a row a score and a column a source."""
   sources = list(results)
   rows = [["", *sources]]
   for convention, scores in results[FORECAST].items():
@@ -230,8 +231,3 @@ def console_table(results: Results, title: str = "") -> str:
   ]
   lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
   return "\n".join(([title] if title else []) + lines)
-
-
-def _check(results: Results) -> None:
-  if FORECAST not in results:
-    raise MetricError(f"The results need the source {FORECAST!r}; got {list(results)}.")

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,6 @@ from stjax import models
 from stjax.models.dit import Transformer, grid_sinusoids, step_sinusoids
 
 SMALL = dict(spatial_features=4, spatial_depth=2, features=8, depth=1)
-
-# Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def test_positions_tell_columns_before_rows():
@@ -35,7 +30,7 @@ def test_an_odd_number_of_waves_ends_with_zeros():
 def test_a_fresh_transformer_gives_zeros_and_knows_its_positions():
   module = Transformer(8, 1, 2, patch_size=(2, 1), out_channels=3, position="learned")
   x = jax.random.normal(jax.random.key(0), (2, 4, 3, 5))
-  y, variables = jit(module.init_with_output)(jax.random.key(1), x, jnp.array([3]))
+  y, variables = jax.jit(module.init_with_output)(jax.random.key(1), x, jnp.array([3]))
   np.testing.assert_array_equal(y, jnp.zeros((2, 4, 3, 3)))
   np.testing.assert_array_equal(
     variables["params"]["position"], grid_sinusoids(2, 3, 8)

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +6,9 @@ import pytest
 from stjax import models
 from stjax.models.fourcastnet import FourierFilter, kept_modes
 
-# Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def run(module, x):
-  return jit(module.init_with_output, static_argnums=2)(jax.random.key(1), x, False)
+  return jax.jit(module.init_with_output, static_argnums=2)(jax.random.key(1), x, False)
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6), (5, 7), (1, 8)])

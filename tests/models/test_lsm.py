@@ -7,15 +7,12 @@ import pytest
 from stjax import models
 from stjax.models.lsm import SpectralBlock
 
-# Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def test_patches_do_not_see_each_other():
   module = SpectralBlock(tokens=3, basis=2, patch_size=(2, 3), heads=2)
   x = jax.random.normal(jax.random.key(0), (1, 4, 6, 8))
-  variables = jit(module.init)(jax.random.key(1), x)
-  forecast = jit(functools.partial(module.apply, variables))
+  variables = jax.jit(module.init)(jax.random.key(1), x)
+  forecast = jax.jit(functools.partial(module.apply, variables))
   change = forecast(x.at[0, 2, 4].add(1.0)) - forecast(x)
   change = jnp.abs(change).max(-1)[0]
   assert (change[2:, 3:] > 0).all()

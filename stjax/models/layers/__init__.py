@@ -1,1 +1,1 @@
-"""What two or more networks share."""
+"""Layers and helpers that two or more networks share."""

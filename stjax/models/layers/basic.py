@@ -1,8 +1,8 @@
 """Layers that the networks share: convolution, norms, stochastic depth.
 
-Arrays are channels last. Parameters are float32 whatever the compute dtype;
-norms compute in float32. Defaults and numbers follow torch, so that weights
-of torch networks give the same results here.
+Arrays are channels last. Parameters are float32 whatever the compute dtype is,
+and norms compute in float32. Defaults and numbers follow torch, so that the
+weights of torch networks give the same results here.
 """
 
 import functools
@@ -39,19 +39,19 @@ Initializer = Callable[..., jax.Array]
 def torch_conv_default(
   key: jax.Array, shape: Sequence[int], dtype=jnp.float32
 ) -> jax.Array:
-  """torch's default weights: uniform within 1 / sqrt(fan_in).
+  """Draws torch's default weights, uniform within 1 / sqrt(fan_in).
 
   Args:
     key: random key.
     shape: [..., C_in / groups, C_out]; fan_in is the product without C_out.
-    dtype: of the result.
+    dtype: dtype of the result.
   """
   bound = 1 / math.sqrt(math.prod(shape[:-1]))
   return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def torch_bias_default(fan_in: int) -> Initializer:
-  """torch's default biases: uniform within 1 / sqrt(fan_in) of the kernel."""
+  """Returns torch's initialiser of biases: uniform within 1 / sqrt(fan_in)."""
   bound = 1 / math.sqrt(fan_in)
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
     key, shape, dtype, -bound, bound
@@ -61,16 +61,22 @@ def torch_bias_default(fan_in: int) -> Initializer:
 def he_fan_out(
   key: jax.Array, shape: Sequence[int], dtype=jnp.float32, groups: int = 1
 ) -> jax.Array:
-  """Normal with standard deviation sqrt(2 / (kh kw C_out / groups)).
+  """Draws normal weights of standard deviation sqrt(2 / (kh kw C_out / groups)).
 
-  He et al. 2015, eq. 14 (backward case). `Conv` passes its own `groups`.
+  `Conv` passes its own `groups`.
+
+  Source: He et al. 2015, eq. 14 (backward case).
   """
   fan_out = math.prod(shape[:-2]) * shape[-1] // groups
   return math.sqrt(2 / fan_out) * jax.random.normal(key, shape, dtype)
 
 
 def truncated_normal(std: float) -> Initializer:
-  """Normal, cut at -2 and 2 (absolute, as torch's and timm's, not 2 std)."""
+  """Returns an initialiser that draws a normal law, cut at -2 and 2.
+
+  As in torch and timm, the cuts are the numbers -2 and 2, not two standard
+  deviations.
+  """
 
   def init(key, shape, dtype=jnp.float32):
     cut = 2 / std
@@ -89,13 +95,13 @@ class Conv(nn.Module):
     features: output channels.
     kernel_size: one number or (H, W).
     stride: one number or (H, W).
-    padding: as `conv2d`; None is dilation * (k - 1) // 2.
+    padding: padding that `conv2d` takes; None means dilation * (k - 1) // 2.
     dilation: one number or (H, W).
-    groups: channel groups.
+    groups: number of channel groups.
     use_bias: whether to add a bias.
     dtype: compute and output dtype.
     kernel_init: initialiser of the kernel.
-    bias_init: initialiser of the bias; None is torch's default.
+    bias_init: initialiser of the bias; None means torch's default.
     padding_mode: "zeros" or "circular".
   """
 
@@ -143,17 +149,17 @@ class Conv(nn.Module):
 
 
 class TransposedConv(nn.Module):
-  """Transposed convolution that doubles the grid; `transposed_conv2d`.
+  """Transposed convolution that doubles the grid; see `transposed_conv2d`.
 
-  Parameters: "kernel" [k, k, C_in, features] and "bias" [features], float32,
-  uniform within 1 / sqrt(k k features) at first as torch's, whose fan-in is
-  that of the transposed layer.
+  Parameters: "kernel" [k, k, C_in, features] and "bias" [features], float32.
+  They are drawn uniformly within 1 / sqrt(k k features), as torch does, which
+  takes the fan-in of the transposed layer.
 
   Attributes:
     features: output channels.
     padding_mode: "zeros" or "circular".
     dtype: compute and output dtype.
-    kernel_size: k, 2, 3 or 4.
+    kernel_size: k, which is 2, 3 or 4.
   """
 
   features: int
@@ -173,17 +179,24 @@ class TransposedConv(nn.Module):
     return y + bias.astype(y.dtype)
 
 
+def _scale_and_bias(module: nn.Module, *shape: int) -> tuple[jax.Array, jax.Array]:
+  """The parameters that all norms have: "scale" of ones and "bias" of zeros."""
+  init = nn.initializers
+  scale = module.param("scale", init.ones, shape, jnp.float32)
+  return scale, module.param("bias", init.zeros, shape, jnp.float32)
+
+
 class BatchNorm(nn.Module):
   """Normalises each channel over batch and pixels (Ioffe & Szegedy 2015).
 
-  Under `jax.jit` with a split batch the statistics are those of the whole
-  batch. Variables: params "scale", "bias"; batch_stats "mean", "var", where
-  the running variance is of the unbiased batch variance, as torch's.
+  If `jax.jit` splits the batch over devices, the statistics are still those of
+  the whole batch. Variables: params "scale" and "bias"; batch_stats "mean" and
+  "var". As in torch, the running variance averages unbiased variances.
 
   Attributes:
     momentum: weight of the new batch in the running statistics.
-    eps: added to the variance.
-    train: the call's `train`, where it is not given there.
+    eps: number that is added to the variance.
+    train: value of `train` for calls that do not pass one.
   """
 
   momentum: float = 0.1
@@ -196,13 +209,13 @@ class BatchNorm(nn.Module):
 
     Args:
       x: [N, ..., C].
-      train: normalise by this batch and update the running statistics
-        (where "batch_stats" is mutable), else normalise by the latter.
+      train: whether to normalise by this batch, and to update the running
+        statistics if "batch_stats" is mutable; otherwise the layer normalises
+        by the running statistics.
     """
     train = nn.merge_param("train", self.train, train)
     channels = x.shape[-1]
-    scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+    scale, bias = _scale_and_bias(self, channels)
     running_mean = self.variable(
       "batch_stats", "mean", jnp.zeros, (channels,), jnp.float32
     )
@@ -214,7 +227,8 @@ class BatchNorm(nn.Module):
       axes = tuple(range(x.ndim - 1))
       mean = x32.mean(axes)
       var = jnp.square(x32 - mean).mean(axes)
-      if self.is_mutable_collection("batch_stats") and not (self.is_initializing()):
+      # Initialisation sees no real batch, so it must leave the statistics alone.
+      if self.is_mutable_collection("batch_stats") and not self.is_initializing():
         count = x.size // channels
         unbiased = lax.stop_gradient(var) * (count / max(count - 1, 1))
         old, m = 1 - self.momentum, self.momentum
@@ -229,11 +243,11 @@ class BatchNorm(nn.Module):
 class GroupNorm(nn.Module):
   """Normalises groups of channels of each sample (Wu & He 2018).
 
-  Params "scale" and "bias" [C].
+  Params: "scale" and "bias" [C].
 
   Attributes:
-    groups: number of groups; must divide the channels.
-    eps: added to the variance.
+    groups: number of groups, which must divide the channels.
+    eps: number that is added to the variance.
   """
 
   groups: int
@@ -248,13 +262,13 @@ class GroupNorm(nn.Module):
         f"{channels} channels cannot be split into {self.groups} groups of a "
         "GroupNorm; choose a width (e.g. hid_S) that is a multiple of it"
       )
-    scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+    scale, bias = _scale_and_bias(self, channels)
     x32 = x.astype(jnp.float32)
     axes = tuple(range(1, x.ndim - 1))
 
     def group_mean(values):
-      # Channels stay the innermost axis while the pixels are summed.
+      # Channels stay the innermost axis while the pixels are summed, so
+      # that the sums run over contiguous memory.
       mean = values.mean(axes).reshape(x.shape[0], self.groups, -1).mean(-1)
       mean = jnp.repeat(mean, channels // self.groups, axis=-1)
       return jnp.expand_dims(mean, axes)
@@ -266,34 +280,38 @@ class GroupNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """Normalises the last axis (Ba et al. 2016); params "scale", "bias" [C].
+  """Normalises the last axis, or the last few axes together (Ba et al. 2016).
+
+  Params: "scale" and "bias" of the shape of these axes.
 
   Attributes:
-    eps: added to the variance.
+    eps: number that is added to the variance.
+    axes: number of last axes: 1 for the channels, 3 for a whole frame.
   """
 
   eps: float = 1e-5
+  axes: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [..., C] to the same shape and dtype."""
-    shape = (x.shape[-1],)
-    scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+    scale, bias = _scale_and_bias(self, *x.shape[-self.axes :])
+    axes = tuple(range(-self.axes, 0))
     x32 = x.astype(jnp.float32)
-    centred = x32 - x32.mean(-1, keepdims=True)
-    var = jnp.square(centred).mean(-1, keepdims=True)
+    centred = x32 - x32.mean(axes, keepdims=True)
+    var = jnp.square(centred).mean(axes, keepdims=True)
     y = centred * lax.rsqrt(var + self.eps) * scale + bias
     return y.astype(x.dtype)
 
 
 class DropPath(nn.Module):
-  """Stochastic depth: drops whole samples (Huang et al. 2016).
+  """Stochastic depth, which drops whole samples (Huang et al. 2016).
 
-  Uses the random stream "dropout" while training.
+  It uses the random stream "dropout" while training.
 
   Attributes:
-    rate: share of samples set to zero; the others are divided by 1 - rate.
+    rate: share of samples that are set to zero; the others are divided by
+      1 - rate, so that the expectation stays the same.
   """
 
   rate: float
@@ -317,14 +335,16 @@ def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
   """Moves channels to pixels: [N, H, W, C r r] to [N, r H, r W, C].
 
   Output pixel (r i + a, r j + b) of channel c is input channel c r r + a r + b
-  of pixel (i, j), as torch's (Shi et al. 2016).
+  of pixel (i, j), as in torch.
 
   Args:
     x: [..., H, W, C * factor * factor].
-    factor: r.
+    factor: r, by which each side of the grid grows.
 
   Raises:
-    NetworkError: if the channels are no multiple of factor squared.
+    NetworkError: if the number of channels is no multiple of factor squared.
+
+  Source: Shi et al. 2016.
   """
   *batch, h, w, c = x.shape
   if c % factor**2:

@@ -1,4 +1,4 @@
-"""What the options and inputs of networks are checked for.
+"""Checks of the options and inputs of networks.
 
 Each function raises a `NetworkError` that names the option to change.
 """
@@ -13,11 +13,11 @@ PADDING_MODES = ("zeros", "circular")
 
 
 def at_least(network: nn.Module, **lowest: int) -> None:
-  """Options that must not be below a number; None passes.
+  """Checks that options are not below a number; None passes.
 
   Args:
-    network: has the options as attributes.
-    **lowest: option and its lowest value.
+    network: network that has the options as attributes.
+    **lowest: lowest value by the name of the option.
   """
   for option, least in lowest.items():
     value = getattr(network, option)
@@ -26,41 +26,41 @@ def at_least(network: nn.Module, **lowest: int) -> None:
 
 
 def rate(network: nn.Module, option: str) -> None:
-  """A share of values that is dropped."""
+  """Checks a share of values that is dropped: at least 0 and below 1."""
   value = getattr(network, option)
   if not 0 <= value < 1:
     raise NetworkError(f"model.{option} is {value}; expected 0 <= {option} < 1")
 
 
 def odd(network: nn.Module, option: str) -> None:
-  """A kernel size that keeps the grid."""
+  """Checks that a kernel size is odd, so that the grid keeps its size."""
   value = getattr(network, option)
   if value < 1 or value % 2 == 0:
     raise NetworkError(f"model.{option} is {value}; expected an odd number")
 
 
 def one_of(network: nn.Module, option: str, known: tuple[str, ...]) -> None:
-  """An option that is one of some names."""
+  """Checks that an option is one of the known names."""
   value = getattr(network, option)
   if value not in known:
     raise unknown_name(f"value of model.{option}", value, known)
 
 
 def history(shape: tuple[int, ...]) -> None:
-  """The shape of a forecasting network's input."""
+  """Checks that the input of a forecasting network has five axes."""
   if len(shape) != 5:
     raise NetworkError(f"the input has shape {shape}; expected [B, T, H, W, C]")
 
 
-def multiple(shape: tuple[int, ...], factor: int, option: str) -> None:
-  """A grid that must be halved several times without a rest.
+def multiple(grid: tuple[int, int], factor: int, option: str) -> None:
+  """Checks that a grid can be halved several times without a remainder.
 
   Args:
-    shape: [B, T, H, W, C].
-    factor: that both H and W must be multiples of.
-    option: name of the option that the factor follows from.
+    grid: (H, W) of the grid.
+    factor: number that H and W must both be multiples of.
+    option: name of the option that determines the factor.
   """
-  h, w = shape[2:4]
+  h, w = grid
   if h % factor or w % factor:
     raise NetworkError(
       f"the grid is {h} x {w}; expected multiples of {factor} = "
@@ -69,7 +69,7 @@ def multiple(shape: tuple[int, ...], factor: int, option: str) -> None:
 
 
 def multiple_of(network: nn.Module, option: str, divisor: str) -> None:
-  """An option that must be a multiple of another."""
+  """Checks that an option is a multiple of another one."""
   value, by = getattr(network, option), getattr(network, divisor)
   if value < 1 or value % by:
     raise NetworkError(
@@ -78,12 +78,12 @@ def multiple_of(network: nn.Module, option: str, divisor: str) -> None:
 
 
 def pair(network: nn.Module, option: str, lowest: int = 1) -> tuple[int, int]:
-  """An option that is one number or two, for H and W; returns two.
+  """Returns the two numbers, for H and W, of an option that is one or two.
 
   Args:
-    network: has the option as attribute.
-    option: its name.
-    lowest: lowest value of both.
+    network: network that has the option as an attribute.
+    option: name of the option.
+    lowest: lowest value that both numbers may have.
   """
   value = getattr(network, option)
   numbers = tuple(value) if isinstance(value, Sequence) else (value, value)
@@ -96,12 +96,12 @@ def pair(network: nn.Module, option: str, lowest: int = 1) -> tuple[int, int]:
 
 
 def tiled(grid: tuple[int, int], patch: tuple[int, int], where: str = "grid") -> None:
-  """A grid that patches must cover without a rest.
+  """Checks that patches cover a grid without a remainder.
 
   Args:
-    grid: (H, W).
+    grid: (H, W) of the grid.
     patch: (H, W) of a patch, `model.patch_size`.
-    where: what the grid is.
+    where: name of the grid for the message.
   """
   if grid[0] % patch[0] or grid[1] % patch[1]:
     raise NetworkError(

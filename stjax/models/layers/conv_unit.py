@@ -1,4 +1,4 @@
-"""A convolution with what commonly follows it; networks are built of these."""
+"""A convolution with norm, activation and dropout: the unit of many networks."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,10 @@ from stjax.models.layers.basic import BatchNorm, Conv
 
 
 def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
-  """x where positive, else slope x; the derivative at 0 is the slope."""
+  """Returns x where it is positive and slope * x elsewhere.
+
+  The derivative at 0 is the slope, as in torch (`nn.leaky_relu` has 1 there).
+  """
   return jnp.where(x > 0, x, slope * x)
 
 
@@ -17,12 +20,13 @@ class ConvUnit(nn.Module):
 
   Attributes:
     features: output channels.
-    kernel_size: odd.
-    stride: of the convolution.
-    use_bias: of the convolution.
+    kernel_size: odd size of the kernel.
+    stride: stride of the convolution.
+    use_bias: whether the convolution has a bias.
     batch_norm: whether to normalise.
-    slope: of the activation where negative, 0 for ReLU; None: no activation.
-    dropout: rate.
+    slope: slope of the activation for negative values; 0 makes it a ReLU, and
+      None leaves it out.
+    dropout: rate of the dropout.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
   """
@@ -56,11 +60,39 @@ class ConvUnit(nn.Module):
     return nn.Dropout(self.dropout)(x, deterministic=not train)
 
 
+class DoubleConv(nn.Module):
+  """Two units of convolution, BatchNorm and ReLU.
+
+  Attributes:
+    features: output channels.
+    hidden: channels between the units; None means the output channels.
+    use_bias: whether the convolutions have biases.
+    padding_mode: "zeros" or "circular".
+    dtype: compute dtype.
+  """
+
+  features: int
+  hidden: int | None = None
+  use_bias: bool = True
+  padding_mode: str = "zeros"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps [N, H, W, C] to [N, H, W, features]."""
+    options = dict(padding_mode=self.padding_mode, dtype=self.dtype, slope=0.0)
+    options["use_bias"] = self.use_bias
+    widths = {"first": self.hidden or self.features, "second": self.features}
+    for name, width in widths.items():
+      x = ConvUnit(width, **options, name=name)(x, train)
+    return x
+
+
 def unit_class(remat: bool, module: type[nn.Module] = ConvUnit):
-  """`module`, recomputed in the backward pass or not.
+  """Returns a module class, wrapped if the backward pass recomputes it.
 
   Args:
-    remat: whether.
-    module: is called with (x, train).
+    remat: whether the backward pass recomputes the module.
+    module: class whose calls have the arguments (x, train).
   """
   return nn.remat(module, static_argnums=(2,)) if remat else module

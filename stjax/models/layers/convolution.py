@@ -6,9 +6,11 @@ leaves its fast path. On CPU in float32 `conv2d` therefore writes these
 out: depthwise convolutions as shifted multiply-adds, kernel gradients as loops
 over rows or images with an accumulator that stays in cache, grouped
 convolutions as one dense convolution per group. Everywhere else it is
-`lax.conv_general_dilated`; the choice falls when the program is lowered.
+`lax.conv_general_dilated`. The choice is made when the program is lowered, so
+that one trace serves every platform.
 
-`conv2d` has a hand-written reverse-mode derivative, hence no forward mode.
+`conv2d` has a hand-written reverse-mode derivative, so it cannot be
+differentiated in forward mode.
 """
 
 import dataclasses
@@ -25,11 +27,12 @@ from stjax.models.layers import taps
 from stjax.models.layers.taps import Pads, Pair
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# More groups than this make more code than the slow loop costs.
+# Above this number of groups, compiling one convolution per group costs more
+# time than the slow loop does.
 _MAX_SPLIT_GROUPS = 64
 _PADDING_MODES = ("zeros", "circular")
-# Of transposed convolutions by kernel size: pixels before and after the grid,
-# and the place (shift, phase, tap) of every tap.
+# By kernel size: pixels that a transposed convolution pads before and after
+# the grid, and the (shifts, phases, taps) that say where each tap goes.
 _TRANSPOSED_PADS = {2: (0, 0), 3: (0, 1), 4: (1, 1)}
 _PHASES = {
   2: ((0, 0), (0, 1), (1, 0)),
@@ -40,7 +43,7 @@ _PHASES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Spec:
-  """What is known about a convolution while tracing."""
+  """The static properties of a convolution, which are known while tracing."""
 
   stride: Pair
   pads: Pads
@@ -64,13 +67,13 @@ def conv2d(
 
   Args:
     x: [N, H, W, C_in].
-    kernel: [kh, kw, C_in / groups, C_out]; cast to the dtype of `x`, its
-      gradient comes back in its own dtype.
+    kernel: [kh, kw, C_in / groups, C_out]; it is cast to the dtype of `x`, and
+      its gradient comes back in the kernel's own dtype.
     stride: one number or (H, W).
-    padding: one number, (H, W) or ((top, bottom), (left, right)); None is
+    padding: one number, (H, W) or ((top, bottom), (left, right)); None means
       dilation * (k - 1) // 2, which keeps the size at stride 1 and odd k.
     dilation: one number or (H, W).
-    groups: number of channel groups; C_in groups make it depthwise.
+    groups: number of channel groups; C_in groups make a depthwise convolution.
     padding_mode: "zeros", or "circular" for a torus.
 
   Returns:
@@ -100,8 +103,11 @@ def conv2d(
     sum(p) == d * (k - 1) for p, d, k in zip(pads, dilation, size, strict=True)
   )
   if wrap and not keeps_size:
-    # The derivative of this pad is left to JAX; the rest sees no padding.
+    # The gradient of wrapped padding is only written out for results of the
+    # input's size; otherwise JAX differentiates the pad as an operation of its
+    # own, and the convolution itself sees no padding.
     x, pads, wrap = taps.pad(x, pads, True), ((0, 0), (0, 0)), False
+  # A 1x1 kernel is a matrix product of each pixel, which is fast everywhere.
   if size == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
     return _pointwise(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
   mesh = sharding.ambient_mesh()
@@ -115,14 +121,14 @@ def transposed_conv2d(
 ) -> jax.Array:
   """Doubles the grid by a transposed convolution of stride 2.
 
-  Torch's with padding 0 for a 2x2 kernel, with padding 1 and output padding 1
-  for 3x3, and with padding 1 for 4x4.
+  It equals torch's with padding 0 for a 2x2 kernel, with padding 1 and output
+  padding 1 for 3x3, and with padding 1 for 4x4.
 
   Args:
     x: [N, H, W, C_in].
-    kernel: [k, k, C_in, C_out], k = 2, 3, 4, as an ordinary convolution
-      applies it to the input with a row and a column of zeros between its own
-      (the taps of torch's weights are in reverse order).
+    kernel: [k, k, C_in, C_out] with k = 2, 3 or 4. It is the kernel of an
+      ordinary convolution of the input with zeros between its rows and columns
+      (torch's weights have their taps in reverse order).
     padding_mode: "zeros", or "circular" for a torus.
 
   Returns:
@@ -141,7 +147,8 @@ def transposed_conv2d(
   y = _interleave(
     conv2d(x, _phases(kernel), padding=padding, padding_mode=padding_mode)
   )
-  # With a pixel before the first, the first phase comes one place early.
+  # Where a pixel was padded before the first one, the result begins one place
+  # early, and as much is cut off at both ends.
   return y[:, low : -low or None, low : -low or None]
 
 
@@ -169,11 +176,13 @@ def _pads(padding, size: Pair, dilation: Pair) -> Pads:
 
 
 def _kind(x, kernel, stride: Pair, groups: int, mesh) -> str:
-  """Chooses the formulation that runs on CPU."""
+  """Chooses the formulation that runs on CPU; other platforms ignore it."""
+  # The written-out forms are for float32 only.
   if x.dtype != jnp.float32:
     return "ordinary"
   if mesh is not None and mesh.size > 1:
-    # Shifted slices along a split H would turn into one exchange per tap.
+    # Shifted slices along a split H would turn into one exchange per tap, and
+    # the loops over images need equally many of them on each device.
     shards = sharding.row_parts(mesh)
     if mesh.shape["space"] > 1 or x.shape[0] % shards:
       return "ordinary"
@@ -190,7 +199,7 @@ def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _float32_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-  """A product whose sums over all pixels are not rounded to bfloat16."""
+  """Multiplies two arrays; sums over all pixels are not rounded to bfloat16."""
   product = functools.partial(jnp.einsum, equation, preferred_element_type=jnp.float32)
   if a.dtype == jnp.float32:
     return product(a, b)
@@ -201,7 +210,8 @@ def _float32_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _pointwise_backward(residuals, g):
   x, kernel = residuals
-  # The first factor is transposed, and what made it computed again on the way.
+  # XLA transposes the first factor, and computes again what the factor was
+  # made from. The narrower array is the cheaper one to treat like that.
   if x.shape[-1] <= g.shape[-1]:
     kernel_gradient = _float32_product("...i,...o->io", x, g)
   else:
@@ -240,6 +250,7 @@ _convolution.defvjp(_convolution_forward, _convolution_backward)
 def _ordinary(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
   pads = spec.pads
   if spec.wrap:
+    # XLA's own convolution knows no circular padding.
     x, pads = taps.pad(x, pads, True), ((0, 0), (0, 0))
   return lax.conv_general_dilated(
     x,
@@ -258,7 +269,7 @@ def _ordinary_backward(x, kernel, g, spec: _Spec):
 
 
 def _forward(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
-  """The convolution as CPUs like it."""
+  """Convolves in the formulation that is fast on CPU."""
   if spec.kind == "depthwise":
     padded = taps.pad(x, spec.pads, spec.wrap)
     return taps.shifted_sum(padded, kernel, spec.dilation)
@@ -269,9 +280,12 @@ def _forward(x: jax.Array, kernel: jax.Array, spec: _Spec) -> jax.Array:
 
 
 def _backward(x, kernel, g, spec: _Spec):
-  """Gradients with respect to `x` and `kernel` as CPUs like them."""
+  """Gradients with respect to `x` and `kernel`, in formulations fast on CPU."""
   kernel = kernel.astype(x.dtype)
   if spec.kind == "depthwise":
+    # The input's gradient is a convolution of `g` with the turned kernel. Its
+    # padding is what makes the result as large as the input; it may be
+    # negative where the forward padding was wide.
     reach = [d * (k - 1) for d, k in zip(spec.dilation, kernel.shape[:2], strict=True)]
     pads = tuple(
       (r - low, n + low - m)
@@ -295,12 +309,15 @@ def _backward(x, kernel, g, spec: _Spec):
   else:
     x_gradient = _dense_input_gradient(g, kernel, x.shape[1:3], spec)
     gradient = taps.dense_kernel_gradient
+  # The gradients of kernels are loops over images, so each device must run
+  # them on its own images before the results are added.
   padded = taps.pad(x, spec.pads, spec.wrap)
   gradient = functools.partial(gradient, size=kernel.shape[:2], spec=spec)
   return x_gradient, sharding.sum_over_local_rows(gradient, spec.mesh)(padded, g)
 
 
 def _split(spec: _Spec, x, kernel):
+  """Cuts a grouped convolution into one dense convolution per group."""
   dense = dataclasses.replace(spec, groups=1, kind="dense")
   return [
     (x_part, kernel_part, dense)
@@ -311,8 +328,21 @@ def _split(spec: _Spec, x, kernel):
 
 
 def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
+  """Gradient [N, H, W, C_in] with respect to the input of a dense convolution.
+
+  It is a convolution of the result's gradient with the turned kernel, with
+  zeros between the pixels of that gradient if the forward one has a stride.
+
+  Args:
+    g: gradient of the result, [N, H_out, W_out, C_out].
+    kernel: [kh, kw, C_in, C_out].
+    shape: (H, W) of the input.
+    spec: properties of the forward convolution.
+  """
   size = kernel.shape[:2]
   flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+  # This is the layer that halves grids: its gradient doubles them, which goes
+  # faster by phases, without any product with the zeros.
   if (
     spec.stride == (2, 2)
     and size == (3, 3)
@@ -325,6 +355,7 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
   plain = dataclasses.replace(spec, stride=(1, 1), pads=((0, 0), (0, 0)), wrap=False)
   reach = [d * (k - 1) for d, k in zip(spec.dilation, size, strict=True)]
   if spec.wrap:
+    # Padding and gradient wrap around alike, so no gradient is lost at the edge.
     pads = tuple((r - low, low) for r, (low, _) in zip(reach, spec.pads, strict=True))
     return _ordinary(taps.pad(g, pads, True), flipped, plain)
   pads = tuple(
@@ -335,6 +366,7 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
   )
   if spec.stride == (1, 1) and min(map(min, pads)) >= 0:
     return _ordinary(g, flipped, dataclasses.replace(plain, pads=pads))
+  # `lax.pad` spreads the pixels by the stride, and cuts where a pad is negative.
   config = [(*p, s - 1) for p, s in zip(pads, spec.stride, strict=True)]
   spread = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *config, (0, 0, 0)])
   return _ordinary(spread, flipped, plain)
@@ -343,19 +375,21 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
 def _phases(kernel: jax.Array) -> jax.Array:
   """The kernel of a transposed convolution of stride 2, phase by phase.
 
-  One small convolution yields the four phases of the result, so no product is
+  Pixels of the result with even and odd rows and columns (four phases) see
+  different taps. One small convolution yields all four, so that no product is
   spent on the zeros that a stride puts between the pixels.
 
   Args:
-    kernel: [k, k, C_in, C_out], applied to the spread input.
+    kernel: [k, k, C_in, C_out] that is applied to the spread input.
 
   Returns:
-    [s, s, C_in, 4 C_out], s = 1 for k = 2 and else 2, applied to the input
-    itself; `_interleave` brings the phases (row, column, C_out) to their
-    places.
+    [s, s, C_in, 4 C_out] that is applied to the input itself, with s = 1 for
+    k = 2 and s = 2 otherwise. `_interleave` then brings the phases (row,
+    column, C_out) to their places.
   """
   size = kernel.shape[0]
   places = _PHASES[size]
+  # One-hot matrices [shift, phase, tap] select the tap of each place.
   share = jnp.zeros((max(places[0]) + 1, 2, size), kernel.dtype)
   share = share.at[places].set(1)
   phases = jnp.einsum("api,bqj,ijco->abcpqo", share, share, kernel)
@@ -363,7 +397,7 @@ def _phases(kernel: jax.Array) -> jax.Array:
 
 
 def _interleave(phases: jax.Array) -> jax.Array:
-  """Maps [N, H, W, 4 C], phases outermost, to [N, 2 H, 2 W, C]."""
+  """Maps phases [N, H, W, 4 C], channels innermost, to [N, 2 H, 2 W, C]."""
   n, h, w, c = phases.shape
   y = phases.reshape(n, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
   return y.reshape(n, 2 * h, 2 * w, c // 4)

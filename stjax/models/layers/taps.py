@@ -1,6 +1,8 @@
 """Convolutions on CPU, written out as one slice of the input per tap.
 
-`spec` has the stride, dilation and groups of `stjax.models.convolution`.
+`spec` has the stride, dilation and groups of a convolution; see
+`stjax.models.layers.convolution`. `padded` is the padded input, and `g` is the
+gradient [N, H_out, W_out, C_out] of the result.
 """
 
 import jax
@@ -15,7 +17,13 @@ _BLOCK_ROWS = 8
 
 
 def pad(x: jax.Array, pads: Pads, wrap: bool) -> jax.Array:
-  """Pads H and W; pads may be negative (cut off) where they are zeros."""
+  """Pads H and W of [N, H, W, C], by zeros or around a torus.
+
+  Args:
+    x: [N, H, W, C].
+    pads: ((top, bottom), (left, right)); negative zero pads cut off.
+    wrap: whether the grid wraps around.
+  """
   if wrap:
     return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
   config = [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)]
@@ -23,15 +31,16 @@ def pad(x: jax.Array, pads: Pads, wrap: bool) -> jax.Array:
 
 
 def shifted_sum(padded, kernel, dilation: Pair) -> jax.Array:
-  """Depthwise convolution without padding: one multiply-add per tap.
+  """Depthwise convolution without padding, as one multiply-add per tap.
 
-  It goes through blocks of rows. A loop's result is stored, while a plain sum
-  would be computed again, slowly, inside each gradient that transposes it.
+  The rows are computed in blocks by a loop, since XLA stores the result of a
+  loop, while it would compute a plain sum again, slowly, inside each gradient
+  that transposes it.
   """
   (kh, kw), (dh, dw) = kernel.shape[:2], dilation
   h = padded.shape[1] - dh * (kh - 1)
   w = padded.shape[2] - dw * (kw - 1)
-  # Two blocks or more: XLA would write out a loop of one.
+  # There are at least two blocks, since XLA unrolls a loop of one.
   most = min(_BLOCK_ROWS, max(h // 2, 1))
   rows = max(n for n in range(1, most + 1) if h % n == 0)
   span = rows + dh * (kh - 1)
@@ -51,14 +60,18 @@ def shifted_sum(padded, kernel, dilation: Pair) -> jax.Array:
 
 
 def depthwise_kernel_gradient(padded, g, size: Pair, spec):
-  """Kernel gradient [kh, kw, 1, C], row by row with a small accumulator."""
+  """Kernel gradient [kh, kw, 1, C] of a depthwise convolution.
+
+  It is summed row by row, so that the accumulator stays in the cache.
+  """
   (kh, kw), (dh, dw) = size, spec.dilation
   span_h, span_w = dh * (kh - 1) + 1, dw * (kw - 1) + 1
   n, h, w, c = g.shape
-  # 16 as measured: narrower blocks ran up to 10x longer, wider ones compile
-  # longer.
+  # Blocks of 16 columns were fastest: narrower ones ran up to ten times longer,
+  # and wider ones take longer to compile.
   columns = 16
   blocks = -(-w // columns)
+  # Zeros behind the last column add nothing, and make all blocks alike.
   wider = ((0, 0), (0, 0), (0, blocks * columns - w), (0, 0))
   padded, g = jnp.pad(padded, wider), jnp.pad(g, wider)
   parts = _channel_parts(c)
@@ -82,14 +95,20 @@ def depthwise_kernel_gradient(padded, g, size: Pair, spec):
 
 
 def _channel_parts(channels: int, most: int = 256) -> int:
-  """At least two independent loops, which XLA runs on different threads."""
+  """Number of parts that the channels are cut into.
+
+  There are at least two, since XLA runs independent loops on different threads.
+  """
   least = max(2, -(-channels // most))
   candidates = range(least, 2 * (channels // most) + 3)
   return next((n for n in candidates if channels % n == 0), 1)
 
 
 def dense_kernel_gradient(padded, g, size: Pair, spec):
-  """Kernel gradient [kh, kw, C_in, C_out], one product per image and tap."""
+  """Kernel gradient [kh, kw, C_in, C_out] of a dense convolution.
+
+  It is the sum of one matrix product per image and tap.
+  """
   (n, h, w, c_out), c_in = g.shape, padded.shape[-1]
   (sh, sw), (dh, dw) = spec.stride, spec.dilation
 
@@ -106,14 +125,16 @@ def dense_kernel_gradient(padded, g, size: Pair, spec):
     zeros = jnp.zeros((size[0] * size[1], c_in, c_out), jnp.float32)
     return lax.fori_loop(start, stop, image, zeros)
 
+  # Two independent loops run on two threads.
   total = part(0, n // 2) + part(n // 2, n)
   return total.reshape(*size, c_in, c_out)
 
 
 def grouped_kernel_gradient(padded, g, size: Pair, spec):
-  """Kernel gradient [kh, kw, C_in / groups, C_out], one product per tap.
+  """Kernel gradient [kh, kw, C_in / groups, C_out] of a grouped convolution.
 
-  The taps are a loop: groups and taps written out would compile for minutes.
+  It is one product per tap. The taps are looped over, since a product for each
+  group and tap would take minutes to compile.
   """
   n, h, w, c_out = g.shape
   (kh, kw), (dh, dw) = size, spec.dilation

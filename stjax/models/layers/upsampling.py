@@ -1,4 +1,4 @@
-"""Finer grids: transposed convolutions without overlap, interpolation."""
+"""Layers that double a grid: transposed convolution, interpolation."""
 
 import einops
 import jax
@@ -9,14 +9,14 @@ from stjax.models.layers.basic import conv2d, torch_bias_default
 
 
 def spread(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Transposed convolution of stride 2 and a kernel no larger than that.
+  """Transposed convolution of stride 2 whose taps do not overlap.
 
   Every pixel becomes 2 x 2 pixels, each by its own tap of the kernel. Along an
   axis with one tap, zeros stand between the pixels.
 
   Args:
     x: [N, H, W, I].
-    kernel: [kh, kw, I, O], kh and kw 1 or 2.
+    kernel: [kh, kw, I, O]; kh and kw are 1 or 2.
 
   Returns:
     [N, 2 (H - 1) + kh, 2 (W - 1) + kw, O] in the dtype of `x`.
@@ -32,13 +32,13 @@ def spread(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 class Spread(nn.Module):
-  """`spread` with torch's initial values.
+  """Layer of `spread` with torch's initial values.
 
   Parameters: "kernel" [kh, kw, C_in, features] and "bias" [features], float32.
 
   Attributes:
     features: output channels.
-    kernel_size: (H, W), each 1 or 2.
+    kernel_size: (H, W) of the kernel, each 1 or 2.
     use_bias: whether to add a bias.
     dtype: compute and output dtype.
   """
@@ -62,7 +62,7 @@ class Spread(nn.Module):
 
 
 def interpolate_double(x: jax.Array) -> jax.Array:
-  """Doubles a grid by bilinear interpolation; corners stay where they are.
+  """Doubles a grid by bilinear interpolation that keeps the corner pixels.
 
   Args:
     x: [N, H, W, C].
@@ -71,7 +71,7 @@ def interpolate_double(x: jax.Array) -> jax.Array:
     [N, 2 H, 2 W, C] in the dtype of `x`.
   """
   n, h, w, c = x.shape
-  # A single row or column is repeated.
+  # A single row or column has no distance to scale, and is repeated.
   scale = jnp.array([(2 * m - 1) / (m - 1) if m > 1 else 2.0 for m in (h, w)])
   return jax.image.scale_and_translate(
     x,

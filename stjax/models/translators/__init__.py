@@ -1,8 +1,9 @@
-"""SimVP's translators: what happens between encoder and decoder.
+"""SimVP's translators, the part of the network between encoder and decoder.
 
 A translator maps the latent [B, T, h, w, S] to the same shape. All but
-"incepu" are `MetaFormer` stacks that differ in their block; a block factory
-takes the block's place in the stack and gives a constructor.
+"incepu" are `MetaFormer` stacks that differ in their block. The table of blocks
+holds functions that take the block's place in the stack and return the
+constructor of the block.
 """
 
 import functools

@@ -17,6 +17,7 @@ from stjax.models.translators.metaformer import (
   HE,
   TORCH,
   Constructor,
+  Mixer,
   Mlp,
   TwoBranchBlock,
   depthwise,
@@ -26,14 +27,15 @@ from stjax.models.translators.metaformer import (
 
 
 class SelfAttention(nn.Module):
-  """Multi-head self-attention over the second-last axis; softmax in float32.
+  """Multi-head self-attention over tokens; the softmax is in float32.
 
   Attributes:
-    heads: must divide the width.
+    heads: number of heads, which must divide the width.
     dropout: rate after the output layer.
     dtype: compute dtype.
     qkv_bias: whether queries, keys and values have biases.
-    layer: constructor of the two layers.
+    layer: constructor of the layer that makes queries, keys and values, and of
+      the output layer.
   """
 
   heads: int = 8
@@ -51,7 +53,7 @@ class SelfAttention(nn.Module):
     Args:
       x: [N, L, C].
       train: whether to use dropout.
-      bias: [heads, L, L] added to the logits (query, key).
+      bias: [heads, L, L], added to the logits of (query, key); or None.
     """
     n, length, width = x.shape
     if width % self.heads:
@@ -68,27 +70,22 @@ class SelfAttention(nn.Module):
     if bias is None:
       y = attention(q, k, v)
     else:
+      # The blocked attention knows no bias; windows are small enough without.
       y = jax.nn.dot_product_attention(q, k, v, bias=bias[None])
     y = self.layer(width, dtype=self.dtype, name="project")(y.reshape(x.shape))
     return nn.Dropout(self.dropout, deterministic=not train)(y)
 
 
-class GlobalAttention(nn.Module):
+class GlobalAttention(Mixer):
   """Self-attention of all pixels.
 
   Attributes:
-    heads: must divide the width.
+    heads: number of heads, which must divide the width.
     qkv_bias: whether queries, keys and values have biases.
-    dropout: rate after the output layer.
-    padding_mode: not used.
-    dtype: compute dtype.
   """
 
   heads: int = 8
   qkv_bias: bool = True
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -101,7 +98,7 @@ class GlobalAttention(nn.Module):
 
 
 def window_and_shift(h: int, w: int, shifted: bool) -> tuple[int, int]:
-  """Side of Swin's windows on an h x w grid, and by how much they shift."""
+  """Returns the side of Swin's windows on an h x w grid, and their shift."""
   window = min(8, 7 if h % 7 == 0 else max(4, h // 16))
   if min(h, w) <= window:
     return min(h, w), 0
@@ -109,32 +106,33 @@ def window_and_shift(h: int, w: int, shifted: bool) -> tuple[int, int]:
 
 
 def relative_position_index(window: int) -> np.ndarray:
-  """[window^2, window^2] (query, key) rows of the table of position biases."""
+  """Returns which row of the table of position biases each pair has.
+
+  Args:
+    window: side of the windows.
+
+  Returns:
+    [window^2, window^2] by (query, key).
+  """
   y, x = np.divmod(np.arange(window**2), window)
   dy = y[:, None] - y[None] + window - 1
   dx = x[:, None] - x[None] + window - 1
   return dy * (2 * window - 1) + dx
 
 
-class WindowAttention(nn.Module):
-  """Self-attention within windows, every second block's windows shifted.
+class WindowAttention(Mixer):
+  """Self-attention within windows, which every second block shifts.
 
-  The shift wraps around; pixels that meet through it attend to each other (as
-  in OpenSTL, which does not pass Swin's mask on).
+  The shift wraps around, and pixels that meet through it attend to each other,
+  as in OpenSTL, which does not pass Swin's mask on.
 
   Attributes:
     shifted: whether the windows are shifted by half their side.
-    heads: must divide the width.
-    dropout: rate after the output layer.
-    padding_mode: not used.
-    dtype: compute dtype.
+    heads: number of heads, which must divide the width.
   """
 
   shifted: bool
   heads: int = 8
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -165,18 +163,8 @@ class WindowAttention(nn.Module):
     return jnp.roll(x, (shift, shift), (1, 2))
 
 
-class LocalAffinity(nn.Module):
-  """1x1, depthwise 5x5, 1x1: Uniformer's mixer of near pixels.
-
-  Attributes:
-    dropout: not used.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
-  """
-
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
+class LocalAffinity(Mixer):
+  """Uniformer's mixer of near pixels: convolutions 1x1, depthwise 5x5, 1x1."""
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -191,13 +179,13 @@ class LocalAffinity(nn.Module):
 
 
 def vit(index: int, resized: bool) -> Constructor:
-  """Block of the vision transformer, without positions."""
+  """Returns the block of the vision transformer, without positions."""
   del index, resized
   return functools.partial(TwoBranchBlock, norm=LayerNorm, mixer=GlobalAttention)
 
 
 def swin(index: int, resized: bool) -> Constructor:
-  """Block of the shifted-window transformer."""
+  """Returns the block of the shifted-window transformer."""
   del resized
   mixer = functools.partial(WindowAttention, index % 2 == 1)
   return functools.partial(TwoBranchBlock, norm=LayerNorm, mixer=mixer)
@@ -206,12 +194,12 @@ def swin(index: int, resized: bool) -> Constructor:
 def uniformer(
   index: int, resized: bool, local: bool = True, **attention
 ) -> Constructor:
-  """Uniformer's local block at the ends of the stack, else its global one.
+  """Returns Uniformer's local block at the ends of the stack, else its global one.
 
   Args:
-    index: of the block.
+    index: number of the block in the stack.
     resized: whether the block changes the width.
-    local: whether there are local blocks.
+    local: whether there are local blocks at all.
     **attention: options of `GlobalAttention`.
   """
   if local and (index == 0 or resized):

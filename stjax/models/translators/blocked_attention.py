@@ -1,12 +1,13 @@
 """Self-attention whose logits stay in the cache of a CPU.
 
-Rabe & Staats 2021, "Self-attention Does Not Need O(n^2) Memory"; Dao et al.
-2022, "FlashAttention" (the backward pass, from the logarithms of the softmax's
-totals). XLA's CPU backend writes the logits of all heads to memory it has just
-been given several times, and transposes them for the gradients of keys and
-values; that takes most of the time of a transformer block. Here a loop over
-heads and blocks of queries holds few logits at a time, and no product has them
-transposed.
+XLA's CPU backend writes the logits of all heads to freshly allocated memory
+several times, and transposes them for the gradients of keys and values. That
+takes most of the time of a transformer block. Here a loop over heads and
+blocks of queries holds few logits at a time, and no product transposes them.
+
+Sources: Rabe & Staats 2021, "Self-attention Does Not Need O(n^2) Memory"; Dao
+et al. 2022, "FlashAttention" (the backward pass, which needs only the
+logarithms of the softmax's totals).
 """
 
 import functools
@@ -16,20 +17,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# 4 MB: more leaves the cache, fewer make the loop itself felt.
+# Logits of one block, 4 MB: more do not fit the cache, and with fewer the loop
+# itself costs time.
 _BLOCK_LOGITS = 2**20
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """softmax(q k^T / sqrt(D)) v for each head; softmax in float32.
+  """Returns softmax(q k^T / sqrt(D)) v for each head; the softmax is in float32.
 
-  On CPU the loop of this file, with a hand-written reverse-mode derivative,
-  hence no forward mode; elsewhere `jax.nn.dot_product_attention`.
+  On CPU it is the loop of this file, whose derivative is written by hand for
+  reverse mode only; elsewhere it is `jax.nn.dot_product_attention`.
 
   Args:
     q: queries [N, L, heads, D].
-    k: keys, of the same shape.
-    v: values, of the same shape.
+    k: keys [N, L, heads, D].
+    v: values [N, L, heads, D].
 
   Returns:
     [N, L, heads, D] in the dtype of `q`.
@@ -41,6 +43,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 def _in_float32(*qkv: jax.Array) -> jax.Array:
   n, length = qkv[0].shape[:2]
+  # Blocks of equal size need the least padding of the last one.
   blocks = -(-n * length**2 // _BLOCK_LOGITS)
   size = -(-length // min(blocks, length))
   y = blocked_attention(*(x.astype(jnp.float32) for x in qkv), size)
@@ -49,7 +52,7 @@ def _in_float32(*qkv: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def blocked_attention(q: jax.Array, k: jax.Array, v: jax.Array, size: int) -> jax.Array:
-  """`attention` in float32 by blocks of `size` queries."""
+  """Computes `attention` in float32, by blocks of `size` queries."""
   return _forward(q, k, v, size)[0]
 
 
@@ -59,10 +62,13 @@ def _forward(q, k, v, size: int):
 
     def attend(q):
       logits = jnp.einsum("nqd,ndk->nqk", q, k)
+      # Without its largest logit, no exponential of a row overflows.
       top = logits.max(-1, keepdims=True)
       weights = jnp.exp(logits - top)
       total = weights.sum(-1, keepdims=True)
       y = jnp.einsum("nqk,nkd->nqd", weights, v) / total
+      # This one number of each query gives the weights again in the backward
+      # pass, so that they need not be kept.
       return y, top + jnp.log(total)
 
     return lax.map(attend, queries)
@@ -82,6 +88,7 @@ def _backward(size: int, residuals, g):
 
     def add_block(sums, block):
       q, g, along, log_total = block
+      # Queries that pad the last block have g = 0, so they add nothing.
       logits = jnp.einsum("nqd,ndk->nqk", q, k_transposed)
       weights = jnp.exp(logits - log_total)
       gradient = jnp.einsum("nqd,ndk->nqk", g, v_transposed)
@@ -100,7 +107,8 @@ def _backward(size: int, residuals, g):
     _transposed(v),
     _into_blocks(_scaled(q), size),
     _into_blocks(g, size),
-    # What the softmax takes off, so that each query's gradient sums to 0.
+    # The weights of a query sum to 1, so the gradients of its logits must sum
+    # to 0: this is the part that is taken off each of them.
     _into_blocks((g * y).sum(-1, keepdims=True), size),
     log_totals,
   )

@@ -13,7 +13,9 @@ from flax import linen as nn
 from stjax.errors import NetworkError
 from stjax.models.layers.basic import BatchNorm, DropPath, LayerNorm
 from stjax.models.translators.metaformer import (
+  Block,
   Constructor,
+  Mixer,
   Mlp,
   TwoBranchBlock,
   depthwise,
@@ -22,24 +24,16 @@ from stjax.models.translators.metaformer import (
 )
 
 
-class ConvMixerBlock(nn.Module):
-  """x + BN(GELU(depthwise(x))), then BN(GELU(1x1(.))).
+class ConvMixerBlock(Block):
+  """Block of x + BN(GELU(depthwise(x))), then BN(GELU(1x1(.))).
+
+  It has no MLP, no dropout and no stochastic depth.
 
   Attributes:
-    kernel_size: of the depthwise convolution.
-    mlp_ratio: not used; ConvMixer has no MLP, dropout or stochastic depth.
-    dropout: not used.
-    drop_path: not used.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
+    kernel_size: kernel size of the depthwise convolution.
   """
 
   kernel_size: int = 11
-  mlp_ratio: float = 8.0
-  dropout: float = 0.0
-  drop_path: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -56,22 +50,8 @@ class ConvMixerBlock(nn.Module):
     return BatchNorm(name="norm_2")(gelu(y), train)
 
 
-class ConvNeXtBlock(nn.Module):
-  """x + scale MLP(LN(depthwise 7x7 (x))).
-
-  Attributes:
-    mlp_ratio: hidden width of the MLP over the width.
-    dropout: not used; ConvNeXt has none.
-    drop_path: stochastic depth rate.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
-  """
-
-  mlp_ratio: float = 8.0
-  dropout: float = 0.0
-  drop_path: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
+class ConvNeXtBlock(Block):
+  """Block of x + scale MLP(LN(depthwise 7x7 (x))), without dropout."""
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -87,18 +67,8 @@ class ConvNeXtBlock(nn.Module):
     return x + DropPath(self.drop_path)(y * scale.astype(y.dtype), train)
 
 
-class RecursiveGatedConv(nn.Module):
-  """HorNet's g^n convolution of order 4 (eqs. 3-4).
-
-  Attributes:
-    dropout: not used.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
-  """
-
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
+class RecursiveGatedConv(Mixer):
+  """HorNet's g^n convolution of order 4 (eqs. 3-4)."""
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -153,18 +123,8 @@ def _channel_field(module: nn.Module, name: str, width: int) -> jax.Array:
   return module.param(name, init, (width,), jnp.float32).astype(module.dtype)
 
 
-class GatedAggregation(nn.Module):
-  """MogaNet's multi-order gated aggregation, plus the input (eqs. 3-6).
-
-  Attributes:
-    dropout: not used.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
-  """
-
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
+class GatedAggregation(Mixer):
+  """MogaNet's multi-order gated aggregation, plus the input (eqs. 3-6)."""
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -183,7 +143,7 @@ class GatedAggregation(nn.Module):
 
 
 class ChannelAggregation(nn.Module):
-  """MogaNet's x + sigma (x - GELU(one channel from all)) (eq. 8).
+  """MogaNet's x + sigma (x - GELU(y)), with one channel y made of all (eq. 8).
 
   Attributes:
     dtype: compute dtype.
@@ -209,19 +169,19 @@ def require_eighths(translator: str, width: int) -> None:
 
 
 def convmixer(index: int, resized: bool) -> Constructor:
-  """Block of the ConvMixer."""
+  """Returns the block of the ConvMixer."""
   del index, resized
   return ConvMixerBlock
 
 
 def convnext(index: int, resized: bool) -> Constructor:
-  """Block of the ConvNeXt."""
+  """Returns the block of the ConvNeXt."""
   del index, resized
   return ConvNeXtBlock
 
 
 def hornet(index: int, resized: bool) -> Constructor:
-  """Block of the HorNet, which has no dropout."""
+  """Returns the block of the HorNet, which has no dropout."""
   del index, resized
   return functools.partial(
     TwoBranchBlock,
@@ -238,7 +198,7 @@ def _without_dropout(dropout: float, **options) -> Mlp:
 
 
 def moganet(index: int, resized: bool) -> Constructor:
-  """Block of the MogaNet."""
+  """Returns the block of the MogaNet."""
   del index, resized
   return functools.partial(
     TwoBranchBlock,

@@ -16,6 +16,7 @@ from stjax.models.translators.metaformer import (
   TORCH,
   Constructor,
   Init,
+  Mixer,
   Mlp,
   TwoBranchBlock,
   depthwise,
@@ -25,15 +26,15 @@ from stjax.models.translators.metaformer import (
 
 
 class LargeKernelConv(nn.Module):
-  """A large kernel as depthwise, dilated depthwise and 1x1 convolutions.
+  """A large kernel, made of depthwise, dilated depthwise and 1x1 convolutions.
 
-  The first has 2 dilation - 1 taps a side, the second kernel_size / dilation,
-  made odd.
+  The first one has 2 dilation - 1 taps a side; the second one has
+  kernel_size / dilation, made odd.
 
   Attributes:
     features: channels of the result.
-    kernel_size: about the width of the field of view.
-    dilation: of the second convolution.
+    kernel_size: width of the field of view, which is not kept exactly.
+    dilation: dilation of the second convolution.
     weights: initial values of the convolutions, `HE` or `TORCH`.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
@@ -62,11 +63,11 @@ class LargeKernelConv(nn.Module):
 
 
 class Gate(nn.Module):
-  """What `GatedAttention`'s gates have in common.
+  """Base of the gates of `GatedAttention`.
 
   Attributes:
-    kernel_size: of the large kernel.
-    dilation: of the large kernel.
+    kernel_size: kernel size of the `LargeKernelConv`.
+    dilation: dilation of the `LargeKernelConv`.
     weights: initial values of the convolutions, `HE` or `TORCH`.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
@@ -92,7 +93,7 @@ class Gate(nn.Module):
 
 
 class SplitGate(Gate):
-  """sigmoid(g) f, with f and g the halves of the large kernel's result."""
+  """Gate sigmoid(g) f; f and g are the halves of the large kernel's result."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -102,7 +103,7 @@ class SplitGate(Gate):
 
 
 class ProductGate(Gate):
-  """x f, with f the large kernel's result."""
+  """Gate x f; f is the large kernel's result."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -111,12 +112,11 @@ class ProductGate(Gate):
 
 
 class TemporalGate(Gate):
-  """s x f, with s channel weights from the mean over the pixels.
+  """Gate s x f; s are channel weights made from the mean over the pixels.
 
   Attributes:
-    reduction: the width over this number, or over 4 if that is more, is the
-      hidden width of the channel weights. (So it is width / that quotient,
-      which is about `reduction` for wide networks.)
+    reduction: the weights' hidden width is width / max(width / reduction, 4),
+      which is about `reduction` for wide networks.
   """
 
   reduction: int = 16
@@ -135,22 +135,18 @@ class TemporalGate(Gate):
     return s[:, None, None] * self.large_kernel(x, width) * x
 
 
-class GatedAttention(nn.Module):
-  """1x1 convolution, GELU, gate, 1x1 convolution, plus the input.
+class GatedAttention(Mixer):
+  """A 1x1 convolution, GELU, the gate, a 1x1 convolution, plus the input.
+
+  It has no dropout: these blocks have it in their MLP only.
 
   Attributes:
     gate: constructor of the gate.
     weights: initial values of all convolutions, `HE` or `TORCH`.
-    dropout: not used: these blocks have dropout in their MLP only.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
   """
 
   gate: Constructor
   weights: Init = HE
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -178,18 +174,18 @@ def _block(gate: Constructor, weights: Init) -> Constructor:
 
 
 def gsta(index: int, resized: bool) -> Constructor:
-  """Block of gated spatiotemporal attention."""
+  """Returns the block of gated spatiotemporal attention."""
   del index, resized
   return _block(SplitGate, HE)
 
 
 def van(index: int, resized: bool) -> Constructor:
-  """Block of the visual attention network."""
+  """Returns the block of the visual attention network."""
   del index, resized
   return _block(ProductGate, HE)
 
 
 def tau(index: int, resized: bool) -> Constructor:
-  """Block of the temporal attention unit."""
+  """Returns the block of the temporal attention unit."""
   del index, resized
   return _block(TemporalGate, TORCH)

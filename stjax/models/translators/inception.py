@@ -9,19 +9,21 @@ from flax import linen as nn
 
 from stjax.errors import NetworkError
 from stjax.models.layers.basic import Conv, GroupNorm
-from stjax.models.translators.metaformer import fold_time, unfold_time
+from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.translators.metaformer import Translator
 
 KERNELS = (3, 5, 7, 11)
 
 
 class InceptionBlock(nn.Module):
-  """1x1 convolution, then the sum of grouped convolutions of several sizes.
+  """A 1x1 convolution, then the sum of grouped convolutions of several sizes.
 
   Attributes:
-    hidden: channels between; with no multiple of `groups`, groups are 1.
+    hidden: channels in between; if they are no multiple of `groups`, there is
+      one group only.
     features: channels of the result, a multiple of the groups.
     kernels: sizes of the grouped convolutions.
-    groups: of the convolutions and of their norms.
+    groups: number of groups of the convolutions and of their norms.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
   """
@@ -59,32 +61,22 @@ class InceptionBlock(nn.Module):
     return total
 
 
-class InceptionUNet(nn.Module):
-  """Inception blocks with skips, all at one resolution, over folded time.
+class InceptionUNet(Translator):
+  """Inception blocks with skips, all at one resolution, over folded frames.
+
+  It has no dropout and no stochastic depth.
 
   Attributes:
-    features: width (hid_T); half of it inside the blocks.
-    depth: blocks on each side, at least 2.
-    mlp_ratio: not used; the U-Net has no MLP, dropout or stochastic depth.
-    dropout: not used.
-    drop_path: not used.
-    legacy_drop_path: not used.
-    remat: recompute each block in the backward pass.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
-    kernels: as the blocks'.
-    groups: as the blocks'.
+    features: width (hid_T); the blocks are half as wide inside.
+    depth: number of blocks on each side, at least 2.
+    mlp_ratio: ignored, as there is no MLP.
+    kernels: kernel sizes of the blocks.
+    groups: channel groups of the blocks.
   """
 
   features: int
   depth: int
   mlp_ratio: float = 8.0
-  dropout: float = 0.0
-  drop_path: float = 0.0
-  legacy_drop_path: bool = False
-  remat: bool = False
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
   kernels: tuple[int, ...] = KERNELS
   groups: int = 8
 
@@ -93,7 +85,7 @@ class InceptionUNet(nn.Module):
     """Maps the latent [B, T, h, w, S] to the same shape."""
     del train
     block = nn.remat(InceptionBlock) if self.remat else InceptionBlock
-    y = fold_time(x)
+    y = fold_frames(x)
     width = y.shape[-1]
 
     def apply(y, features, name):
@@ -115,4 +107,4 @@ class InceptionUNet(nn.Module):
     for i in range(1, self.depth):
       features = width if i == self.depth - 1 else self.features
       y = apply(jnp.concatenate([y, skips.pop()], -1), features, f"up_{i}")
-    return unfold_time(y, x.shape[1])
+    return unfold_frames(y, x.shape[1])

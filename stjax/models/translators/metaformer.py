@@ -1,4 +1,4 @@
-"""The stack of blocks that twelve translators share, and its usual block.
+"""The stack of blocks that twelve translators share, and its common block.
 
 Yu et al. 2022, "MetaFormer Is Actually What You Need for Vision"; Tan et al.
 2023, "OpenSTL: A Comprehensive Benchmark of Spatio-Temporal Predictive
@@ -22,30 +22,32 @@ from stjax.models.layers.basic import (
   torch_conv_default,
   truncated_normal,
 )
+from stjax.models.layers.conv_unit import unit_class
+from stjax.models.stid import fold_frames, unfold_frames
 
 Constructor = Callable[..., nn.Module]
 
 
 class Init(NamedTuple):
-  """Initialisers of a convolution; bias_init None is torch's default."""
+  """Initialisers of a convolution; a bias_init of None means torch's default."""
 
   kernel_init: Callable[..., jax.Array]
   bias_init: Callable[..., jax.Array] | None
 
 
-# He et al.'s initial values, those of vision transformers, and torch's.
+# Initial values of He et al., of vision transformers, and of torch.
 HE = Init(he_fan_out, nn.initializers.zeros)
 NORMAL = Init(truncated_normal(0.02), nn.initializers.zeros)
 TORCH = Init(torch_conv_default, None)
 
 
 def pointwise(features: int, init: Init = HE, **options) -> Conv:
-  """A 1x1 convolution; `Conv` has the options."""
+  """Returns a 1x1 convolution; the options are those of `Conv`."""
   return Conv(features, 1, **init._asdict(), **options)
 
 
 def depthwise(features: int, kernel_size: int, init: Init = HE, **options) -> Conv:
-  """A convolution of each channel by itself; `Conv` has the options."""
+  """Returns a convolution of each channel by itself, with options of `Conv`."""
   return Conv(features, kernel_size, groups=features, **init._asdict(), **options)
 
 
@@ -53,8 +55,51 @@ linear = functools.partial(nn.Dense, kernel_init=truncated_normal(0.02))
 
 
 def gelu(x: jax.Array) -> jax.Array:
-  """x Phi(x), by the error function (Hendrycks & Gimpel 2016)."""
+  """Returns x Phi(x), by the error function (Hendrycks & Gimpel 2016)."""
   return nn.gelu(x, approximate=False)
+
+
+class Mixer(nn.Module, kw_only=True):
+  """Base of the modules that mix pixels inside a block.
+
+  A block hands all of these options to its mixer, which ignores those that it
+  has no use for.
+
+  Attributes:
+    dropout: rate of the dropout.
+    padding_mode: "zeros" or "circular".
+    dtype: compute dtype.
+  """
+
+  dropout: float = 0.0
+  padding_mode: str = "zeros"
+  dtype: jnp.dtype = jnp.float32
+
+
+class Block(Mixer, kw_only=True):
+  """Base of the blocks of a stack, which ignore options that they do not need.
+
+  Attributes:
+    mlp_ratio: hidden width of the MLP over the width.
+    drop_path: stochastic depth rate.
+  """
+
+  mlp_ratio: float = 8.0
+  drop_path: float = 0.0
+
+
+class Translator(Mixer, kw_only=True):
+  """Base of the translators, which ignore options that they do not need.
+
+  Attributes:
+    drop_path: stochastic depth rate of the last block.
+    legacy_drop_path: whether the rates begin at .01; see `drop_path_rates`.
+    remat: whether the backward pass recomputes each block, to save memory.
+  """
+
+  drop_path: float = 0.0
+  legacy_drop_path: bool = False
+  remat: bool = False
 
 
 class Mlp(nn.Module):
@@ -64,7 +109,7 @@ class Mlp(nn.Module):
     hidden: hidden width.
     layer: constructor of the two layers.
     depthwise: whether a depthwise 3x3 convolution precedes the activation.
-    refine: constructor of a module for the activated hidden channels.
+    refine: constructor of a module that refines the activated hidden channels.
     dropout: rate after the activation and after the second layer.
     padding_mode: "zeros" or "circular".
     dtype: compute dtype.
@@ -98,11 +143,11 @@ class Mlp(nn.Module):
     return drop(y)
 
 
-class TwoBranchBlock(nn.Module):
+class TwoBranchBlock(Block):
   """Two residual branches, x + mixer(norm(x)), then x + mlp(norm(x)).
 
-  Each branch has stochastic depth and, where `scale` is given, learned
-  channel scales (Touvron et al. 2021, eq. 3).
+  Each branch has stochastic depth and, if `scale` is given, learned channel
+  scales (Touvron et al. 2021, eq. 3).
 
   Attributes:
     norm: constructor of the norms, called with a name.
@@ -111,13 +156,8 @@ class TwoBranchBlock(nn.Module):
     scale: initial value of the channel scales; None means no scales.
     position: initial values of a depthwise 3x3 convolution that is added to
       the input (Li et al. 2022, eq. 2); None means no such convolution.
-    first_skip: whether the first branch is added to x, else it takes its place
-      until the second is added.
-    mlp_ratio: hidden width of the MLP over the width.
-    dropout: rate inside mixer and MLP.
-    drop_path: stochastic depth rate.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
+    first_skip: whether the result of the first branch is added to x; otherwise
+      the second branch reads that result alone.
   """
 
   norm: Constructor
@@ -126,11 +166,6 @@ class TwoBranchBlock(nn.Module):
   scale: float | None = None
   position: Init | None = None
   first_skip: bool = True
-  mlp_ratio: float = 8.0
-  dropout: float = 0.0
-  drop_path: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   def _normalise(self, name: str, x: jax.Array, train: bool) -> jax.Array:
     module = self.norm(name=name)
@@ -172,7 +207,7 @@ class TwoBranchBlock(nn.Module):
 
 
 class ResizedBlock(nn.Module):
-  """A block at the input's width, then a change of width if one is asked.
+  """A block at the input's width, and then a change of width if it is needed.
 
   Attributes:
     core: constructor of the block.
@@ -194,53 +229,41 @@ class ResizedBlock(nn.Module):
 
 
 def drop_path_rates(depth: int, last: float, legacy: bool) -> list[float]:
-  """Stochastic depth rates of the blocks, rising to that of the last.
+  """Returns the stochastic depth rates of the blocks, which rise linearly.
 
   Args:
     depth: number of blocks.
     last: rate of the last block.
-    legacy: begin at .01 as OpenSTL does, not at 0.
+    legacy: whether to begin at .01, as OpenSTL does, and not at 0.
   """
   return np.linspace(0.01 if legacy else 0.0, last, depth).tolist()
 
 
-class MetaFormer(nn.Module):
-  """Blocks over the folded time axis: T S channels, index t S + s.
+class MetaFormer(Translator):
+  """Stack of blocks over T S channels: the frames are folded into the channels.
 
-  The first block brings the width to `features`, the last brings it back.
+  The first block brings the width to `features`, and the last one back.
 
   Attributes:
-    block: (index of the block, whether it changes the width) -> constructor.
+    block: function (index of the block, whether it changes the width) that
+      returns the block's constructor.
     features: width between the first and the last block.
     depth: number of blocks, at least 2.
     mlp_ratio: hidden width of a block's MLP over its width.
-    dropout: rate inside the blocks.
-    drop_path: stochastic depth rate of the last block.
-    legacy_drop_path: see `drop_path_rates`.
-    remat: recompute each block in the backward pass.
-    padding_mode: "zeros" or "circular".
-    dtype: compute dtype.
   """
 
   block: Callable[[int, bool], Constructor]
   features: int
   depth: int
   mlp_ratio: float = 8.0
-  dropout: float = 0.0
-  drop_path: float = 0.0
-  legacy_drop_path: bool = False
-  remat: bool = False
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps the latent [B, T, h, w, S] to the same shape."""
-    folded = fold_time(x)
+    folded = fold_frames(x)
     width = folded.shape[-1]
     rates = drop_path_rates(self.depth, self.drop_path, self.legacy_drop_path)
-    resized = nn.remat(ResizedBlock, static_argnums=2)
-    resized = resized if self.remat else ResizedBlock
+    resized = unit_class(self.remat, ResizedBlock)
     for i, rate in enumerate(rates):
       features = width if i == self.depth - 1 else self.features
       core = functools.partial(
@@ -252,16 +275,4 @@ class MetaFormer(nn.Module):
         dtype=self.dtype,
       )
       folded = resized(core, features, self.dtype, name=f"block_{i}")(folded, train)
-    return unfold_time(folded, x.shape[1])
-
-
-def fold_time(x: jax.Array) -> jax.Array:
-  """Maps [B, T, h, w, S] to [B, h, w, T S], channel index t S + s."""
-  b, t, h, w, s = x.shape
-  return x.transpose(0, 2, 3, 1, 4).reshape(b, h, w, t * s)
-
-
-def unfold_time(x: jax.Array, frames: int) -> jax.Array:
-  """Maps [B, h, w, T S] to [B, T, h, w, S]; the inverse of `fold_time`."""
-  b, h, w, _ = x.shape
-  return x.reshape(b, h, w, frames, -1).transpose(0, 3, 1, 2, 4)
+    return unfold_frames(folded, x.shape[1])

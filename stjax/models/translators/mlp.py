@@ -13,26 +13,18 @@ from stjax.models.layers.basic import GroupNorm, LayerNorm
 from stjax.models.translators.metaformer import (
   NORMAL,
   Constructor,
+  Mixer,
   Mlp,
   TwoBranchBlock,
   pointwise,
 )
 
 
-class TokenMlp(nn.Module):
+class TokenMlp(Mixer):
   """An MLP over all pixels, the same for each channel.
 
-  Its parameters fix the grid. The hidden width is half the channels.
-
-  Attributes:
-    dropout: rate after activation and second layer.
-    padding_mode: not used.
-    dtype: compute dtype.
+  Its parameters fit one grid only. The hidden width is half the channels.
   """
-
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -43,18 +35,11 @@ class TokenMlp(nn.Module):
     return mlp(tokens, train).swapaxes(1, 2).reshape(x.shape)
 
 
-class Pooling(nn.Module):
-  """Mean over the 3x3 neighbours that exist, minus the pixel itself.
+class Pooling(Mixer):
+  """Mean over the 3x3 neighbours minus the pixel itself.
 
-  Attributes:
-    dropout: not used.
-    padding_mode: "zeros" (pixels outside do not count) or "circular".
-    dtype: compute dtype.
+  With padding by zeros, pixels outside the grid do not count in the mean.
   """
-
-  dropout: float = 0.0
-  padding_mode: str = "zeros"
-  dtype: jnp.dtype = jnp.float32
 
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [N, h, w, C] to the same shape."""
@@ -67,7 +52,7 @@ class Pooling(nn.Module):
 
 
 def mlpmixer(index: int, resized: bool) -> Constructor:
-  """Block of the MLP-Mixer."""
+  """Returns the block of the MLP-Mixer."""
   del index, resized
   return functools.partial(
     TwoBranchBlock, norm=functools.partial(LayerNorm, eps=1e-6), mixer=TokenMlp
@@ -75,7 +60,7 @@ def mlpmixer(index: int, resized: bool) -> Constructor:
 
 
 def poolformer(index: int, resized: bool) -> Constructor:
-  """Block of the PoolFormer."""
+  """Returns the block of the PoolFormer."""
   del index, resized
   return functools.partial(
     TwoBranchBlock,

@@ -8,9 +8,7 @@ import pytest
 from stjax import models
 from stjax.models.layers import spectral
 
-# Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-map_modes = jit(spectral.map_modes)
+map_modes = jax.jit(spectral.map_modes)
 
 
 def draw(seed, *shape):
@@ -80,7 +78,7 @@ def test_a_shifted_field_is_mapped_to_a_shifted_one():
 def test_weights_are_drawn_from_zero_up():
   module = spectral.SpectralConv(5, (6, 7))
   x = jnp.zeros((1, 12, 14, 4))
-  params = jit(module.init)(jax.random.key(0), x)["params"]
+  params = jax.jit(module.init)(jax.random.key(0), x)["params"]
   for leaf in params.values():
     assert leaf.shape == (2, 6, 7, 4, 5)
     assert 0 <= leaf.min() < 0.01 / 20 and 0.99 / 20 < leaf.max() <= 1 / 20
@@ -113,7 +111,7 @@ def test_fno_knows_rows_from_columns():
     "fno", features=4, modes_h=2, modes_w=2, depth=1, readout_features=4
   )
   x = jnp.zeros((1, 1, 6, 6, 1))
-  y = jit(module.apply)(drawn_for(module, x), x)
+  y = jax.jit(module.apply)(drawn_for(module, x), x)
   field = y[0, 0, ..., 0]
   assert np.abs(field - field.T).max() > 1e-3
   assert np.abs(field - field[0]).max() > 1e-3
@@ -122,7 +120,7 @@ def test_fno_knows_rows_from_columns():
 def test_kno_treats_every_channel_alike():
   module = models.build("kno", features=4, modes_h=2, modes_w=2, steps=2)
   x = draw(0, 1, 3, 6, 5, 2)
-  forecast = jit(functools.partial(module.apply, drawn_for(module, x)))
+  forecast = jax.jit(functools.partial(module.apply, drawn_for(module, x)))
   y = forecast(x)
   assert y.shape == x.shape
   np.testing.assert_allclose(forecast(x[..., ::-1]), y[..., ::-1], atol=1e-6)
@@ -137,7 +135,7 @@ def test_knos_options_change_the_forecast_not_the_reconstruction(option):
   variables = drawn_for(other, x)
 
   def run(module):
-    return jit(
+    return jax.jit(
       lambda: module.apply(
         variables, x, True, method="forecast_and_reconstruct", mutable=["batch_stats"]
       )[0]

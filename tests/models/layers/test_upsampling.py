@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +5,6 @@ import pytest
 from jax import lax
 
 from stjax.models.layers.upsampling import Spread, interpolate_double, spread
-
-# Each program runs once or twice: compiling it counts, not its speed.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize("taps", [(2, 2), (1, 2), (1, 1)])
@@ -24,14 +19,14 @@ def test_spread_is_a_transposed_convolution(taps):
     lhs_dilation=(2, 2),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
-  y = jit(spread)(x, kernel)
+  y = jax.jit(spread)(x, kernel)
   assert y.shape == (2, 4 + taps[0], 6 + taps[1], 2)
   np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_spread_has_torchs_initial_values():
   x = jnp.zeros((1, 2, 2, 8))
-  params = jit(Spread(32).init)(jax.random.key(0), x)["params"]
+  params = jax.jit(Spread(32).init)(jax.random.key(0), x)["params"]
   bound = (4 * 32) ** -0.5
   for leaf in params.values():
     assert 0.8 * bound < jnp.abs(leaf).max() <= bound
@@ -40,7 +35,7 @@ def test_spread_has_torchs_initial_values():
 def test_interpolation_leaves_corners_where_they_are():
   rows, columns = np.mgrid[:3, :5].astype(np.float32)
   x = jnp.asarray(np.stack([rows, columns, rows * columns], -1))[None]
-  y = jit(interpolate_double)(x)[0]
+  y = jax.jit(interpolate_double)(x)[0]
   np.testing.assert_allclose(y[:, 1, 0], np.linspace(0, 2, 6), atol=1e-6)
   np.testing.assert_allclose(y[4, :, 1], np.linspace(0, 4, 10), atol=1e-5)
   np.testing.assert_allclose(y[-1, -1], [2, 4, 8], atol=1e-5)
@@ -48,6 +43,6 @@ def test_interpolation_leaves_corners_where_they_are():
 
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
 def test_a_single_row_or_column_is_repeated(shape):
-  y = jit(interpolate_double)(jnp.ones((1, *shape, 2), jnp.bfloat16))
+  y = jax.jit(interpolate_double)(jnp.ones((1, *shape, 2), jnp.bfloat16))
   assert y.dtype == jnp.bfloat16
   np.testing.assert_array_equal(y, np.ones((1, 2 * shape[0], 2 * shape[1], 2)))
