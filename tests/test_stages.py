@@ -127,8 +127,8 @@ def latest(run):
   return state
 
 
-def forecasts(folder, workdir, devices=1, **changes):
-  config = tiny_config(folder, "diffusion", **changes)
+def forecasts(folder, workdir, devices=1, stage="diffusion", **changes):
+  config = tiny_config(folder, stage, **changes)
   run = build(config, workdir, devices)
   return xr.open_zarr(forecast.forecast(run))["traffic"].load()
 
@@ -241,16 +241,14 @@ def test_what_has_nothing_to_train_is_scored_all_the_same(
 @pytest.mark.slow
 def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(folder, tmp_path):
   plain = dict(
-    method__mean="none",
-    frozen__mean__init_from="",
     data__split__by="time",  # Longer windows: the same borders.
     forecast__members=2,
   )
-  run = finish(tiny_config(folder, "diffusion", **plain), tmp_path / "w")
+  run = finish(tiny_config(folder, "plain", **plain), tmp_path / "w")
   assert not (run.workdir / "frozen").exists()
   assert evaluate.evaluate(run)["cost"]["crps"]["overall"] > 0
-  short = forecasts(folder, run.workdir, **plain)
-  long = forecasts(folder, run.workdir, **plain, forecast__horizon=7)
+  short = forecasts(folder, run.workdir, stage="plain", **plain)
+  long = forecasts(folder, run.workdir, stage="plain", forecast__horizon=7, **plain)
   assert long.sizes["lead_time"] == 7
   assert np.isfinite(long).all()
   np.testing.assert_allclose(
@@ -372,6 +370,7 @@ def test_a_mean_of_another_size_is_refused(folder, tmp_path):
     ({"evaluation__points": ((0, 0), (6, 0))}, "evaluation.points.*6 x 1"),
     ({"evaluation__points": (3, 0)}, "evaluation.points has 3"),
     ({"method__schedule": "liner"}, "^method.schedule='liner'"),
+    ({"method__mean": "none"}, "use method.name='diffusion'"),
     ({"model__horizon": 4}, "model.horizon"),
     ({"forecast__sampler__steps": 9}, "forecast.sampler.steps=9"),
     ({"model__name": "none"}, "model.name='none'"),

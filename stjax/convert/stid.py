@@ -58,7 +58,7 @@ def mean_names(network: nn.Module) -> NameMap:
 
 
 def denoiser_names(network: nn.Module) -> NameMap:
-  """The names of `stjax.models.stid.STIDDenoiser` in torch and here."""
+  """The names of `stjax.models.denoisers.stid.STIDDenoiser` in torch and here."""
   entries = [
     *_node_network(network.calendar_names),
     Entry("diffusion_embedding.projection1", "step/first", LAYER),

@@ -6,9 +6,11 @@ from typing import Any
 import flax.linen as nn
 
 from stjax import errors
-from stjax.methods import base, regression, residual, residual_diffusion
+from stjax.methods import base, diffusion, regression, residual, residual_diffusion
+from stjax.methods.sampling import Sampling
 
 METHODS: dict[str, type[base.Method]] = {
+  "diffusion": diffusion.Diffusion,
   "regression": regression.Regression,
   "residual_diffusion": residual_diffusion.ResidualDiffusion,
   "residual_gaussian": residual.ResidualGaussian,
@@ -28,7 +30,7 @@ def build(
     name: a key of METHODS.
     network: the network it trains; None for a method that has none.
     frozen: networks it reads and never trains, by name: "mean" ...
-    sampling: fields of `base.Sampling`, for a method that draws.
+    sampling: fields of `Sampling`, for a method that draws.
     **options: the method's other fields, such as horizon.
 
   Raises:
@@ -41,7 +43,7 @@ def build(
     if f"{key}_network" not in fields:
       known = [f[:-8] for f in fields if f.endswith("_network")]
       errors.check_options("frozen", {key: None}, known)
-  given = {"network": network, "sampling": base.Sampling(**(sampling or {}))}
+  given = {"network": network, "sampling": Sampling(**(sampling or {}))}
   given = {key: value for key, value in given.items() if key in fields}
   reserved = {"network", "sampling", *networks}
   known = [f for f in fields if f not in reserved]

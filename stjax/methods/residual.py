@@ -13,6 +13,7 @@ import numpy as np
 
 from stjax import errors
 from stjax.methods import base, fluctuation, regression
+from stjax.methods.sampling import Sampling
 
 PyTree = Any
 MEAN = "mean"  # Its name among the frozen variables.
@@ -123,12 +124,7 @@ def signal_spread(material: base.Material, threshold: float) -> np.ndarray:
 
 def error_loss(forecast: jax.Array, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   """Mean squared error over what was observed, and the number of points."""
-  targets = batch["targets"].astype(jnp.float32)
-  return weighted_mean(jnp.square(forecast - targets), batch)
-
-
-def weighted_mean(values: jax.Array, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
-  """Mean of [B, T_out, H, W, C] over what was observed, and its count."""
+  values = jnp.square(forecast - batch["targets"].astype(jnp.float32))
   weight = jnp.broadcast_to(regression.example_weights(batch, values), values.shape)
   count = jnp.sum(weight)
   return jnp.sum(weight * values) / jnp.maximum(count, 1.0), count
@@ -147,7 +143,7 @@ class ResidualGaussian(Residual):
   """
 
   split: str = "train"
-  sampling: base.Sampling = base.Sampling()
+  sampling: Sampling = Sampling()
 
   def __post_init__(self):
     super().__post_init__()
@@ -157,6 +153,10 @@ class ResidualGaussian(Residual):
   @property
   def trainable(self) -> bool:
     return False
+
+  @property
+  def member_chunk(self) -> int:
+    return self.sampling.member_chunk
 
   def prepared_shapes(self, example):
     return {"spread": example["targets"]}
@@ -182,4 +182,4 @@ class ResidualGaussian(Residual):
       noise = base.draw_normal(keys, 0, mean.shape[1:])
       return mean + self.sampling.temperature * frozen["spread"] * noise
 
-    return base.map_members(one, members, self.sampling.member_chunk, mean.size)
+    return base.map_members(one, members, self.member_chunk, mean.size)

@@ -1,16 +1,14 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from denoising import GRID, HORIZON, VARIABLES, Linear, make_batch
 from flax import linen as nn
 
 from stjax import diffusion, errors, methods
 from stjax.methods import base, residual_diffusion
-
-HORIZON = 2
-GRID = (3, 2, 1)
+from stjax.methods.diffusion import Draws
+from stjax.models.denoisers.common import Denoiser
 
 
 class Last(nn.Module):
@@ -21,23 +19,6 @@ class Last(nn.Module):
     scale = self.param("scale", nn.initializers.ones, ())
     x = nn.Dropout(0.5)(x, deterministic=not train)
     return jnp.repeat(scale * x[:, -1:], HORIZON, axis=1)
-
-
-class Linear(nn.Module):
-  """A denoiser that is linear in all that it is given."""
-
-  denoises = True
-
-  @nn.compact
-  def __call__(self, noisy, step, history, shift, train=False):
-    weights = self.param("weights", nn.initializers.constant(0.3), (4,))
-    step = step.astype(jnp.float32)[:, None, None, None, None]
-    return (
-      weights[0] * noisy
-      + weights[1] * history[:, -1:]
-      + weights[2] * shift
-      + 0.01 * weights[3] * step
-    )
 
 
 def build(**options):
@@ -52,27 +33,11 @@ def build(**options):
   )
 
 
-def make_batch(rows=4, first=0):
-  rng = np.random.default_rng(0)
-  full = {
-    "inputs": rng.standard_normal((8, 3, *GRID)),
-    "targets": rng.standard_normal((8, HORIZON, *GRID)),
-  }
-  batch = {
-    k: jnp.asarray(v[first : first + rows], jnp.float32) for k, v in full.items()
-  }
-  batch["index"] = jnp.arange(first, first + rows, dtype=jnp.int32)
-  return batch
-
-
 def make_frozen(scale=0.7):
   return {
     "mean": {"params": {"scale": jnp.asarray(0.9)}},
     "scale": jnp.full((HORIZON, *GRID), scale),
   }
-
-
-VARIABLES = {"params": {"weights": jnp.asarray([0.3, -0.2, 0.5, 0.1])}}
 
 
 def test_the_loss_is_the_shifted_forward_process_by_hand():
@@ -82,14 +47,9 @@ def test_the_loss_is_the_shifted_forward_process_by_hand():
   noise = jax.random.normal(keys[0], shape)
   sign = jax.random.rademacher(keys[1], shape, jnp.float32)
   step = jnp.asarray([0, 1, 4, 5])
-  mean = method.mean_forecast(frozen, batch, jax.random.key(0))
-  loss, outputs = method.denoising_loss(
-    VARIABLES,
-    batch,
-    batch["targets"] - mean,
-    step=step,
-    noise=noise,
-    prior=method.prior(frozen, sign),
+  draws = Draws(step, noise, sign, keep=jnp.ones(4, bool))
+  loss, outputs = method.loss_for(
+    VARIABLES, frozen, batch, draws, train=False, key=jax.random.key(0)
   )
   beta = np.linspace(1e-4**0.5, 0.5**0.5, 6) ** 2
   alpha_bar = np.cumprod(1 - beta)[np.asarray(step)][:, None, None, None, None]
@@ -152,11 +112,11 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
   centre, spread, scale, steps = 1.5, 0.4, 0.7, 50
   schedule = diffusion.build_schedule("quadratic", steps, 1e-4, 0.5)
 
-  class Best(nn.Module):
-    denoises = True
+  class Best(Denoiser):
+    def encode(self, history):
+      return ()
 
-    @nn.compact
-    def __call__(self, noisy, step, history, shift, train=False):
+    def denoise(self, noisy, step, context, shift, train=False):
       at = step[:, None, None, None, None]
       signal, sigma = schedule.signal(at), schedule.sigma(at)
       x, law = noisy - shift, centre - shift
@@ -196,31 +156,6 @@ def test_mean_only_is_the_mean_and_trains_nothing():
   loss, _ = method.loss({"params": {}}, frozen, batch, jax.random.key(0), train=False)
   error = np.asarray(batch["targets"]) - expected
   np.testing.assert_allclose(loss, np.mean(np.square(error)), rtol=1e-5)
-
-
-def test_without_a_mean_the_observation_itself_is_diffused():
-  method, batch = build(mean="none"), make_batch()
-  assert method.parts == {}
-  assert method.prepared_shapes({"targets": (HORIZON, *GRID)}) == {}
-  shape = batch["targets"].shape
-  noise = jax.random.normal(jax.random.key(4), shape)
-  loss, _ = method.denoising_loss(
-    VARIABLES,
-    batch,
-    batch["targets"],
-    step=jnp.full(4, 5),
-    noise=noise,
-    prior=method.prior({}, jnp.ones(shape)),
-  )
-  again, _ = dataclasses.replace(method, mean="network").denoising_loss(
-    VARIABLES,
-    batch,
-    batch["targets"],
-    step=jnp.full(4, 5),
-    noise=noise,
-    prior=jnp.zeros(shape),
-  )
-  assert float(loss) == float(again)
 
 
 def test_the_means_dropout_is_off_unless_asked_for():
@@ -281,61 +216,11 @@ def test_the_mean_gets_no_gradient():
   assert float(gradient["mean"]["params"]["scale"]) == 0.0
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
-def test_temperature_scales_what_members_differ_by(sampler):
-  def forecast(temperature):
-    sampling = {"name": sampler, "steps": 4, "temperature": temperature}
-    return np.asarray(
-      build(sampling=sampling).forecast(
-        VARIABLES, make_frozen(), make_batch(2), jax.random.key(2), 3
-      )
-    )
-
-  # The denoiser is linear: what is common to all temperatures drops out.
-  whole, half, quarter = forecast(1.0), forecast(0.5), forecast(0.25)
-  assert np.abs(whole - half).max() > 0.1
-  np.testing.assert_allclose(whole - half, 2 * (half - quarter), rtol=1e-3, atol=1e-4)
-
-
-def test_a_temperature_of_zero_is_refused():
-  with pytest.raises(errors.ConfigError, match="temperature=0"):
-    build(sampling={"temperature": 0.0})
-
-
-def test_guidance_moves_away_from_the_forecast_without_history():
-  batch, frozen, key = make_batch(), make_frozen(), jax.random.key(6)
-  drawn = [
-    np.asarray(
-      build(
-        sampling={"name": "ddim", "guidance": scale}, condition_dropout=0.1
-      ).forecast(VARIABLES, frozen, batch, key, 1)
-    )
-    for scale in (0.0, 1.0, 2.0)
-  ]
-  # The denoiser is linear, and so is what guidance does to its samples.
-  np.testing.assert_allclose(
-    drawn[2] - drawn[1], drawn[1] - drawn[0], rtol=1e-3, atol=1e-4
-  )
-  assert np.abs(drawn[1] - drawn[0]).max() > 1e-2
-
-
-def test_conditions_are_dropped_in_training_only():
-  method = build(condition_dropout=0.5)
-  batch, frozen, key = make_batch(), make_frozen(), jax.random.key(0)
-  plain = build()
-  losses = [
-    float(m.loss(VARIABLES, frozen, batch, key, train=train)[0])
-    for m in (method, plain)
-    for train in (True, False)
-  ]
-  assert losses[0] != losses[2]
-  assert losses[1] == losses[3]
-
-
 @pytest.mark.parametrize(
   ("options", "words"),
   [
     ({"mean": "netwrk"}, "did you mean 'network'"),
+    ({"mean": "none"}, "use method.name='diffusion'"),
     ({"scale": "signals"}, "did you mean 'signal'"),
     ({"prediction": "noise"}, "method.prediction"),
     ({"condition_dropout": 1.0}, "condition_dropout"),

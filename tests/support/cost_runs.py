@@ -44,7 +44,7 @@ def tiny_config(folder: pathlib.Path, stage: str, **changes):
 
   Args:
     folder: where the data are written; the mean's run is `folder`/mean.
-    stage: "mean", "diffusion" or "gaussian".
+    stage: "mean", "plain", "diffusion" or "gaussian".
     **changes: keys with dots written with two underscores.
   """
   path = folder / "sensors.npy"
@@ -52,13 +52,14 @@ def tiny_config(folder: pathlib.Path, stage: str, **changes):
     np.save(path, series())
   config = cost.get_config(f"mobile_nj,{stage}")
   values = TINY | {"data.path": str(path)}
+  sizes = {}
   if stage == "mean":
     sizes = {"model": _MEAN}
     values["evaluation.validation_members"] = 1
-  else:
+  elif stage != "plain":
     sizes = {"frozen.mean.model": _MEAN}
     values["frozen.mean.init_from"] = str(folder / "mean")
-  if stage == "diffusion":
+  if stage in ("plain", "diffusion"):
     sizes["model"] = _DENOISER
     values["method.num_steps"] = 5
   for section, options in sizes.items():
