@@ -20,6 +20,7 @@ Stages:
   diffusion  diffusion of what the mean of runs/cost/SET_mean (or
              --config.frozen.mean.init_from) leaves over;
              --config.method.mean_only=True evaluates the mean alone.
+  plain      diffusion of the observation itself, without a mean.
   gaussian   the same mean plus Gaussian noise: the floor.
 `released` repeats what the published code does, for its weights: its time
 features and look-ups, its step table, the mean's dropout left on.
@@ -104,7 +105,7 @@ SETS = {
     released_slots=24,
   ),
 }
-STAGES = ("mean", "diffusion", "gaussian")
+STAGES = ("mean", "diffusion", "plain", "gaussian")
 VARIANTS = tuple(
   f"{name},{stage}{release}"
   for name in SETS
@@ -215,10 +216,10 @@ def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDic
     c.model = mean
     c.checkpoint.update(best_metric="physical/mae", best_mode="min")
     return c
-  c.frozen = ml_collections.ConfigDict(
-    {"mean": {"init_from": f"runs/cost/{name}_mean"}}
-  )
-  if released:  # A file of weights does not say of which network they are.
+  if stage != "plain":
+    source = f"runs/cost/{name}_mean"
+    c.frozen = ml_collections.ConfigDict({"mean": {"init_from": source}})
+  if stage != "plain" and released:  # A file does not say of which network it is.
     weights = f"{pathlib.PurePath(data.files[0]).stem}_det.npz"
     c.frozen.mean.init_from = f"{_FOLDER}/upstream_trained/{weights}"
     c.frozen.mean.model = mean
@@ -226,7 +227,7 @@ def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDic
   c.forecast.members = 50
   if not released:  # A fifth of the network calls, and better scores.
     c.forecast.sampler.update(name="dpm++", steps=10)
-    if stage == "diffusion":
+    if stage != "gaussian":
       c.forecast.sampler.temperature = data.temperature
   if stage == "gaussian":
     c.model = ml_collections.ConfigDict({"name": "none"})
@@ -237,11 +238,7 @@ def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDic
   c.model = _denoiser(name, data, released)
   c.method = ml_collections.ConfigDict(
     dict(
-      name="residual_diffusion",
-      mean_only=False,
-      mean_dropout=released,
-      scale="signal",
-      scale_threshold=0.1,
+      name="diffusion",
       schedule="quadratic",
       num_steps=50,
       beta_start=1e-4,
@@ -252,6 +249,11 @@ def get_config(variant: str = "los_speed,diffusion") -> ml_collections.ConfigDic
       condition_dropout=0.0,
     )
   )
+  if stage == "diffusion":
+    c.method.name = "residual_diffusion"
+    c.method.update(
+      mean_only=False, mean_dropout=released, scale="signal", scale_threshold=0.1
+    )
   # The best epoch is the one of the lowest CRPS, always with the same noise.
   c.checkpoint.update(best_metric="cost/crps", best_mode="min")
   c.evaluation.update(validation_members=10, validation_stride=10)

@@ -67,6 +67,12 @@ RENAMED = {
   "forecast.blow_up": "forecast.abort_above_std",
   "evaluation.stride": "evaluation.window_stride",
 }
+# What method.mean of the method residual_diffusion chose.
+_MEANS = {
+  "network": "leave it out",
+  "only": "set method.mean_only=True",
+  "none": "set method.name='diffusion', which has no mean, and remove frozen.mean",
+}
 _RENAMED_BASELINES = {"lead_mean": "training_mean"}
 # Options of networks that follow from other keys. They count as equal where a
 # config leaves them out, as those of earlier versions did not.
@@ -201,6 +207,8 @@ def _check_renamed(config: ml_collections.ConfigDict) -> None:
     section, key = old.split(".")
     if key in config.get(section, {}):
       raise errors.ConfigError(f"{old} is now called {new}.")
+  if (mean := config.get("method", {}).get("mean")) in _MEANS:
+    raise errors.ConfigError(f"method.mean={mean!r} is gone: {_MEANS[mean]}.")
   for old, new in _RENAMED_BASELINES.items():
     if old in config.get("evaluation", {}).get("baselines", ()):
       raise errors.ConfigError(
@@ -215,6 +223,16 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
     section, key = old.split(".")
     if key in config.get(section, {}):
       config[section][new.split(".")[1]] = config[section].pop(key)
+  method = config.get("method", {})
+  mean = method.pop("mean", None)
+  if mean == "none":
+    config["method"] = {"name": "diffusion"} | {
+      key: value
+      for key, value in method.items()
+      if key not in ("name", "mean_dropout", "scale", "scale_threshold")
+    }
+  elif mean:
+    method["mean_only"] = mean == "only"
   evaluation = config.get("evaluation", {})
   if "baselines" in evaluation:
     evaluation["baselines"] = [

@@ -65,6 +65,23 @@ def test_an_old_key_is_refused_by_its_new_name(old, new, monkeypatch, capsys):
   assert f"--config.{new}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  ("mean", "words"),
+  [("network", "leave"), ("only", "mean_only=True"), ("none", "name='diffusion'")],
+)
+def test_the_old_choice_of_a_mean_is_refused_or_migrated(mean, words):
+  config = tiny_config()
+  method = {"name": "residual_diffusion", "mean": mean, "scale": "none", "num_steps": 5}
+  config.method = method
+  with pytest.raises(errors.ConfigError, match=f"method.mean='{mean}'.*{words}"):
+    config_lib.validate(config)
+  found = config_lib.migrate(config)["method"]
+  if mean == "none":
+    assert found == {"name": "diffusion", "num_steps": 5}
+  else:
+    assert found["mean_only"] == (mean == "only") and "mean" not in found
+
+
 def test_an_old_baseline_is_refused_by_its_new_name():
   config = tiny_config(evaluation__baselines=("lead_mean",))
   with pytest.raises(errors.ConfigError, match="now called 'training_mean'"):

@@ -134,8 +134,8 @@ def latest(run):
   return state
 
 
-def forecasts(folder, workdir, devices=1, **changes):
-  config = tiny_config(folder, "diffusion", **changes)
+def forecasts(folder, workdir, devices=1, stage="diffusion", **changes):
+  config = tiny_config(folder, stage, **changes)
   run = build(config, workdir, devices)
   return xr.open_zarr(forecast.forecast(run))["traffic"].load()
 
@@ -248,16 +248,14 @@ def test_what_has_nothing_to_train_is_scored_all_the_same(
 @pytest.mark.slow
 def test_plain_diffusion_needs_no_mean_and_its_long_forecasts_go_on(folder, tmp_path):
   plain = dict(
-    method__mean="none",
-    frozen__mean__init_from="",
     data__split__by="time",  # Longer windows: the same borders.
     forecast__members=2,
   )
-  run = finish(tiny_config(folder, "diffusion", **plain), tmp_path / "w")
+  run = finish(tiny_config(folder, "plain", **plain), tmp_path / "w")
   assert not (run.workdir / "frozen").exists()
   assert evaluate.evaluate(run)["cost"]["crps"]["overall"] > 0
-  short = forecasts(folder, run.workdir, **plain)
-  long = forecasts(folder, run.workdir, **plain, forecast__horizon=7)
+  short = forecasts(folder, run.workdir, stage="plain", **plain)
+  long = forecasts(folder, run.workdir, stage="plain", forecast__horizon=7, **plain)
   assert long.sizes["lead_time"] == 7
   assert np.isfinite(long).all()
   np.testing.assert_allclose(

@@ -58,7 +58,7 @@ def mean_names(network: nn.Module) -> NameMap:
 
 
 def denoiser_names(network: nn.Module) -> NameMap:
-  """Maps the names of `stjax.models.stid.STIDDenoiser`."""
+  """Maps the names of `stjax.models.denoisers.stid.STIDDenoiser`."""
   entries = [
     *_node_network(network.calendar_names),
     Entry("diffusion_embedding.projection1", "step/first", LAYER),

@@ -11,7 +11,12 @@ Functions of arrays: no network, no config object, no PRNG key. Steps are
 
 from stjax.diffusion import guidance, parameterisations, samplers, schedules
 from stjax.diffusion.guidance import guided
-from stjax.diffusion.parameterisations import KINDS, target, to_x0_and_noise
+from stjax.diffusion.parameterisations import (
+  KINDS,
+  epsilon_factor,
+  target,
+  to_x0_and_noise,
+)
 from stjax.diffusion.samplers import SAMPLERS, sample
 from stjax.diffusion.schedules import SCHEDULES, NoiseSchedule
 from stjax.diffusion.schedules import build as build_schedule
@@ -24,6 +29,7 @@ __all__ = (
   "guidance",
   "guided",
   "build_schedule",
+  "epsilon_factor",
   "parameterisations",
   "sample",
   "samplers",

@@ -41,6 +41,26 @@ def target(
   return signal * noise - sigma * x0
 
 
+def epsilon_factor(kind: str, signal: jax.Array, sigma: jax.Array) -> jax.Array | float:
+  """Returns what turns squared errors of a prediction into those of the noise.
+
+  For the same x, the noise that a prediction stands for is wrong by signal
+  times the error of v, and by signal / sigma times that of x0.
+
+  Args:
+    kind: out of `KINDS`.
+    signal: sqrt(A_t).
+    sigma: sqrt(1 - A_t); not 0 for "x0".
+
+  Raises:
+    ConfigError: (a ValueError) unknown kind.
+  """
+  _check(kind)
+  if kind == "epsilon":
+    return 1.0
+  return signal**2 if kind == "v" else (signal / sigma) ** 2
+
+
 def to_x0_and_noise(
   kind: str, prediction: jax.Array, x: jax.Array, signal: jax.Array, sigma: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

@@ -6,9 +6,18 @@ from typing import Any
 import flax.linen as nn
 
 from stjax import errors
-from stjax.methods import base, persistence, regression, residual, residual_diffusion
+from stjax.methods import (
+  base,
+  diffusion,
+  persistence,
+  regression,
+  residual,
+  residual_diffusion,
+)
+from stjax.methods.sampling import Sampling
 
 METHODS: dict[str, type[base.Method]] = {
+  "diffusion": diffusion.Diffusion,
   "persistence": persistence.Persistence,
   "regression": regression.Regression,
   "residual_diffusion": residual_diffusion.ResidualDiffusion,
@@ -29,7 +38,7 @@ def build(
     name: a key of METHODS.
     network: the network it trains; None for a method that has none.
     frozen: methods it reads and never trains, by name: "mean" ...
-    sampling: fields of `base.Sampling`, for a method that draws.
+    sampling: fields of `Sampling`, for a method that draws.
     **options: the method's other fields, such as horizon.
 
   Raises:
@@ -38,7 +47,7 @@ def build(
   method = errors.pick("method.name", name, METHODS)
   fields = base.field_names(method)
   errors.check_options("frozen", frozen or {}, method.part_names)
-  given = {"network": network, "sampling": base.Sampling(**(sampling or {}))}
+  given = {"network": network, "sampling": Sampling(**(sampling or {}))}
   given = {key: value for key, value in given.items() if key in fields}
   reserved = {"network", "sampling", *method.part_names}
   errors.check_options("method", options, [f for f in fields if f not in reserved])

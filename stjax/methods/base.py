@@ -14,7 +14,6 @@ from flax import linen as nn
 from flax import struct
 
 from input_pipeline import spec
-from stjax import diffusion, errors
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -34,52 +33,18 @@ class Outputs:
 
   Attributes:
     scalars: scalars to log, by name, means over the batch.
-    collections: the new values of what is learned without gradients.
+    collections: the new values of what is learned without gradients; the next
+      microbatch starts from them.
     weight: how much this batch counts against others of the same step (the
       number of observed points), so that parts average exactly.
+    summed: arrays that are added up over the microbatches of a step and then
+      given to `Method.update`, such as counts of what was seen.
   """
 
   scalars: dict[str, jax.Array]
   collections: dict[str, PyTree]
   weight: jax.Array | float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """How a method that draws at random makes its forecasts.
-
-  Attributes:
-    name: the sampler; see `stjax.diffusion.samplers`.
-    steps: steps per member, each one network call (two of "heun"); 0: those
-      of the schedule.
-    eta: DDIM's share of fresh noise, 0 (none) to 1.
-    guidance: scale of classifier-free guidance; 1: none.
-    temperature: factor on all the noise that is drawn. The spread of Gaussian
-      samples changes by this factor, their mean does not.
-    member_chunk: members made at the same time; 0: as many as
-      memory (on a CPU, its cache) allows.
-  """
-
-  name: str = "ddpm"
-  steps: int = 0
-  eta: float = 0.0
-  guidance: float = 1.0
-  temperature: float = 1.0
-  member_chunk: int = 0
-
-  def __post_init__(self):
-    samplers = dict.fromkeys(diffusion.samplers.SAMPLERS)
-    errors.pick("forecast.sampler.name", self.name, samplers)
-    # Written so that NaN fails too.
-    if not 0 < self.temperature < float("inf"):
-      raise errors.ConfigError(
-        f"forecast.sampler.temperature={self.temperature} must be above 0;"
-        " 1 draws as was trained."
-      )
-    if not abs(self.guidance) < float("inf"):
-      raise errors.ConfigError(
-        f"forecast.sampler.guidance={self.guidance} must be a number; 1 is no guidance."
-      )
+  summed: dict[str, PyTree] = struct.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +106,11 @@ class Method(abc.ABC):
     Evaluation and forecast restore no others.
     """
     return tuple(self.parts)
+
+  @property
+  def member_chunk(self) -> int:
+    """Members of a forecast made at the same time; 0: as memory allows."""
+    return 0
 
   def for_horizon(self, horizon: int) -> "Method":
     """The same method, asked for the first frames of its forecasts.
@@ -214,6 +184,22 @@ class Method(abc.ABC):
     train: bool,
   ) -> tuple[jax.Array, Outputs]:
     """Returns the scalar loss of a batch and its `Outputs`."""
+
+  def update(
+    self, collections: dict[str, PyTree], summed: dict[str, PyTree]
+  ) -> dict[str, PyTree]:
+    """Returns the new collections, once per optimiser step.
+
+    What must not depend on the number of microbatches, such as the moving
+    averages of a codebook, is updated here. What runs from microbatch to
+    microbatch, such as batch statistics, is in `collections` already.
+
+    Args:
+      collections: as the last microbatch left them.
+      summed: `Outputs.summed` of all microbatches of the step, added up.
+    """
+    del summed
+    return collections
 
   def undefined_mask(self, batch: Batch) -> jax.Array | None:
     """Where a forecast stands for nothing, such as land: [B, H, W, C].

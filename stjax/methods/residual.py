@@ -14,6 +14,7 @@ import numpy as np
 from input_pipeline import spec
 from stjax import errors
 from stjax.methods import base, fluctuation, regression
+from stjax.methods.sampling import Sampling
 
 PyTree = Any
 MEAN = "mean"  # Its name among the frozen parts.
@@ -40,7 +41,8 @@ class Residual(base.Method):
     if self.mean is None:
       raise errors.ConfigError(
         "The method needs a mean: give the work directory of the run that trained it"
-        " in frozen.mean.init_from."
+        " in frozen.mean.init_from. Diffusion without a mean is"
+        " method.name='diffusion'."
       )
     if self.mean_dropout and not isinstance(self.mean, regression.Regression):
       raise errors.ConfigError(
@@ -114,12 +116,7 @@ def signal_spread(material: base.Material, threshold: float) -> np.ndarray:
 
 def error_loss(forecast: jax.Array, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   """Mean squared error over what was observed, and the number of points."""
-  targets = batch["targets"].astype(jnp.float32)
-  return weighted_mean(jnp.square(forecast - targets), batch)
-
-
-def weighted_mean(values: jax.Array, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
-  """Mean of [B, T_out, H, W, C] over what was observed, and its count."""
+  values = jnp.square(forecast - batch["targets"].astype(jnp.float32))
   weight = jnp.broadcast_to(regression.example_weights(batch, values), values.shape)
   count = jnp.sum(weight)
   return jnp.sum(weight * values) / jnp.maximum(count, 1.0), count
@@ -138,7 +135,7 @@ class ResidualGaussian(Residual):
   """
 
   split: str = "train"
-  sampling: base.Sampling = base.Sampling()
+  sampling: Sampling = Sampling()
 
   def __post_init__(self):
     super().__post_init__()
@@ -148,6 +145,10 @@ class ResidualGaussian(Residual):
   @property
   def trainable(self) -> bool:
     return False
+
+  @property
+  def member_chunk(self) -> int:
+    return self.sampling.member_chunk
 
   def prepared_shapes(self, example):
     return {"spread": example["targets"]}
@@ -174,4 +175,4 @@ class ResidualGaussian(Residual):
       spread = frozen["spread"][: self.horizon]
       return mean + self.sampling.temperature * spread * noise
 
-    return base.map_members(one, members, self.sampling.member_chunk, mean.size)
+    return base.map_members(one, members, self.member_chunk, mean.size)

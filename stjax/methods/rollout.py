@@ -177,9 +177,9 @@ def continue_rollout(
     return einops.rearrange(frames, "n b t ... -> b (n t) ..."), history
 
   shape = (*histories.shape[1:2], method.horizon, *histories.shape[3:])
-  chunk = getattr(method, "sampling", base.Sampling()).member_chunk
-  points = math.prod(shape)
-  return base.map_members(of_member, members, chunk, points, histories)
+  return base.map_members(
+    of_member, members, method.member_chunk, math.prod(shape), histories
+  )
 
 
 def _mask_later(batch: base.Batch, frames: jax.Array) -> jax.Array:

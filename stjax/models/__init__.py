@@ -14,7 +14,9 @@ Denoisers, which say so by the attribute `denoises = True`, are called as
   history [B, T_in, H, W, C]: the frames that are known, normalised;
   prior_shift [B, T_out, H, W, C]: what the noise is centred on; zeros where nothing.
 They return [B, T_out, H, W, C] float32: the noise, the clean field or the
-velocity, as the diffusion is parameterised. `horizon` is their T_out.
+velocity, as the diffusion is parameterised. `horizon` is their T_out. That call
+runs their two methods `encode`, which reads the history alone, and `denoise`;
+see `denoisers.common.Denoiser`.
 
 A network that reads more of a batch names it in its attribute `extra_inputs`, e.g.
 ("calendar",), and takes each as a keyword argument: calendar [B, T_in + T_out,
@@ -33,6 +35,7 @@ from flax import linen as nn
 from stjax.errors import NetworkError, unknown_name
 from stjax.models.cno import CNO
 from stjax.models.convlstm_states import ConvLSTMStates
+from stjax.models.denoisers.stid import STIDDenoiser
 from stjax.models.denoisers.unet import UNetDenoiser
 from stjax.models.dit import DiT
 from stjax.models.fno import FNO
@@ -43,7 +46,7 @@ from stjax.models.mgno import MgNO
 from stjax.models.recurrent import ConvLSTM, PredRNN
 from stjax.models.resnet import ResNet
 from stjax.models.simvp import SimVP
-from stjax.models.stid import STID, STIDDenoiser
+from stjax.models.stid import STID
 from stjax.models.threshold import ThresholdRule
 from stjax.models.triton import Triton
 from stjax.models.unet_forecast import StridedUNet, UNet

@@ -2,18 +2,15 @@
 
 Shao et al. 2022, "Spatial-Temporal Identity: A Simple yet Effective Baseline
 for Multivariate Time Series Forecasting", as CoST (arXiv 2502.11013) uses it:
-`STID` forecasts the mean, `STIDDenoiser` is the same network within a
-diffusion model. A grid's points are the nodes; none sees another one.
+`STID` forecasts the mean, `denoisers.stid.STIDDenoiser` is the same network
+within a diffusion model. A grid's points are the nodes; none sees another one.
 """
-
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.errors import NetworkError
-from stjax.models.denoisers import common as denoisers
 from stjax.models.denoisers.common import dense
 
 
@@ -127,37 +124,21 @@ class NodeNetwork(nn.Module):
     return ("calendar",) if self.calendar_names else ()
 
   @nn.compact
-  def rows(
-    self,
-    window: jax.Array,
-    out_features: int,
-    train: bool = False,
-    *,
-    calendar: jax.Array | None = None,
-    sinusoids: jax.Array | None = None,
-  ) -> jax.Array:
-    """The network on the features of each node's window.
+  def identity(
+    self, grid: tuple[int, int, int], calendar: jax.Array | None
+  ) -> list[jax.Array]:
+    """Features that say which node it is and what time.
 
     Args:
-      window: [B, H, W, F].
-      out_features: F_out.
-      train: use dropout (random stream "dropout").
+      grid: (B, H, W).
       calendar: [B, K] integers, of the time that the window belongs to. A
         value beyond its table gives NaN, so that it cannot go unnoticed.
-      sinusoids: [B, F_step] of the diffusion step, if there is one.
 
     Returns:
-      [B, H, W, F_out] float32.
+      Arrays [B, H, W, F], one for each table that the network has.
     """
-    dtype = jnp.dtype(self.dtype)
-    b, h, w, features = window.shape
-    window = window.astype(dtype)
-    x = dense(self.embed_dim, features, dtype, name="window")(window)
-    if sinusoids is not None:
-      step = denoisers.StepEmbedding(dtype, name="step")(sinusoids)
-      step = dense(self.embed_dim, step.shape[-1], dtype, name="step_readout")(step)
-      x = x + step[:, None, None]
-    known = [x]
+    _, h, w = grid
+    known = []
     xavier = nn.initializers.xavier_uniform()
     if self.node_dim:
       shape = (h * w, self.node_dim)
@@ -175,13 +156,28 @@ class NodeNetwork(nn.Module):
         .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
       )
       known.append(row[:, None, None])
-    x = jnp.concatenate(
-      [
-        jnp.broadcast_to(part, (b, h, w, part.shape[-1])).astype(dtype)
-        for part in known
-      ],
-      axis=-1,
-    )
+    dtype = jnp.dtype(self.dtype)
+    return [
+      jnp.broadcast_to(part, (*grid, part.shape[-1])).astype(dtype) for part in known
+    ]
+
+  @nn.compact
+  def decode(
+    self, x: jax.Array, identity: list[jax.Array], out_features: int, train: bool
+  ) -> jax.Array:
+    """The blocks behind the first layer.
+
+    Args:
+      x: [B, H, W, embed_dim], features of the window.
+      identity: of `identity`.
+      out_features: F_out.
+      train: use dropout (random stream "dropout").
+
+    Returns:
+      [B, H, W, F_out] float32.
+    """
+    dtype = jnp.dtype(self.dtype)
+    x = jnp.concatenate([x, *identity], axis=-1)
     block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
     for i in range(self.num_layers):
       x = block(self.dropout, dtype, name=f"block_{i}")(x, train)
@@ -233,6 +229,7 @@ class STID(NodeNetwork):
 
   out_channels: int | None = None
 
+  @nn.compact
   def __call__(
     self, x: jax.Array, train: bool = False, *, calendar: jax.Array | None = None
   ) -> jax.Array:
@@ -253,125 +250,8 @@ class STID(NodeNetwork):
       raise NetworkError(f"the input has shape {x.shape}; expected [B, T, H, W, C]")
     now = self.calendar_at(calendar, x.shape[1] - 1)
     features = self.horizon * (self.out_channels or x.shape[-1])
-    y = self.rows(fold_frames(x), features, train, calendar=now)
-    return unfold_frames(y, self.horizon)
-
-
-class STIDDenoiser(NodeNetwork):
-  """Predicts a diffusion's noise from each node's own window.
-
-  See `NodeNetwork` for the options that it shares with `STID`. The time is
-  that of the window's last frame.
-
-  Attributes:
-    num_steps: steps of the diffusion, rows of the table of sines.
-    step_dim: columns of that table and width of the layers behind it.
-    step_table: "exact", or "float32" for CoST's released weights; see
-      `denoisers.step_table`.
-    full_window: the released layout: the window's T_in + T_out frames, each
-      with the channels of [history | prior_shift] and those of [0 | noisy], and as
-      many frames out, of which the last T_out are the prediction. Otherwise
-      the features are those of history, prior_shift and noisy, one after the other,
-      and only the prediction is computed.
-  """
-
-  denoises: ClassVar[bool] = True
-
-  embed_dim: int = 128
-  num_layers: int = 8
-  num_steps: int = 50
-  step_dim: int = 128
-  step_table: str = "exact"
-  full_window: bool = False
-
-  def __post_init__(self):
-    if self.num_steps < 1:
-      raise NetworkError(f"model.num_steps is {self.num_steps}; expected at least 1")
-    denoisers.step_table(1, self.step_dim, self.step_table)
-    super().__post_init__()
-
-  def sinusoids(self, step: jax.Array) -> jax.Array:
-    """Rows [B, step_dim] of the table; NaN for steps that it has not."""
-    table = denoisers.step_table(self.num_steps, self.step_dim, self.step_table)
-    return (
-      jnp.asarray(table)
-      .at[step]
-      .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-    )
-
-  def window(
-    self,
-    x: jax.Array,
-    step: jax.Array,
-    out_features: int,
-    train: bool = False,
-    *,
-    calendar: jax.Array | None = None,
-  ) -> jax.Array:
-    """The network on the features of each node's window.
-
-    Args:
-      x: [B, H, W, F].
-      step: [B] integers.
-      out_features: F_out.
-      train: use dropout.
-      calendar: [B, T_in + T_out, K] integers.
-
-    Returns:
-      [B, H, W, F_out] float32.
-    """
-    last = None if calendar is None else calendar.shape[1] - 1
-    return self.rows(
-      x,
-      out_features,
-      train,
-      calendar=self.calendar_at(calendar, last),
-      sinusoids=self.sinusoids(step),
-    )
-
-  def __call__(
-    self,
-    noisy: jax.Array,
-    step: jax.Array,
-    history: jax.Array,
-    prior_shift: jax.Array,
-    train: bool = False,
-    *,
-    calendar: jax.Array | None = None,
-  ) -> jax.Array:
-    """Predicts what the diffusion is parameterised by, e.g. the noise.
-
-    Args:
-      noisy: [B, T_out, H, W, C] noisy residual.
-      step: [B] (or []) integers, 0 .. num_steps - 1.
-      history: [B, T_in, H, W, C], normalised.
-      prior_shift: [B, T_out, H, W, C], what the diffusion is shifted by; 0: nothing.
-      train: use dropout (random stream "dropout").
-      calendar: [B, T_in + T_out, K] integers, columns as `calendar_names`.
-
-    Returns:
-      [B, T_out, H, W, C] float32.
-
-    Raises:
-      NetworkError: a shape that the network cannot take.
-    """
-    step = denoisers.check_inputs(noisy, step, history, prior_shift, self.horizon)
-    channels, frames = noisy.shape[-1], history.shape[1] + self.horizon
-    if calendar is not None and self.calendar_names:
-      if calendar.ndim != 3 or calendar.shape[1] != frames:
-        raise NetworkError(
-          f"the calendar has shape {calendar.shape}; expected [B, {frames}, "
-          f"{len(self.calendar_sizes)}]: all frames of history and horizon, "
-          "columns as model.calendar_names and data.calendar"
-        )
-    if self.full_window:
-      known = jnp.concatenate([history, prior_shift], axis=1)
-      unknown = jnp.concatenate([jnp.zeros_like(history), noisy], axis=1)
-      x = fold_frames(jnp.concatenate([known, unknown], axis=-1))
-      y = self.window(x, step, frames * channels, train, calendar=calendar)
-      return unfold_frames(y, frames)[:, -self.horizon :]
-    x = jnp.concatenate(
-      [fold_frames(part) for part in (history, prior_shift, noisy)], axis=-1
-    )
-    y = self.window(x, step, self.horizon * channels, train, calendar=calendar)
+    window = fold_frames(x)
+    b, h, w, fan_in = window.shape
+    layer = dense(self.embed_dim, fan_in, jnp.dtype(self.dtype), name="window")
+    y = self.decode(layer(window), self.identity((b, h, w), now), features, train)
     return unfold_frames(y, self.horizon)

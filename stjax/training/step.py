@@ -23,8 +23,8 @@ def _gradients(
   frozen: PyTree,
   key: jax.Array,
   method: base.Method,
-) -> tuple[PyTree, PyTree, dict[str, jax.Array], jax.Array]:
-  """Gradients, new collections, scalars and weight of one microbatch."""
+) -> tuple[PyTree, dict[str, jax.Array], base.Outputs]:
+  """Gradients, scalars and outputs of one microbatch."""
 
   frozen = jax.lax.stop_gradient(frozen)
 
@@ -33,12 +33,7 @@ def _gradients(
     return method.loss(variables, frozen, batch, key, train=True)
 
   (loss, outputs), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-  return (
-    gradients,
-    outputs.collections,
-    {"loss": loss} | outputs.scalars,
-    (outputs.weight),
-  )
+  return gradients, {"loss": loss} | outputs.scalars, outputs
 
 
 def _accumulate(
@@ -48,8 +43,8 @@ def _accumulate(
   key: jax.Array,
   method: base.Method,
   parts: int,
-) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
-  """The same means over the whole batch, in `parts` pieces one by one.
+) -> tuple[PyTree, dict[str, jax.Array], base.Outputs]:
+  """The same of the whole batch, in `parts` pieces one by one.
 
   Rows part, part + parts, ... make one piece, so that a batch that is split
   over devices stays split the same way.
@@ -59,15 +54,16 @@ def _accumulate(
 
   def one(collections, piece):
     part, rows = piece
-    gradients, collections, scalars, weight = _gradients(
+    gradients, scalars, outputs = _gradients(
       state.replace(collections=collections),
       rows | shared,
       frozen,
       jax.random.fold_in(key, part),
       method,
     )
+    weight = outputs.weight
     weighted = jax.tree.map(lambda x: weight * x, (gradients, scalars))
-    return collections, weighted, weight
+    return outputs.collections, weighted, weight, outputs.summed
 
   cut = functools.partial(
     einops.rearrange, pattern="(b parts) ... -> parts b ...", parts=parts
@@ -82,13 +78,13 @@ def _accumulate(
     collections, *new = one(collections, piece)
     return (collections, jax.tree.map(jnp.add, totals, tuple(new))), None
 
-  (collections, (totals, weight)), _ = jax.lax.scan(
+  (collections, (totals, weight, summed)), _ = jax.lax.scan(
     body, (state.collections, zeros), pieces
   )
   # Without one observed point there is nothing to learn, and no 0 / 0.
   safe = jnp.where(weight > 0, weight, 1.0)
   gradients, scalars = jax.tree.map(lambda x: x / safe, totals)
-  return gradients, collections, scalars
+  return gradients, scalars, base.Outputs({}, collections, weight, summed)
 
 
 def train_step(
@@ -108,7 +104,7 @@ def train_step(
     state: the state before the step.
     batch: arrays with the global batch in front, see the data interface.
     frozen: variables that the method reads and never trains.
-    method: owns the loss.
+    method: owns the loss and updates the collections.
     transformation: the optimiser.
     learning_rate: the optimiser's rate by step, for the log.
     accumulation_steps: number of equal parts the batch is cut into.
@@ -121,9 +117,9 @@ def train_step(
   """
   key = jax.random.fold_in(state.key, state.step)
   if accumulation_steps == 1:
-    gradients, collections, scalars, _ = _gradients(state, batch, frozen, key, method)
+    gradients, scalars, outputs = _gradients(state, batch, frozen, key, method)
   else:
-    gradients, collections, scalars = _accumulate(
+    gradients, scalars, outputs = _accumulate(
       state, batch, frozen, key, method, accumulation_steps
     )
   updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
@@ -140,7 +136,7 @@ def train_step(
   state = state.replace(
     step=state.step + 1,
     params=params,
-    collections=collections,
+    collections=method.update(outputs.collections, outputs.summed),
     opt_state=opt_state,
     ema_params=ema_params,
   )

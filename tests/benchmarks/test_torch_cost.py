@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from denoising import GivenShift
 
-from stjax import convert, methods, models
+from stjax import convert, models
+from stjax.methods.diffusion import Draws
 
 torch = pytest.importorskip("torch")
 torch_cost = pytest.importorskip("benchmarks.torch_cost")
@@ -98,7 +100,7 @@ def forecaster(calendar):
   """The method of stjax, its variables, and the twin with the same."""
   settings = released(calendar)
   network = models.build("stid_denoiser", **settings)
-  method = methods.build("residual_diffusion", network, horizon=HORIZON, mean="none")
+  method = GivenShift(network=network, horizon=HORIZON)
   batch, timepoints = windows(calendar, scaled=True)
   shapes = jax.eval_shape(method.init, jax.random.key(0), batch)
   variables = random_like(shapes)
@@ -149,14 +151,16 @@ def test_twin_of_the_train_step_has_the_loss_and_gradients_of_stjax(calendar):
   scale, sign = fluctuation()
   noise, step = draws(1)[0], np.array([31, 3], np.int32)
 
+  given = Draws(
+    step=jnp.asarray(step),
+    noise=noise[:, HISTORY:],
+    sign=scale[:, None, None] * sign,
+    keep=jnp.ones(BATCH, bool),
+  )
+
   def loss(variables):
-    return method.denoising_loss(
-      variables,
-      batch,
-      batch["targets"],
-      step=jnp.asarray(step),
-      noise=noise[:, HISTORY:],
-      prior=scale[:, None, None] * sign,
+    return method.loss_for(
+      variables, {}, batch, given, train=False, key=jax.random.key(0)
     )[0]
 
   want, gradients = jax.value_and_grad(loss)(variables)
@@ -197,7 +201,11 @@ def test_twin_of_the_sampler_draws_the_samples_of_stjax():
   late = jnp.asarray(noise[:, :, HISTORY:])
   want = jax.jit(
     lambda variables: method.sample(
-      variables, batch, prior, late[0], lambda i: late[i + 1]
+      variables,
+      method.contexts(variables, batch),
+      prior,
+      late[0],
+      lambda i: late[i + 1],
     )
   )(variables)
   mask = torch.zeros(BATCH, NODES, HISTORY + HORIZON)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from denoising import GivenShift
 
 from golden.case import Case, NotBuilt, assert_close
 from golden.cost_networks import (
@@ -17,7 +18,8 @@ from golden.cost_networks import (
 from golden.registry import runner
 from golden.training import trainer
 from stjax import diffusion
-from stjax.methods import regression, residual_diffusion
+from stjax.methods import regression
+from stjax.methods.diffusion import Draws
 from stjax.models.denoisers import common as denoisers
 
 SCHEDULE_TOLERANCE = 1e-5
@@ -109,11 +111,10 @@ def network_of(case: Case) -> Network:
 def method_of(case: Case, network: Network):
   """The diffusion of a case."""
   config = case.meta["config"]
-  return residual_diffusion.ResidualDiffusion(
+  # The mean is given: what is left over is diffused as if it were the data.
+  return GivenShift(
     horizon=config["predict_len"],
     network=network.module,
-    # The mean is given, so what is left over is diffused as if it were the data.
-    mean="none",
     schedule=NAME,
     num_steps=schedule_of(config).num_steps,
     beta_start=config.get("beta_start", BETA_START),
@@ -160,10 +161,13 @@ def train_loss(case: Case) -> None:
   noise = horizon_first(inputs["noise"], horizon)
   number = jnp.asarray(inputs["t"], jnp.int32)
 
+  draws = Draws(number, noise, sign=prior, keep=jnp.ones(len(number), bool))
+
   @jax.jit
   def run(variables):
-    loss, _ = method_of(case, network).denoising_loss(
-      variables, batch, target, step=number, noise=noise, prior_shift=prior
+    given = batch | {"targets": target}
+    loss, _ = method_of(case, network).loss_for(
+      variables, {}, given, draws, train=False, key=jax.random.key(0)
     )
     return loss
 
@@ -246,7 +250,11 @@ def sampling(case: Case) -> None:
   method = method_of(case, network)
   residuals = jax.jit(
     lambda start: method.sample(
-      network.variables, batch, prior, start, lambda i: noise[i]
+      network.variables,
+      method.contexts(network.variables, batch),
+      prior,
+      start,
+      lambda i: noise[i],
     )
   )(start)
   shape = inputs["init_noise"].shape[:2]

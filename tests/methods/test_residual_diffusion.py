@@ -1,16 +1,14 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from denoising import GRID, HORIZON, VARIABLES, Linear, make_batch
 from flax import linen as nn
 
 from stjax import diffusion, errors, methods
-from stjax.methods import base, residual_diffusion
-
-HORIZON = 2
-GRID = (3, 2, 1)
+from stjax.methods import base, regression, residual_diffusion
+from stjax.methods.diffusion import Draws
+from stjax.models.denoisers.common import Denoiser
 
 
 class Last(nn.Module):
@@ -23,21 +21,9 @@ class Last(nn.Module):
     return jnp.repeat(scale * x[:, -1:], HORIZON, axis=1)
 
 
-class Linear(nn.Module):
-  """A denoiser that is linear in all that it is given."""
-
-  denoises = True
-
-  @nn.compact
-  def __call__(self, noisy, step, history, shift, train=False):
-    weights = self.param("weights", nn.initializers.constant(0.3), (4,))
-    step = step.astype(jnp.float32)[:, None, None, None, None]
-    return (
-      weights[0] * noisy
-      + weights[1] * history[:, -1:]
-      + weights[2] * shift
-      + 0.01 * weights[3] * step
-    )
+def mean_by(network, horizon=HORIZON):
+  """A mean that this network forecasts, as it is frozen."""
+  return {"mean": regression.Regression(network, horizon)}
 
 
 def build(**options):
@@ -45,34 +31,18 @@ def build(**options):
   return methods.build(
     "residual_diffusion",
     Linear(),
-    frozen={"mean": Last()},
+    frozen=mean_by(Last()),
     sampling=sampling,
     horizon=HORIZON,
     **({"num_steps": 6} | options),
   )
 
 
-def make_batch(rows=4, first=0):
-  rng = np.random.default_rng(0)
-  full = {
-    "inputs": rng.standard_normal((8, 3, *GRID)),
-    "targets": rng.standard_normal((8, HORIZON, *GRID)),
-  }
-  batch = {
-    k: jnp.asarray(v[first : first + rows], jnp.float32) for k, v in full.items()
-  }
-  batch["index"] = jnp.arange(first, first + rows, dtype=jnp.int32)
-  return batch
-
-
 def make_frozen(scale=0.7):
   return {
-    "mean": {"params": {"scale": jnp.asarray(0.9)}},
+    "mean": {"variables": {"params": {"scale": jnp.asarray(0.9)}}, "frozen": {}},
     "scale": jnp.full((HORIZON, *GRID), scale),
   }
-
-
-VARIABLES = {"params": {"weights": jnp.asarray([0.3, -0.2, 0.5, 0.1])}}
 
 
 def test_the_loss_is_the_shifted_forward_process_by_hand():
@@ -82,14 +52,9 @@ def test_the_loss_is_the_shifted_forward_process_by_hand():
   noise = jax.random.normal(keys[0], shape)
   sign = jax.random.rademacher(keys[1], shape, jnp.float32)
   step = jnp.asarray([0, 1, 4, 5])
-  mean = method.mean_forecast(frozen, batch, jax.random.key(0))
-  loss, outputs = method.denoising_loss(
-    VARIABLES,
-    batch,
-    batch["targets"] - mean,
-    step=step,
-    noise=noise,
-    prior=method.prior(frozen, sign),
+  draws = Draws(step, noise, sign, keep=jnp.ones(4, bool))
+  loss, outputs = method.loss_for(
+    VARIABLES, frozen, batch, draws, train=False, key=jax.random.key(0)
   )
   beta = np.linspace(1e-4**0.5, 0.5**0.5, 6) ** 2
   alpha_bar = np.cumprod(1 - beta)[np.asarray(step)][:, None, None, None, None]
@@ -152,18 +117,18 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
   centre, spread, scale, steps = 1.5, 0.4, 0.7, 50
   schedule = diffusion.build_schedule("quadratic", steps, 1e-4, 0.5)
 
-  class Best(nn.Module):
-    denoises = True
+  class Best(Denoiser):
+    def encode(self, history):
+      return ()
 
-    @nn.compact
-    def __call__(self, noisy, step, history, shift, train=False):
+    def denoise(self, noisy, step, context, shift, train=False):
       at = step[:, None, None, None, None]
       signal, sigma = schedule.signal(at), schedule.sigma(at)
       x, law = noisy - shift, centre - shift
       return sigma * (x - signal * law) / (signal**2 * spread**2 + sigma**2)
 
   method = residual_diffusion.ResidualDiffusion(
-    network=Best(), horizon=HORIZON, mean_network=Last(), num_steps=steps
+    network=Best(), horizon=HORIZON, mean=mean_by(Last())["mean"], num_steps=steps
   )
   batch, frozen = make_batch(8), make_frozen(scale)
   drawn = method.forecast({"params": {}}, frozen, batch, jax.random.key(3), 400)
@@ -186,7 +151,7 @@ def test_a_perfect_denoiser_draws_from_the_residuals_own_law():
 
 
 def test_mean_only_is_the_mean_and_trains_nothing():
-  method, batch, frozen = build(mean="only"), make_batch(), make_frozen()
+  method, batch, frozen = build(mean_only=True), make_batch(), make_frozen()
   assert not method.trainable
   assert method.init(jax.random.key(0), batch) == {"params": {}}
   forecast = method.forecast({"params": {}}, frozen, batch, jax.random.key(0), 3)
@@ -196,31 +161,6 @@ def test_mean_only_is_the_mean_and_trains_nothing():
   loss, _ = method.loss({"params": {}}, frozen, batch, jax.random.key(0), train=False)
   error = np.asarray(batch["targets"]) - expected
   np.testing.assert_allclose(loss, np.mean(np.square(error)), rtol=1e-5)
-
-
-def test_without_a_mean_the_observation_itself_is_diffused():
-  method, batch = build(mean="none"), make_batch()
-  assert method.parts == {}
-  assert method.prepared_shapes({"targets": (HORIZON, *GRID)}) == {}
-  shape = batch["targets"].shape
-  noise = jax.random.normal(jax.random.key(4), shape)
-  loss, _ = method.denoising_loss(
-    VARIABLES,
-    batch,
-    batch["targets"],
-    step=jnp.full(4, 5),
-    noise=noise,
-    prior=method.prior({}, jnp.ones(shape)),
-  )
-  again, _ = dataclasses.replace(method, mean="network").denoising_loss(
-    VARIABLES,
-    batch,
-    batch["targets"],
-    step=jnp.full(4, 5),
-    noise=noise,
-    prior=jnp.zeros(shape),
-  )
-  assert float(loss) == float(again)
 
 
 def test_the_means_dropout_is_off_unless_asked_for():
@@ -265,77 +205,16 @@ def test_a_mean_of_other_fields_is_refused():
       return jnp.repeat(x[:, -1:, ..., :1], HORIZON, axis=1)
 
   method = methods.build(
-    "residual_gaussian", None, frozen={"mean": First()}, horizon=HORIZON
+    "residual_gaussian", None, frozen=mean_by(First()), horizon=HORIZON
   )
   with pytest.raises(ValueError, match="out_channels"):
-    method.mean_forecast({"mean": {"params": {}}}, wide, jax.random.key(0))
-
-
-def test_the_mean_gets_no_gradient():
-  method, batch = build(), make_batch()
-
-  def loss(frozen):
-    return method.loss(VARIABLES, frozen, batch, jax.random.key(0), train=True)[0]
-
-  gradient = jax.grad(loss)(make_frozen())
-  assert float(gradient["mean"]["params"]["scale"]) == 0.0
-
-
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
-def test_temperature_scales_what_members_differ_by(sampler):
-  def forecast(temperature):
-    sampling = {"name": sampler, "steps": 4, "temperature": temperature}
-    return np.asarray(
-      build(sampling=sampling).forecast(
-        VARIABLES, make_frozen(), make_batch(2), jax.random.key(2), 3
-      )
-    )
-
-  # The denoiser is linear: what is common to all temperatures drops out.
-  whole, half, quarter = forecast(1.0), forecast(0.5), forecast(0.25)
-  assert np.abs(whole - half).max() > 0.1
-  np.testing.assert_allclose(whole - half, 2 * (half - quarter), rtol=1e-3, atol=1e-4)
-
-
-def test_a_temperature_of_zero_is_refused():
-  with pytest.raises(errors.ConfigError, match="temperature=0"):
-    build(sampling={"temperature": 0.0})
-
-
-def test_guidance_moves_away_from_the_forecast_without_history():
-  batch, frozen, key = make_batch(), make_frozen(), jax.random.key(6)
-  drawn = [
-    np.asarray(
-      build(
-        sampling={"name": "ddim", "guidance": scale}, condition_dropout=0.1
-      ).forecast(VARIABLES, frozen, batch, key, 1)
-    )
-    for scale in (0.0, 1.0, 2.0)
-  ]
-  # The denoiser is linear, and so is what guidance does to its samples.
-  np.testing.assert_allclose(
-    drawn[2] - drawn[1], drawn[1] - drawn[0], rtol=1e-3, atol=1e-4
-  )
-  assert np.abs(drawn[1] - drawn[0]).max() > 1e-2
-
-
-def test_conditions_are_dropped_in_training_only():
-  method = build(condition_dropout=0.5)
-  batch, frozen, key = make_batch(), make_frozen(), jax.random.key(0)
-  plain = build()
-  losses = [
-    float(m.loss(VARIABLES, frozen, batch, key, train=train)[0])
-    for m in (method, plain)
-    for train in (True, False)
-  ]
-  assert losses[0] != losses[2]
-  assert losses[1] == losses[3]
+    part = {"variables": {"params": {}}, "frozen": {}}
+    method.mean_forecast({"mean": part}, wide, jax.random.key(0))
 
 
 @pytest.mark.parametrize(
   ("options", "words"),
   [
-    ({"mean": "netwrk"}, "did you mean 'network'"),
     ({"scale": "signals"}, "did you mean 'signal'"),
     ({"prediction": "noise"}, "method.prediction"),
     ({"condition_dropout": 1.0}, "condition_dropout"),
@@ -354,16 +233,10 @@ def test_wrong_options_are_refused_in_words(options, words):
 
 
 def test_networks_of_the_wrong_kind_are_refused():
-  swapped = [
-    ("residual_diffusion", Last(), Last()),
-    ("residual_diffusion", Linear(), Linear()),
-    ("residual_gaussian", None, Linear()),
-    ("regression", Linear(), None),
-  ]
-  for name, network, mean in swapped:
-    frozen = {"mean": mean} if mean else {}
-    with pytest.raises(errors.ConfigError, match="is needed here"):
-      methods.build(name, network, frozen=frozen, horizon=2)
+  with pytest.raises(errors.ConfigError, match="is needed here"):
+    methods.build("residual_diffusion", Last(), frozen=mean_by(Last(), 2), horizon=2)
+  with pytest.raises(errors.ConfigError, match="is needed here"):
+    methods.build("regression", Linear(), horizon=2)
 
 
 def test_a_denoiser_needs_a_row_for_every_step():
@@ -372,7 +245,7 @@ def test_a_denoiser_needs_a_row_for_every_step():
 
   with pytest.raises(errors.ConfigError, match="num_steps=6 is more"):
     methods.build(
-      "residual_diffusion", Table(), {"mean": Last()}, horizon=2, num_steps=6
+      "residual_diffusion", Table(), mean_by(Last(), 2), horizon=2, num_steps=6
     )
 
 
@@ -380,9 +253,9 @@ def test_a_method_without_its_networks_is_refused():
   with pytest.raises(errors.ConfigError, match="frozen.mean"):
     methods.build("residual_diffusion", Linear(), horizon=2)
   with pytest.raises(errors.ConfigError, match="denoiser"):
-    methods.build("residual_diffusion", None, {"mean": Last()}, horizon=2)
+    methods.build("residual_diffusion", None, mean_by(Last(), 2), horizon=2)
   with pytest.raises(errors.ConfigError, match="frozen.reference"):
-    methods.build("regression", Last(), {"reference": Last()}, horizon=2)
+    methods.build("regression", Last(), {"reference": None}, horizon=2)
 
 
 def material(series=None, batches=None):
@@ -422,7 +295,7 @@ def test_the_residuals_scale_is_its_spread_over_the_split():
 
 
 def test_the_gaussian_floor_has_the_measured_spread():
-  method = methods.build("residual_gaussian", None, {"mean": Last()}, horizon=HORIZON)
+  method = methods.build("residual_gaussian", None, mean_by(Last()), horizon=HORIZON)
   spread = jnp.linspace(0.0, 2.0, 12).reshape(HORIZON, *GRID)
   frozen = make_frozen() | {"spread": spread}
   batch = make_batch(2)

@@ -43,7 +43,7 @@ def tiny_config(folder: pathlib.Path, stage: str, **changes):
 
   Args:
     folder: where the data are written; the mean's run is `folder`/mean.
-    stage: "mean", "diffusion" or "gaussian".
+    stage: "mean", "plain", "diffusion" or "gaussian".
     **changes: keys with dots written with two underscores.
   """
   path = folder / "sensors.npy"
@@ -55,9 +55,9 @@ def tiny_config(folder: pathlib.Path, stage: str, **changes):
   if stage == "mean":
     network = _MEAN
     values["evaluation.validation_members"] = 1
-  else:
+  elif stage != "plain":
     values["frozen.mean.init_from"] = str(folder / "mean")
-  if stage == "diffusion":
+  if stage in ("plain", "diffusion"):
     network = _MEAN
     values["method.num_steps"] = 5
   if network:

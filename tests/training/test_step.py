@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import pytest
 from small_runs import trees_equal
 
 from stjax import methods
+from stjax.methods import base
 from stjax.training import state as state_lib
 from stjax.training import step as step_lib
 
@@ -112,3 +114,63 @@ def test_a_batch_without_an_observed_point_changes_nothing(setting, parts):
   state, scalars = setting(batch=empty, accumulation_steps=parts)
   assert scalars["loss"] == 0 and scalars["gradient_norm"] == 0
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
+@dataclasses.dataclass(frozen=True)
+class Averaged(base.Method):
+  """Keeps a moving average of the inputs, and counts steps and microbatches."""
+
+  horizon: int = 1
+
+  def init(self, key, batch):
+    zero = jnp.zeros(())
+    return {
+      "params": {"scale": jnp.ones(())},
+      "codebook": {"average": zero, "steps": zero},
+      "running": {"microbatches": zero},
+    }
+
+  def loss(self, variables, frozen, batch, key, train):
+    x = batch["inputs"]
+    summed = {"total": x.sum(), "count": jnp.float32(x.size)}
+    microbatches = variables["running"]["microbatches"] + 1
+    collections = {
+      "codebook": variables["codebook"],
+      "running": {"microbatches": microbatches},
+    }
+    loss = jnp.mean(variables["params"]["scale"] * x)
+    return loss, base.Outputs({}, collections, x.size, summed)
+
+  def update(self, collections, summed):
+    before = collections["codebook"]
+    new = summed["total"] / summed["count"]
+    average = 0.9 * before["average"] + 0.1 * new
+    codebook = {"average": average, "steps": before["steps"] + 1}
+    return collections | {"codebook": codebook}
+
+  def forecast(self, variables, frozen, batch, key, members):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_what_is_summed_updates_the_collections_once_a_step(parts):
+  method, transformation = Averaged(), optax.sgd(0.1)
+  batch = {"inputs": jax.random.normal(jax.random.key(0), (8, 3))}
+  variables = method.init(jax.random.key(1), batch)
+  state = state_lib.create(jax.random.key(2), variables, transformation, 0.0)
+  step = jax.jit(
+    functools.partial(
+      step_lib.train_step,
+      method=method,
+      transformation=transformation,
+      learning_rate=lambda s: 0.1,
+      accumulation_steps=parts,
+    )
+  )
+  for _ in range(2):
+    state, _ = step(state, batch, {})
+  mean = float(batch["inputs"].mean())
+  codebook = state.collections["codebook"]
+  assert float(codebook["average"]) == pytest.approx(0.19 * mean, rel=1e-5)
+  assert codebook["steps"] == 2
+  assert state.collections["running"]["microbatches"] == 2 * parts

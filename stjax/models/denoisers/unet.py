@@ -5,10 +5,9 @@ and shifts the normalised features, as Dhariwal & Nichol 2021. There is no
 attention: the deepest level sees far enough in small fields.
 """
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from stjax.errors import NetworkError, unknown_name
@@ -64,7 +63,7 @@ def double(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
   return x[:, : grid[0], : grid[1]]
 
 
-class UNetDenoiser(nn.Module):
+class UNetDenoiser(denoisers.Denoiser):
   """Predicts a diffusion's noise on a grid of any size.
 
   The frames of noisy field, history and prior_shift are channels. Level l has
@@ -83,8 +82,6 @@ class UNetDenoiser(nn.Module):
     remat: recompute the blocks in the backward pass.
     dtype: compute dtype; parameters and the result stay float32.
   """
-
-  denoises: ClassVar[bool] = True
 
   horizon: int
   features: int = 32
@@ -121,12 +118,51 @@ class UNetDenoiser(nn.Module):
       )
     super().__post_init__()
 
+  def _stem(self, history_shape):
+    """The first layer, and which of its inputs are the history's, and which not.
+
+    The inputs are the frames of noisy field, history and prior_shift, one
+    after the other, the channel innermost.
+    """
+    frames, _, _, channels = history_shape
+    known, unknown = frames * channels, self.horizon * channels
+    stem = denoisers.SplitLayer(
+      self.features,
+      known + 2 * unknown,
+      (3, 3),
+      self.padding_mode,
+      jnp.dtype(self.dtype),
+      name="stem",
+    )
+    first, history, last = np.split(
+      np.arange(stem.in_features), [unknown, unknown + known]
+    )
+    return stem, history, np.append(first, last)
+
   @nn.compact
-  def __call__(
+  def encode(self, history: jax.Array) -> denoisers.Context:
+    """Convolves the history [B, T_in, H, W, C], normalised.
+
+    Raises:
+      NetworkError: a shape that the network cannot take.
+    """
+    denoisers.check_history(history)
+    shape = history.shape[1:]
+    factor = 2**self.depth
+    if self.padding_mode == "circular" and any(n % factor for n in shape[1:3]):
+      raise NetworkError(
+        f"the grid is {shape[1]} x {shape[2]}; a circular one must be a multiple"
+        f" of {factor} = 2 ** model.depth: lower model.depth (now {self.depth})"
+      )
+    stem, rows, _ = self._stem(shape)
+    return denoisers.Context(stem(fold_frames(history), rows, use_bias=True), shape)
+
+  @nn.compact
+  def denoise(
     self,
     noisy: jax.Array,
     step: jax.Array,
-    history: jax.Array,
+    context: denoisers.Context,
     prior_shift: jax.Array,
     train: bool = False,
   ) -> jax.Array:
@@ -135,7 +171,7 @@ class UNetDenoiser(nn.Module):
     Args:
       noisy: [B, T_out, H, W, C] noisy field.
       step: [B] (or []) integers, indices of the training schedule.
-      history: [B, T_in, H, W, C], normalised.
+      context: of `encode`.
       prior_shift: [B, T_out, H, W, C], what the diffusion is shifted by; 0: nothing.
       train: use dropout (random stream "dropout").
 
@@ -145,14 +181,9 @@ class UNetDenoiser(nn.Module):
     Raises:
       NetworkError: a shape that the network cannot take.
     """
-    step = denoisers.check_inputs(noisy, step, history, prior_shift, self.horizon)
-    h, w, channels = noisy.shape[2:]
-    factor = 2**self.depth
-    if self.padding_mode == "circular" and (h % factor or w % factor):
-      raise NetworkError(
-        f"the grid is {h} x {w}; a circular one must be a multiple of {factor}"
-        f" = 2 ** model.depth: lower model.depth (now {self.depth})"
-      )
+    step = denoisers.check_inputs(
+      noisy, step, context.history_shape, prior_shift, self.horizon
+    )
     dtype = jnp.dtype(self.dtype)
     options = dict(padding_mode=self.padding_mode, dtype=dtype)
     embedding = denoisers.StepEmbedding(dtype, name="step")(
@@ -164,10 +195,9 @@ class UNetDenoiser(nn.Module):
       module = block_class(width, self.groups, self.dropout, **options, name=name)
       return module(x, embedding, train)
 
-    x = jnp.concatenate(
-      [fold_frames(part) for part in (noisy, history, prior_shift)], axis=-1
-    ).astype(dtype)
-    x = Conv(self.features, 3, **options, name="stem")(x)
+    stem, _, rows = self._stem(context.history_shape)
+    x = jnp.concatenate([fold_frames(noisy), fold_frames(prior_shift)], axis=-1)
+    x = context.arrays + stem(x, rows, use_bias=False)
     widths = [self.features * 2**level for level in range(self.depth + 1)]
     skips = []
     for level, width in enumerate(widths):
@@ -185,7 +215,7 @@ class UNetDenoiser(nn.Module):
         x = block(x, widths[level], f"up_{level}_{i}")
     x = nn.silu(GroupNorm(self.groups, name="norm")(x))
     y = Conv(
-      self.horizon * channels,
+      self.horizon * noisy.shape[-1],
       3,
       **options,
       kernel_init=nn.initializers.zeros,
