@@ -180,6 +180,29 @@ def test_dropout_of_the_mean_is_the_examples_own():
   np.testing.assert_array_equal(part, whole[3:5])
 
 
+def test_a_mean_with_dropout_sees_forcings_and_static_fields_too():
+
+  class Sum(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+      return jnp.repeat(x[:, -1:].sum(-1, keepdims=True), HORIZON, axis=1)
+
+  height, width, _ = GRID
+  forcings = 10.0 * jnp.arange(4 * 5).reshape(4, 5, 1, 1, 1)
+  batch = make_batch() | {
+    "forcings": jnp.broadcast_to(forcings, (4, 5, height, width, 1)),
+    "static": 1000.0 * jnp.arange(height * width * 2).reshape(height, width, 2),
+  }
+  expected = batch["inputs"][:, -1] + batch["static"].sum(-1, keepdims=True)
+  for dropout in (False, True):
+    method = methods.build(
+      "residual_gaussian", None, {"mean": Sum()}, horizon=HORIZON, mean_dropout=dropout
+    )
+    found = method.mean_forecast({"mean": {"params": {}}}, batch, jax.random.key(0))
+    # Of the last of the two frames that are forecast.
+    np.testing.assert_allclose(found[:, 0], expected + forcings[:, -1], rtol=1e-5)
+
+
 def test_the_score_of_a_split_is_the_same_for_any_batch_size():
   method, frozen, key = build(), make_frozen(), jax.random.key(0)
 
