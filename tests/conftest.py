@@ -1,6 +1,8 @@
 """Shared by all tests: eight fake devices, and small runs."""
 
+import gc
 import os
+import pathlib
 import tempfile
 
 # Before jax is imported anywhere. Small programs that run for milliseconds
@@ -21,6 +23,23 @@ from small_runs import tiny_config  # noqa: E402
 
 from stjax.run import build as build_lib
 from stjax.run import run as run_lib
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+  """Frees compiled programs: a worker would grow to several gigabytes."""
+  yield
+  # Only now and then, since what a file compiled may serve the next one.
+  if _resident_gib() > 1.2:
+    jax.clear_caches()
+    gc.collect()
+
+
+def _resident_gib() -> float:
+  statm = pathlib.Path("/proc/self/statm")
+  if not statm.exists():
+    return float("inf")
+  return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
 @pytest.fixture(scope="session")

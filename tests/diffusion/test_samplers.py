@@ -211,7 +211,7 @@ def test_single_reverse_steps_of_the_released_cost(step):
   row = 49 - step
   x = before - z
   x0, _ = diffusion.to_x0_and_noise(
-    "epsilon", eps, x, coarse().signal(step), coarse().noise(step)
+    "epsilon", eps, x, coarse().signal(step), coarse().sigma(step)
   )
   got = c.x[row] * x + c.x0[row] * x0 + c.noise[row] * noise + z
   np.testing.assert_allclose(got, after, rtol=1e-5, atol=1e-5)

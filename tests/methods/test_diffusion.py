@@ -249,12 +249,16 @@ def test_a_temperature_of_zero_is_refused():
 def test_what_makes_members_says_how_many_at_a_time():
   assert build(sampling={"member_chunk": 3}).member_chunk == 3
   assert build().member_chunk == 0
+  alone = methods.build("regression", nn.Dense(1), horizon=HORIZON)
+  assert alone.member_chunk == 0
   gaussian = methods.build(
-    "residual_gaussian", None, sampling={"member_chunk": 2}, horizon=HORIZON
+    "residual_gaussian",
+    None,
+    {"mean": alone},
+    sampling={"member_chunk": 2},
+    horizon=HORIZON,
   )
   assert gaussian.member_chunk == 2
-  alone = nn.Dense(1)
-  assert methods.build("regression", alone, horizon=HORIZON).member_chunk == 0
 
 
 def test_options_of_a_mean_are_not_known():
