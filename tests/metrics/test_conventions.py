@@ -1,10 +1,8 @@
 """The named conventions against plain numpy twins of their definitions."""
 
-import functools
-
-import jax
 import numpy as np
 import pytest
+from scoring import accumulated, scores
 
 from stjax import metrics
 
@@ -16,22 +14,8 @@ def _fields(seed=0, shape=(12, 2, 8, 9, 1)):
   return (observation + noise).astype(np.float32), observation
 
 
-@functools.cache  # Compiled once for every shape.
-def _built(**options):
-  built = metrics.build(("openstl",), **options)
-  return built, jax.jit(functools.partial(metrics.evaluate, built))
-
-
-def _score(forecast, observation, batches=None, weight=None, **options):
-  built, update = _built(**options)
-  weight = np.ones_like(observation) if weight is None else weight
-  total = metrics.Accumulator(built)
-  start = 0
-  for size in batches or (len(observation),):
-    part = slice(start, start + size)
-    total.add(update(forecast[None, part], observation[part], weight[part]))
-    start += size
-  return total.compute()["openstl"]
+def _score(forecast, observation, **options):
+  return scores("openstl", forecast[None], observation, **options)
 
 
 def test_openstl_errors_are_sums_over_the_frame():
@@ -59,30 +43,6 @@ def test_channels_add_up_in_openstl_errors():
   np.testing.assert_allclose(scores["mse"].by_variable, by_channel, 1e-6)
   np.testing.assert_allclose(scores["mse"].overall, by_channel.sum(), 1e-6)
   np.testing.assert_allclose(scores["rmse"].overall, np.sqrt(by_channel.sum()), 1e-6)
-
-
-def test_openstl_scores_are_exact_for_ragged_batches():
-  forecast, observation = _fields()
-  whole = _score(forecast, observation)
-  for batches in ((1,) * 12, (1, 3, 8)):
-    parts = _score(forecast, observation, batches)
-    for name, score in whole.items():
-      np.testing.assert_allclose(
-        parts[name].overall, score.overall, rtol=1e-6, err_msg=name
-      )
-
-
-def test_padding_rows_change_no_openstl_score():
-  forecast, observation = _fields()
-  expected = _score(forecast[:9], observation[:9])
-  valid = np.arange(12) < 9
-  forecast[9:], observation[9:] = 7.0, np.nan
-  weight = np.asarray(metrics.point_weights(observation, valid=valid))
-  scores = _score(forecast, observation, (8, 4), weight)
-  for name, score in expected.items():
-    np.testing.assert_allclose(
-      scores[name].by_lead, score.by_lead, rtol=1e-6, err_msg=name
-    )
 
 
 def test_picture_scores_clip_the_forecast_and_error_scores_do_not():
@@ -142,10 +102,8 @@ def test_ssim_ranges_order_as_their_stabilisers():
 
 def test_flat_scalars_are_named_by_convention_and_score():
   forecast, observation = _fields()
-  built = metrics.build(("physical", "openstl"), data_range=1.0)
-  total = metrics.Accumulator(built)
-  update = jax.jit(functools.partial(metrics.evaluate, built))
-  total.add(update(forecast[None], observation, np.ones_like(observation)))
+  names = ("physical", "openstl")
+  total = accumulated(names, forecast[None], observation, data_range=1.0)
   flat = metrics.scalars(total.compute(), "validation/")
   np.testing.assert_allclose(
     flat["validation/openstl/mse"], flat["validation/physical/mse"] * 72, rtol=1e-6

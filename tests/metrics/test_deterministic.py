@@ -1,34 +1,15 @@
 """Point-wise errors against values worked by hand."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scoring import scores as scores_of
 
 from stjax import metrics
 
 
-@functools.cache  # Compiled once for every shape.
-def _built(**options):
-  built = metrics.build(("physical",), **options)
-  return built, jax.jit(functools.partial(metrics.evaluate, built))
-
-
-def _score(forecast, observation, weight=None, batches=None, **options):
-  """Scores [B, T, H, W, C] (one member), cut into batches of these sizes."""
-  built, update = _built(**options)
-  if weight is None:
-    weight = np.ones_like(observation)
-  total = metrics.Accumulator(built)
-  start = 0
-  for size in batches or (len(observation),):
-    part = slice(start, start + size)
-    total.add(update(forecast[None, part], observation[part], weight[part]))
-    start += size
-  assert start == len(observation)
-  return total.compute()["physical"]
+def _score(forecast, observation, **options):
+  return scores_of("physical", forecast[None], observation, **options)
 
 
 def _fields(seed=0, shape=(12, 2, 7, 9, 2)):
@@ -59,21 +40,6 @@ def test_rmse_is_the_root_of_the_pooled_mean_not_a_mean_of_roots():
   np.testing.assert_allclose(scores["rmse"].by_lead, np.sqrt([26 / 2, 58 / 2]))
 
 
-def test_scores_are_the_same_for_every_batch_size():
-  forecast, observation = _fields()
-  whole = _score(forecast, observation)
-  for batches in ((1,) * 12, (1, 3, 8)):
-    parts = _score(forecast, observation, batches=batches)
-    for name, score in whole.items():
-      np.testing.assert_allclose(
-        parts[name].by_lead_and_variable,
-        score.by_lead_and_variable,
-        rtol=1e-6,
-        atol=1e-7,
-        err_msg=f"{name} {batches}",
-      )
-
-
 def test_variables_and_lead_times_are_pooled_apart():
   forecast, observation = _fields()
   scores = _score(forecast, observation)
@@ -89,24 +55,6 @@ def test_variables_and_lead_times_are_pooled_apart():
   )
 
 
-def test_missing_points_and_padding_rows_count_for_nothing_even_as_nan():
-  forecast, observation = _fields()
-  mask = np.ones(observation.shape, bool)  # SSIM needs whole windows.
-  mask[..., :2, :] = np.random.default_rng(1).random(mask[..., :2, :].shape) < 0.7
-  valid = np.arange(12) < 9
-  weight = np.asarray(metrics.point_weights(observation, mask=mask, valid=valid))
-  expected = _score(forecast, observation, weight)
-  forecast, observation = forecast.copy(), observation.copy()
-  forecast[weight == 0] = 1e30
-  observation[weight == 0] = np.nan
-  scores = _score(forecast, observation, weight)
-  kept = weight > 0
-  error = (forecast[kept] - observation[kept]).astype(np.float64)
-  np.testing.assert_allclose(scores["mse"].overall, (error**2).mean(), 1e-6)
-  for name, score in expected.items():
-    np.testing.assert_allclose(scores[name].overall, score.overall, 1e-6)
-
-
 def test_area_weights_weigh_rows_whatever_their_scale():
   observation = np.zeros((1, 1, 2, 3, 1), np.float32)
   forecast = observation.copy()
@@ -120,10 +68,7 @@ def test_area_weights_weigh_rows_whatever_their_scale():
 def test_an_ensemble_is_scored_by_its_mean():
   observation = np.zeros((1, 1, 7, 7, 1), np.float32)
   forecast = np.stack([observation + 3.0, observation - 1.0])
-  built, update = _built()
-  total = metrics.Accumulator(built)
-  total.add(update(forecast, observation, np.ones_like(observation)))
-  scores = total.compute()["physical"]
+  scores = scores_of("physical", forecast, observation)
   np.testing.assert_allclose(scores["bias"].overall, 1.0)
   np.testing.assert_allclose(scores["mae"].overall, 1.0)
 
@@ -163,22 +108,6 @@ def test_float64_totals_keep_six_digits_over_many_batches():
     total.add({"physical": sums | {"weight": zero + 1}})
   mse = total.compute()["physical"]["mse"].overall
   np.testing.assert_allclose(mse, (1 + 1e-5) / 1001, rtol=1e-9)
-
-
-def test_accumulators_of_two_hosts_merge_exactly():
-  forecast, observation = _fields()
-  built, update = _built()
-  weight = np.ones_like(observation)
-  parts = []
-  for part in (slice(0, 6), slice(6, 12)):
-    parts.append(metrics.Accumulator(built))
-    parts[-1].add(update(forecast[None, part], observation[part], weight[part]))
-  parts[0].merge(parts[1])
-  scores = parts[0].compute()
-  expected = _score(forecast, observation)
-  np.testing.assert_allclose(
-    scores["physical"]["rmse"].overall, expected["rmse"].overall, rtol=1e-6
-  )
 
 
 def test_bfloat16_forecasts_are_scored_in_float32():

@@ -1,11 +1,10 @@
 """The convention "heatwave": spells above a threshold."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 import xarray as xr
+from scoring import scores
 
 from stjax import metrics
 from stjax.metrics import heatwave
@@ -17,19 +16,8 @@ def _series(*values):
 
 
 def _scores(forecast, observation, threshold, history, weight=None, **options):
-  built = metrics.build(("heatwave",), **options)
-  update = jax.jit(functools.partial(metrics.evaluate, built))
-  total = metrics.Accumulator(built)
-  total.add(
-    update(
-      forecast,
-      observation,
-      np.ones_like(observation) if weight is None else weight,
-      threshold=threshold,
-      history=history,
-    )
-  )
-  return total.compute()["heatwave"]
+  known = {"threshold": threshold, "history": history}
+  return scores("heatwave", forecast, observation, weight, known=known, **options)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +101,7 @@ def test_points_without_weight_or_threshold_do_not_count_and_area_does():
   history = np.zeros((4, 2, 3, 5, 2), np.float32)
   area = np.array([1.0, 2.0, 0.5])
   found = _scores(
-    forecast[None], observation, threshold, history, weight, area_weights=area
+    forecast[None], observation, threshold, history, weight, area_weights=tuple(area)
   )
   w = weight * area[:, None, None]
   w[:, :, 0, 0] = 0

@@ -7,6 +7,8 @@ import operator
 import jax
 import numpy as np
 import pytest
+from scoring import accumulated
+from scoring import scores as scores_of
 
 from stjax import metrics
 
@@ -18,32 +20,12 @@ def _fields(members=6, shape=(7, 2, 3, 5, 2), seed=0):
   return (observation + 1 + noise).astype(np.float32), observation
 
 
-@functools.cache
-def _built(names, **options):
-  built = metrics.build(names, **options)
-  return built, jax.jit(functools.partial(metrics.evaluate, built))
+def _score(forecast, observation, **options):
+  return scores_of("ensemble", forecast, observation, **options)
 
 
-def _accumulated(forecast, observation, names, batches=None, weight=None, **options):
-  built, update = _built(names, **options)
-  weight = np.ones_like(observation) if weight is None else weight
-  total = metrics.Accumulator(built)
-  start = 0
-  for size in batches or (len(observation),):
-    part = slice(start, start + size)
-    total.add(update(forecast[:, part], observation[part], weight[part]))
-    start += size
-  return total
-
-
-def _score(forecast, observation, *args, **options):
-  total = _accumulated(forecast, observation, ("ensemble",), *args, **options)
-  return total.compute()["ensemble"]
-
-
-def _cost(forecast, observation, *args, **options):
-  total = _accumulated(forecast, observation, ("cost",), *args, **options)
-  return total.compute()["cost"]
+def _cost(forecast, observation):
+  return scores_of("cost", forecast, observation)
 
 
 def _point(members, observation):
@@ -93,59 +75,12 @@ def test_a_single_forecast_has_its_mae_as_crps():
   assert np.isnan(scores["energy_fair"].overall)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ensemble", "cost"])
-def test_scores_and_diagrams_do_not_depend_on_the_batches(name):
-  forecast, observation = _fields()
-  options = {"thresholds": (20.0,)} if name == "ensemble" else {}
-  whole = _accumulated(forecast, observation, (name,), **options)
-  parts = _accumulated(forecast, observation, (name,), (1, 4, 2), **options)
-  merged = _accumulated(forecast[:, :2], observation[:2], (name,), **options)
-  merged.merge(_accumulated(forecast[:, 2:], observation[2:], (name,), **options))
-  for other in (parts, merged):
-    scores = other.compute()[name]
-    for key, score in whole.compute()[name].items():
-      for field, values in score._asdict().items():
-        if values is not None:
-          np.testing.assert_allclose(
-            getattr(scores[key], field), values, rtol=1e-5, err_msg=key
-          )
-    diagrams = other.diagrams()[name]
-    for key, diagram in whole.diagrams()[name].items():
-      for field, values in diagram.items():
-        np.testing.assert_allclose(
-          diagrams[key][field], values, rtol=1e-5, err_msg=(key, field)
-        )
-
-
-@pytest.mark.parametrize("name", ["ensemble", "cost"])
-def test_points_without_weight_count_for_nothing_even_as_nan(name):
-  forecast, observation = _fields()
-  weight = np.ones_like(observation)
-  weight[4:] = 0  # Whole rows of padding,
-  weight[:, :, 2] = 0  # and a row of the grid that is missing.
-  expected = _accumulated(forecast[:, :4, :, :2], observation[:4, :, :2], (name,))
-  forecast, observation = forecast.copy(), observation.copy()
-  forecast[:, weight == 0] = np.nan
-  observation[weight == 0] = np.nan
-  total = _accumulated(forecast, observation, (name,), (3, 4), weight)
-  scores = total.compute()[name]
-  for key, score in expected.compute()[name].items():
-    np.testing.assert_allclose(
-      scores[key].by_lead, score.by_lead, rtol=1e-5, err_msg=key
-    )
-  for key, diagram in expected.diagrams()[name].items():
-    np.testing.assert_allclose(
-      total.diagrams()[name][key]["count"], diagram["count"], rtol=1e-5
-    )
-
-
 @pytest.mark.parametrize("name", ["ensemble", "cost"])
 def test_a_forecast_of_nan_has_no_score_at_all(name):
   forecast, observation = _fields()
   forecast[2, 1, 0, 2, 3, 1] = np.nan
   options = {"thresholds": (20.0,)} if name == "ensemble" else {}
-  total = _accumulated(forecast, observation, (name,), **options)
+  total = accumulated((name,), forecast, observation, **options)
   for key, score in total.compute()[name].items():
     assert np.isnan(score.by_lead[0]), key
     assert np.isfinite(score.by_lead[1]), key
@@ -203,7 +138,7 @@ def _calibrated(members=19, points=40000):
 def test_a_calibrated_ensemble_has_flat_histograms_and_a_ratio_of_1():
   forecast, observation = _calibrated()
   names = ("ensemble", "cost")
-  total = _accumulated(forecast, observation, names, thresholds=(0.0,))
+  total = accumulated(names, forecast, observation, thresholds=(0.0,))
   scores, diagrams = total.compute(), total.diagrams()
   assert abs(scores["ensemble"]["spread_skill"].overall - 1) < 0.02
   # Quantiles of few members are too near each other, even if calibrated: the
@@ -229,7 +164,7 @@ def test_too_narrow_an_ensemble_is_seen_in_every_measure_of_calibration():
   forecast, observation = _calibrated()
   narrow = forecast.mean(0) + (forecast - forecast.mean(0)) / 2
   names = ("ensemble", "cost")
-  total = _accumulated(narrow, observation, names)
+  total = accumulated(names, narrow, observation)
   scores, diagrams = total.compute(), total.diagrams()
   assert scores["ensemble"]["spread_skill"].overall < 0.55
   assert scores["ensemble"]["picp_90"].overall < 0.7
@@ -240,8 +175,8 @@ def test_too_narrow_an_ensemble_is_seen_in_every_measure_of_calibration():
 
 def test_diagrams_are_given_by_variable_where_there_are_several():
   forecast, observation = _fields()
-  total = _accumulated(
-    forecast, observation, ("ensemble", "physical"), thresholds=(20.0,)
+  total = accumulated(
+    ("ensemble", "physical"), forecast, observation, thresholds=(20.0,)
   )
   diagrams = total.diagrams()
   assert list(diagrams) == ["ensemble"]  # "physical" has none.
@@ -327,7 +262,8 @@ def test_smape_has_no_value_where_both_are_0():
 
 def test_both_conventions_sort_the_members_of_a_batch_once():
   forecast, observation = _fields(8, (2, 3, 5, 4, 1))
-  _, update = _built(("ensemble", "cost"))
+  built = metrics.build(("ensemble", "cost"))
+  update = jax.jit(functools.partial(metrics.evaluate, built))
   compiled = update.lower(forecast, observation, np.ones_like(observation)).compile()
   sorts = [x for x in compiled.as_text().splitlines() if " sort(" in x]
   whole = "f32[8,2,3,5,4,1]"
@@ -352,7 +288,7 @@ def test_scores_agrees_on_the_crps_the_histogram_and_the_events():
   forecast, observation = _fields()
   observation = np.round(observation)  # Ties with the members.
   forecast = np.round(forecast)
-  total = _accumulated(forecast, observation, ("ensemble",), thresholds=(20.0,))
+  total = accumulated(("ensemble",), forecast, observation, thresholds=(20.0,))
   scores = total.compute()["ensemble"]
   dims = ("sample", "lead", "y", "x", "variable")
   members = xr.DataArray(forecast.astype(float), dims=("member", *dims))
@@ -394,7 +330,7 @@ def test_xskillscore_agrees_on_the_crps_and_the_rank_histogram():
   other = pytest.importorskip("xskillscore")
   xr = pytest.importorskip("xarray")
   forecast, observation = _fields()
-  total = _accumulated(forecast, observation, ("ensemble",))
+  total = accumulated(("ensemble",), forecast, observation)
   dims = ("sample", "lead", "y", "x", "variable")
   members = xr.DataArray(forecast, dims=("member", *dims))
   truth = xr.DataArray(observation, dims=dims)

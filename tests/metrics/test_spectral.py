@@ -1,10 +1,8 @@
 """The convention "spectral": power by wavenumber, and its bands."""
 
-import functools
-
-import jax
 import numpy as np
 import pytest
+from scoring import accumulated
 
 from stjax import metrics
 from stjax.metrics import spectra, spectral
@@ -24,14 +22,10 @@ def _fields(*frames):
 
 
 def _accumulated(forecast, observation, weight=None, variables=()):
-  built = metrics.build(("spectral",), variables=variables)
-  update = jax.jit(functools.partial(metrics.evaluate, built))
-  weight = np.ones_like(observation) if weight is None else weight
-  total = metrics.Accumulator(built)
-  for row in range(len(observation)):
-    part = slice(row, row + 1)
-    total.add(update(forecast[:, part], observation[part], weight[part]))
-  return total
+  batches = (1,) * len(observation)
+  return accumulated(
+    ("spectral",), forecast, observation, weight, batches, variables=variables
+  )
 
 
 def test_the_bands_are_thirds_of_the_wavenumbers_above_0():

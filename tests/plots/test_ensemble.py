@@ -5,15 +5,7 @@ import pytest
 from PIL import Image
 
 from stjax.metrics import Score
-from stjax.plots import ensemble, style
-
-
-@pytest.fixture
-def figures(monkeypatch):
-  """Catches figures instead of writing them."""
-  caught = []
-  monkeypatch.setattr(style, "save", lambda fig, path: caught.append(fig))
-  return caught
+from stjax.plots import ensemble
 
 
 def _lines(ax):

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from stjax import plots
-from stjax.plots import pictures, style
+from stjax.plots import pictures
 
 
 def _fields(history=4, horizon=6, shape=(9, 12), seed=0):
@@ -18,14 +18,6 @@ def _fields(history=4, horizon=6, shape=(9, 12), seed=0):
   past = rng.random((history, *shape))
   observation = rng.random((horizon, *shape))
   return past, observation, observation + 0.1 * rng.random(observation.shape)
-
-
-@pytest.fixture
-def figures(monkeypatch):
-  """Catches figures instead of writing them."""
-  caught = []
-  monkeypatch.setattr(style, "save", lambda fig, path: caught.append(fig))
-  return caught
 
 
 def _panels(fig):
@@ -76,20 +68,9 @@ def test_the_grid_has_four_rows_of_frames(figures, tmp_path):
   panels = _panels(fig)
   heights = [round(ax.get_position().y0, 3) for ax in panels]
   assert [heights.count(y) for y in sorted(set(heights), reverse=True)] == [4, 6, 6, 6]
-  labels = [text for text, _ in _texts(fig)]
-  for label in (
-    "history",
-    "observation",
-    "forecast",
-    "difference",
-    "a",
-    "-3",
-    "0",
-    "+1",
-    "+6",
-    "K",
-  ):
-    assert label in labels, label
+  labels = {text for text, _ in _texts(fig)}
+  assert {"history", "observation", "forecast", "difference"} < labels
+  assert {"a", "-3", "0", "+1", "+6", "K"} < labels
 
 
 def test_data_and_forecast_share_a_scale_and_differences_are_symmetric(
@@ -132,22 +113,16 @@ def test_no_text_overlaps_for_any_number_and_shape_of_frames(
     tmp_path / "grid.png",
     title="A title that is as long as titles of real experiments become",
     units="kg m$^{-2}$ s$^{-1}$",
-    history_labels=["2020-01-01 00"] * history,
     lead_labels=[f"+{36 + i} h" for i in range(horizon)],
   )
   _assert_readable(figures[0])
 
 
 def test_of_many_frames_evenly_spread_ones_are_drawn(figures, tmp_path):
-  plots.picture_grid(*_fields(2, 30), tmp_path / "grid.png", max_columns=4)
+  plots.picture_grid(*_fields(2, 30), tmp_path / "grid.png")
   labels = [text for text, _ in _texts(figures[0])]
-  assert [x for x in ("+1", "+11", "+20", "+30") if x in labels] == [
-    "+1",
-    "+11",
-    "+20",
-    "+30",
-  ]
-  assert len(_panels(figures[0])) == 2 + 3 * 4
+  assert {"+1", "+4", "+7", "+11", "+14", "+17", "+20", "+24", "+27", "+30"} < {*labels}
+  assert len(_panels(figures[0])) == 2 + 3 * 10
 
 
 def test_missing_values_are_grey(tmp_path):
@@ -183,7 +158,7 @@ def test_shapes_that_do_not_fit_are_refused_in_words(tmp_path):
 
 def test_the_animation_shows_the_history_and_then_the_forecast(tmp_path):
   path = tmp_path / "movie.gif"
-  plots.animation(*_fields(3, 5), path, title="sample", units="K", milliseconds=200)
+  plots.animation(*_fields(3, 5), path, title="sample", units="K")
   with Image.open(path) as movie:
     assert movie.n_frames == 3 + 5
     durations, frames = [], []
@@ -191,7 +166,7 @@ def test_the_animation_shows_the_history_and_then_the_forecast(tmp_path):
       movie.seek(index)
       durations.append(movie.info["duration"])
       frames.append(np.asarray(movie.convert("RGB"), int))
-  assert durations == [200] * 7 + [800]
+  assert durations == [350] * 7 + [1400]
   height, width, _ = frames[0].shape
   forecast = (slice(height // 2, -30), slice(int(width * 0.3), width // 2))
   same = [

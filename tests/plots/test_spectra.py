@@ -1,18 +1,9 @@
 """Figures of spectra: what is on them."""
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from stjax.plots import spectra, style
-
-
-@pytest.fixture
-def figures(monkeypatch):
-  """Catches figures instead of writing them."""
-  caught = []
-  monkeypatch.setattr(style, "save", lambda fig, path: caught.append(fig))
-  return caught
+from stjax.plots import spectra
 
 
 def _power(leads, shells=8):

@@ -27,19 +27,14 @@ DIAGRAMS = {
 }
 
 
-def _rows(path):
-  with path.open() as file:
-    return list(csv.DictReader(file))
-
-
 def test_a_csv_has_a_column_for_every_lead_time_and_variable(tmp_path):
   reports.write_diagrams(tmp_path, DIAGRAMS, variables=VARIABLES, lead_times=LEADS)
-  assert sorted(p.name for p in tmp_path.iterdir()) == [
-    "ensemble_rank_histogram.csv",
-    "ensemble_roc_gt_30.csv",
-  ]
-  rows = _rows(tmp_path / "ensemble_rank_histogram.csv")
-  assert rows[1] == {
+  names = ("ensemble_rank_histogram.csv", "ensemble_roc_gt_30.csv")
+  assert sorted(p.name for p in tmp_path.iterdir()) == [*names]
+  histogram, curve = (
+    list(csv.DictReader((tmp_path / name).read_text().splitlines())) for name in names
+  )
+  assert histogram[1] == {
     "rank": "1",
     "frequency": "0.25",
     "frequency +6 h": "0.0",
@@ -47,20 +42,16 @@ def test_a_csv_has_a_column_for_every_lead_time_and_variable(tmp_path):
     "frequency sst": "0.0",
     "frequency ssh": "1.0",
   }
-
-
-def test_a_missing_value_is_an_empty_cell_and_numbers_are_no_columns(tmp_path):
-  reports.write_diagrams(tmp_path, DIAGRAMS, variables=VARIABLES, lead_times=LEADS)
-  rows = _rows(tmp_path / "ensemble_roc_gt_30.csv")
-  assert rows == [{"hit_rate": x} for x in ("0.0", "", "1.0")]
+  # A missing value is an empty cell, and numbers are no columns.
+  assert curve == [{"hit_rate": x} for x in ("0.0", "", "1.0")]
 
 
 def test_metrics_json_has_the_diagrams_beside_the_scores(tmp_path):
   path = tmp_path / "metrics.json"
   results = {"forecast": {"ensemble": {"crps": Score(np.float64(1.5))}}}
-  tables.write_metrics(
-    path, results, variables=VARIABLES, lead_times=LEADS, diagrams=DIAGRAMS
-  )
+  keys = dict(variables=VARIABLES, lead_times=LEADS)
+  assert "diagrams" not in tables.metrics_tree(results, **keys)
+  tables.write_metrics(path, tables.metrics_tree(results, **keys, diagrams=DIAGRAMS))
   tree = json.loads(path.read_text())
   assert tree["ensemble"]["crps"]["overall"] == 1.5
   diagrams = tree["diagrams"]["ensemble"]
@@ -69,9 +60,3 @@ def test_metrics_json_has_the_diagrams_beside_the_scores(tmp_path):
   assert diagrams["roc_gt_30"]["hit_rate"] == [0, None, 1]
   assert diagrams["roc_gt_30"]["area"] == 0.75
   assert tree["notes"] == []  # An empty bin is nothing to be told about.
-
-
-def test_without_diagrams_there_is_no_such_part():
-  results = {"forecast": {"ensemble": {"crps": Score(np.float64(1.5))}}}
-  tree = tables.metrics_tree(results, variables=VARIABLES, lead_times=LEADS)
-  assert "diagrams" not in tree
