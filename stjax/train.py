@@ -125,9 +125,9 @@ def _check_finite(scalars: dict[str, np.ndarray], step: int, saved: int | None) 
     if saved is not None:
       kept = f"The checkpoint of step {saved} is good and is kept."
     raise Diverged(
-      f"Training diverged at step {step}: {values}. {kept} Lower"
-      " optimizer.learning_rate, set optimizer.clip_norm, or look for extreme"
-      " values in the data."
+      f"Training diverged at step {step}: {values}. {kept} Look for extreme values"
+      " in the data, or lower optimizer.learning_rate or set optimizer.clip_norm in"
+      " a new work directory (init_from can name this one)."
     )
 
 

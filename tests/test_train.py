@@ -88,6 +88,48 @@ def test_everything_a_log_needs_is_logged(tmp_path):
   } <= found
 
 
+def watched(folder, **changes):
+  """A run of six steps that saves after each of them."""
+  config = plates(folder)
+  config.data.normalise = "none"
+  config.update_from_flattened_dict(
+    {"num_steps": 6, "checkpoint.every_steps": 1, "evaluation.every_epochs": 0.0}
+  )
+  config.update_from_flattened_dict(changes)
+  return build(folder, config)
+
+
+def test_an_update_that_is_not_finite_stops_the_run_before_anything_is_saved(tmp_path):
+  options = {"optimizer.learning_rate": 1e38, "optimizer.schedule.name": "constant"}
+  run = watched(tmp_path, **options)
+  message = "at step 1: update_norm = inf. No checkpoint was saved"
+  with pytest.raises(train.Diverged, match=message):
+    train.train(run)
+  assert not any((run.workdir / "checkpoints").glob("[0-9]*"))
+
+
+def test_a_diverged_run_names_the_step_and_goes_on_from_its_last_good_one(tmp_path):
+  run = watched(tmp_path)
+  path = tmp_path / "plates.npy"
+  good = np.load(path)
+  spoilt = good.copy()
+  # The third batch is the first that has this sequence, whose square is infinite.
+  spoilt[4] = 1e30
+  np.save(path, spoilt)
+  for _ in range(2):  # The same command meets the same batch again.
+    message = "diverged at step 3: loss = inf.*checkpoint of step 2 is good and is kept"
+    with pytest.raises(train.Diverged, match=message):
+      train.train(run)
+    state = latest(run)
+    assert state.step == 2
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+  np.save(path, good)
+  assert train.train(run)
+  lines = (run.workdir / "logs/metrics.jsonl").read_text().splitlines()
+  steps = [line["step"] for line in map(json.loads, lines) if "train/loss" in line]
+  assert steps == [1, 2, 3, 4, 5, 6]
+
+
 def test_an_unknown_best_metric_lists_the_scores(tmp_path):
   config = plates(tmp_path)
   config.checkpoint.best_metric = "physical/rsme"

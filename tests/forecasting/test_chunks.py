@@ -9,6 +9,7 @@ from test_train import build, plates
 
 from stjax import forecast, train
 from stjax.forecasting import chunks as chunks_lib
+from stjax.forecasting import stability
 from stjax.forecasting import store as store_lib
 from stjax.methods import rollout as rollout_lib
 from stjax.run import sources
@@ -113,7 +114,7 @@ def test_a_crash_loses_one_piece_at_most(trained, monkeypatch):
 
 def test_another_forecast_does_not_go_on_from_a_draft(trained, monkeypatch):
   monkeypatch.setattr(store_lib.ForecastStore, "close", lambda self: None)
-  monkeypatch.setattr(forecast.drift, "report", lambda *_: None)
+  monkeypatch.setattr(stability, "report", lambda *_: None)
   run = build(trained, long_config(trained))
   path = forecast.forecast(run)
   variables = sources.load_variables(run, run.workdir, "best")
@@ -126,7 +127,7 @@ def test_another_forecast_does_not_go_on_from_a_draft(trained, monkeypatch):
   for changes in ({"members": 2}, {"checkpoint": "latest"}):
     run.config.forecast.update(changes)
     assert forecast._about(run, variables, 2) != about
-  progress = forecast._progress_path(path)
+  progress = store_lib._progress_path(path)
   whole = progress.read_bytes()
   monkeypatch.setattr(store_lib.ForecastStore, "_create", lambda *_: None)
   for damaged in (whole[:-40], b"", b"no archive"):

@@ -25,7 +25,7 @@ def _progress(clock, **options):
 
 
 def test_rates_and_time_left_of_a_steady_run(clock):
-  meter = _progress(clock, every_seconds=0, every_steps=10)
+  meter = _progress(clock, every_seconds=5)
   for step in range(1, 11):
     clock.now += 0.5
     scalars = meter.update(step)
@@ -37,7 +37,7 @@ def test_rates_and_time_left_of_a_steady_run(clock):
 
 
 def test_the_first_steps_compilation_does_not_count_in_the_time_left(clock):
-  meter = _progress(clock, every_seconds=0, every_steps=5)
+  meter = _progress(clock, every_seconds=4)
   clock.now += 60.0
   meter.update(1)
   for step in range(2, 6):
@@ -47,7 +47,7 @@ def test_the_first_steps_compilation_does_not_count_in_the_time_left(clock):
 
 
 def test_waiting_for_data_is_measured_since_the_last_line(clock):
-  meter = _progress(clock, every_seconds=0, every_steps=1)
+  meter = _progress(clock, every_seconds=0)
   with meter.waiting():
     clock.now += 1.0
   clock.now += 3.0
@@ -57,7 +57,7 @@ def test_waiting_for_data_is_measured_since_the_last_line(clock):
 
 
 def test_waiting_is_counted_even_if_the_input_fails(clock):
-  meter = _progress(clock, every_seconds=0, every_steps=1)
+  meter = _progress(clock, every_seconds=0)
   with pytest.raises(StopIteration), meter.waiting():
     clock.now += 1.0
     raise StopIteration
@@ -65,7 +65,7 @@ def test_waiting_is_counted_even_if_the_input_fails(clock):
 
 
 def test_pauses_count_in_no_rate(clock):
-  meter = _progress(clock, every_seconds=0, every_steps=4)
+  meter = _progress(clock, every_seconds=4)
   for step in range(1, 5):
     clock.now += 1.0
     with meter.paused():
@@ -76,7 +76,7 @@ def test_pauses_count_in_no_rate(clock):
 
 
 def test_a_resumed_run_counts_only_its_own_steps(clock):
-  meter = _progress(clock, first_step=90, every_seconds=0, every_steps=5)
+  meter = _progress(clock, first_step=90, every_seconds=10)
   for step in range(91, 96):
     clock.now += 2.0
     scalars = meter.update(step)
@@ -96,7 +96,7 @@ def test_a_line_comes_every_so_many_seconds_and_at_the_end(clock):
 
 def test_the_line_is_readable(clock, caplog):
   logging.set_verbosity(logging.INFO)
-  meter = _progress(clock, total_steps=4000, every_seconds=0, every_steps=1000)
+  meter = _progress(clock, total_steps=4000, every_seconds=500)
   with caplog.at_level("INFO", logger="absl"):
     clock.now += 1.0
     meter.update(1)
