@@ -15,6 +15,24 @@ _MODE = flags.DEFINE_enum(
 )
 
 
+def check(run, mode: str) -> None:
+  """Refuses at once what one of the commands would refuse at its end.
+
+  Args:
+    run: the run, a `stjax.run.run.Run`.
+    mode: one of MODES; the splits that its commands need are opened.
+
+  Raises:
+    ConfigError: a setting that does not fit the data, of any command.
+    DataError: a split that is needed has no window.
+  """
+  from stjax import evaluate, forecast, train
+
+  commands = {"train": train, "evaluate": evaluate, "forecast": forecast}
+  for name, command in commands.items():
+    command.check(run, splits=mode in ("all", name))
+
+
 def main() -> None:
   """Runs the modes one after the other."""
   cli.require(
@@ -29,9 +47,7 @@ def main() -> None:
   from stjax.run import build as build_lib
 
   run = build_lib.build(cli.read_config(), cli.WORKDIR.value)
-  commands = {"train": train, "evaluate": evaluate, "forecast": forecast}
-  for name, command in commands.items():
-    command.check(run, splits=mode in ("all", name))
+  check(run, mode)
   try:
     if mode in ("all", "train") and not train.train(run):
       return  # Asked to stop: the same command goes on later.

@@ -12,7 +12,7 @@ from cost_runs import tiny_config
 from small_runs import tiny_diffusion, trees_equal
 
 import input_pipeline
-from stjax import errors, evaluate, forecast, train
+from stjax import errors, evaluate, forecast, main, train
 from stjax.run import build as build_lib
 from stjax.run import run as run_lib
 from stjax.run import sources
@@ -22,13 +22,6 @@ from stjax.verification import evaluator as evaluator_lib
 
 def build(config, workdir, devices=1):
   return build_lib.build(config, workdir, devices=jax.devices()[:devices])
-
-
-def check(config, workdir):
-  """What main does before it trains."""
-  run = build(config, workdir)
-  for command in (train, evaluate, forecast):
-    command.check(run, splits=False)
 
 
 def finish(config, workdir, devices=1):
@@ -305,7 +298,7 @@ def test_a_network_need_not_know_the_calendar_of_the_data(folder, tmp_path):
 def test_a_climatology_needs_a_calendar(folder, tmp_path):
   config = timeless(tiny_config(folder, "mean", data__calendar=()))
   with pytest.raises(errors.ConfigError, match="needs data.calendar"):
-    check(config, tmp_path / "w")
+    main.check(build(config, tmp_path / "w"), "train")
 
 
 def test_a_missing_first_stage_is_said_with_its_key(folder, tmp_path):
@@ -372,4 +365,4 @@ def test_what_cannot_be_is_refused_before_training(change, words, folder, tmp_pa
     config = tiny_config(folder, "diffusion", **change)
   config.model.update(new)
   with pytest.raises(errors.UserError, match=words):
-    check(config, tmp_path / "w")
+    main.check(build(config, tmp_path / "w"), "train")

@@ -192,7 +192,7 @@ def test_names_of_scores_are_known_before_any_is_made(scored):
 
 def test_calendar_months_have_no_place_in_weatherbench_2s_layout(tmp_path):
   with pytest.raises(errors.ConfigError, match="needs equal steps"):
-    build(tmp_path, forecast__layout="weatherbench2")
+    main.check(build(tmp_path, forecast__layout="weatherbench2"), "train")
 
 
 def test_the_anomaly_is_that_of_the_newest_observed_frame(tmp_path):
@@ -220,18 +220,20 @@ def test_what_needs_a_calendar_says_so_before_training(tmp_path, name):
   with pytest.raises(
     errors.ConfigError, match=f"conventions has '{name}'.*data.calendar"
   ):
-    build(
+    run = build(
       tmp_path,
       data__calendar=(),
       evaluation__conventions=(name,),
       evaluation__baselines=("persistence",),
     )
+    main.check(run, "train")
   with pytest.raises(errors.ConfigError, match="needs data.calendar"):
-    build(
+    run = build(
       tmp_path,
       data__calendar=(),
       evaluation__conventions=("spectral",),
       evaluation__baselines=("anomaly_persistence",),
     )
+    main.check(run, "train")
   with pytest.raises(errors.ConfigError, match="did you mean 'weather'"):
     climatology_lib.check(["wether"], ("month",))
