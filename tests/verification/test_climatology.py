@@ -8,7 +8,7 @@ import xarray as xr
 
 import input_pipeline
 from configs import simvp_xarray
-from stjax import errors
+from stjax import errors, main
 from stjax.run import build as build_lib
 from stjax.verification import baselines, figures
 from stjax.verification import climatology as climatology_lib
