@@ -66,31 +66,17 @@ class ArrayStore(base.Store):
       for file, shape in enumerate(self._shapes)
       for index in range(shape[0])
     ]
+    self.num_sequences = len(self._places)
+    self.files = tuple(file.path for file in self._arrays)
     self._names = self._sequence_names()
-    self._variables = base.channels(
+    self.variables = base.channels(
       self._arrays[0].path, self._shapes[0][4], variables, units
     )
-    self._step, self._times = self._time_axes(step, first_time)
-
-  @property
-  def variables(self) -> tuple[base.Variable, ...]:
-    return self._variables
-
-  @property
-  def num_sequences(self) -> int:
-    return len(self._places)
+    self.step, self._times = self._time_axes(step, first_time)
 
   @property
   def space(self) -> xr.Dataset:
     return base.index_space(*self._shapes[0][2:4])
-
-  @property
-  def step(self) -> np.timedelta64 | None:
-    return self._step
-
-  @property
-  def files(self) -> tuple[str, ...]:
-    return tuple(file.path for file in self._arrays)
 
   def length(self, sequence: int) -> int:
     return self._shapes[self._places[sequence][0]][1]

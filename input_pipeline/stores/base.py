@@ -32,31 +32,29 @@ class Store(abc.ABC):
 
   A store whose files may hold fields without a time axis, for data.static,
   reads them in a class method `static_fields`: see XarrayStore.
+
+  Attributes:
+    variables: the channels, in the order of the last axis of `read`.
+    num_sequences: how many independent sequences there are.
+    space: spatial coordinates; attrs["spatial_dims"] = [H name, W name]. It gives
+      the sizes of both dimensions, so each has at least an index coordinate.
+    has_events: whether the data name the event of each sequence.
+    step: time between frames when there is no time axis, or None; calendar
+      months come as a timedelta64 of months.
+    files: the files read; prepared copies are renewed when they change.
   """
 
-  @property
-  @abc.abstractmethod
-  def variables(self) -> tuple[Variable, ...]:
-    """The channels, in the order of the last axis of `read`."""
+  variables: tuple[Variable, ...]
+  num_sequences: int
+  space: xr.Dataset
+  has_events: bool = False
+  step: np.timedelta64 | None = None
+  files: tuple[str, ...] = ()
 
   @property
   def names(self) -> tuple[str, ...]:
     """The names of the channels."""
     return tuple(variable.name for variable in self.variables)
-
-  @property
-  @abc.abstractmethod
-  def num_sequences(self) -> int:
-    """How many independent sequences there are."""
-
-  @property
-  @abc.abstractmethod
-  def space(self) -> xr.Dataset:
-    """Spatial coordinates; attrs["spatial_dims"] = [H name, W name].
-
-    The dataset must give the sizes of both dimensions, so each has at least
-    an index coordinate.
-    """
 
   @abc.abstractmethod
   def length(self, sequence: int) -> int:
@@ -78,11 +76,6 @@ class Store(abc.ABC):
     """The name of a sequence, unique in the store."""
     return str(sequence)
 
-  @property
-  def has_events(self) -> bool:
-    """Whether the data name the event of each sequence."""
-    return False
-
   def event(self, sequence: int) -> str:
     """The event a sequence belongs to; events are never split."""
     return self.sample_id(sequence)
@@ -95,19 +88,6 @@ class Store(abc.ABC):
   def location(self, sequence: int) -> str:
     """Where a sequence comes from, for error messages."""
     return f"sequence {self.sample_id(sequence)!r}"
-
-  @property
-  def step(self) -> np.timedelta64 | None:
-    """Time between frames when there is no time axis, or None.
-
-    Calendar months come as a timedelta64 of months.
-    """
-    return None
-
-  @property
-  def files(self) -> tuple[str, ...]:
-    """The files read; prepared copies are renewed when they change."""
-    return ()
 
 
 class Wrapper(Store):

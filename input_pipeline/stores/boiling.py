@@ -27,6 +27,8 @@ class BoilingStore(simulated.SimulatedStore):
     DataError: if an option is out of range.
   """
 
+  variables = (base.Variable(boiling.VARIABLE, boiling.ATTRIBUTES),)
+
   def __init__(
     self,
     num_samples: int = 100,
@@ -45,11 +47,6 @@ class BoilingStore(simulated.SimulatedStore):
       write(boiling.simulate(raw, num_frames, increment))
 
     super().__init__(name, shape, simulate, cache_dir)
-
-  @property
-  def variables(self) -> tuple[base.Variable, ...]:
-    """The one channel: temperature over boiling point."""
-    return (base.Variable(boiling.VARIABLE, boiling.ATTRIBUTES),)
 
   @property
   def space(self) -> xr.Dataset:

@@ -68,18 +68,9 @@ class FoldersStore(base.Store):
       self._samples = frame_lists.list_samples(
         path, selection, num_samples=num_samples, random=random
       )
+    self.num_sequences = len(self._samples)
     self._shape = _read_frame(self._samples[0].frames[0]).shape
-    self._variables = base.channels(path, self._shape[-1], variables, units)
-
-  @property
-  def variables(self) -> tuple[base.Variable, ...]:
-    """The channels, in the order of the frames' first axis."""
-    return self._variables
-
-  @property
-  def num_sequences(self) -> int:
-    """The number of samples that are long enough."""
-    return len(self._samples)
+    self.variables = base.channels(path, self._shape[-1], variables, units)
 
   @property
   def space(self) -> xr.Dataset:

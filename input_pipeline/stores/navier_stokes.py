@@ -91,7 +91,7 @@ class NavierStokesStore(simulated.SimulatedStore):
     navier_stokes.check_frames(grid, image_size, downsample, names)
     shape = (num_samples, num_frames, image_size, image_size, len(names))
     attributes = {"frame_spacing": float(frame_spacing)}
-    self._variables = tuple(
+    self.variables = tuple(
       base.Variable(name, navier_stokes.VARIABLES[name] | attributes) for name in names
     )
     self._axis = navier_stokes.frame_axis(grid, image_size, downsample)
@@ -130,11 +130,6 @@ class NavierStokesStore(simulated.SimulatedStore):
       functools.partial(_simulate, recipe, num_samples),
       cache_dir,
     )
-
-  @property
-  def variables(self) -> tuple[base.Variable, ...]:
-    """The channels; their attributes tell the time between frames."""
-    return self._variables
 
   @property
   def space(self) -> xr.Dataset:

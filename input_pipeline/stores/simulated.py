@@ -37,6 +37,7 @@ class SimulatedStore(base.Store):
     cache_dir: str | None,
   ):
     self._shape = shape
+    self.num_sequences = shape[0]
     self._file = None
     if cache_dir is None:
       self._frames = _in_memory.get(name)
@@ -63,11 +64,6 @@ class SimulatedStore(base.Store):
     if self._file is not None:
       state["_frames"] = None  # Opened again where the store arrives.
     return state
-
-  @property
-  def num_sequences(self) -> int:
-    """How many were simulated."""
-    return self._shape[0]
 
   def length(self, sequence: int) -> int:
     """Frames of a sequence; the same for all."""

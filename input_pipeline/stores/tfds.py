@@ -69,7 +69,7 @@ class TfdsStore(base.Store):
         'file_format="array_record", or change data.path.'
       )
     self._shape = self._frame_shape(info)
-    self._variables = base.channels(
+    self.variables = base.channels(
       self._directory,
       self._shape[3],
       variables,
@@ -82,22 +82,13 @@ class TfdsStore(base.Store):
       for split, details in info.splits.items()
       for place in range(details.num_examples)
     ]
+    self.num_sequences = len(self._places)
     self._split_labels = len(info.splits) > 1
     self._id_feature = id_feature if id_feature in info.features else ""
 
   def __getstate__(self):
     # Files are opened once per process.
     return {**self.__dict__, "_sources": None}
-
-  @property
-  def variables(self) -> tuple[base.Variable, ...]:
-    """The channels, with the attributes that the set's metadata give."""
-    return self._variables
-
-  @property
-  def num_sequences(self) -> int:
-    """The number of examples in all splits."""
-    return len(self._places)
 
   @property
   def space(self) -> xr.Dataset:

@@ -62,7 +62,7 @@ class XarrayStore(base.Store):
       raise errors.DataError(
         f"data.coarsen={coarsen!r}; expected a whole number from 1."
       )
-    self._paths = _find(path)
+    self.files = _find(path)
     self._lock = threading.Lock()
     self._opened = {}
     self._select = dict(select or {})
@@ -81,12 +81,12 @@ class XarrayStore(base.Store):
     self._spatial_dims = grid.spatial_dims(
       first, names, fixed, base.as_names(spatial_dims)
     )
-    self._channels, self._variables = _channels(
+    self._channels, self.variables = _channels(
       first, base.as_names(variables), fixed | set(self._spatial_dims)
     )
-    self._space = _space(first, self._spatial_dims, coarsen)
+    self.space = _space(first, self._spatial_dims, coarsen)
     if calendar := grid.calendar(first, self._time_dim):
-      self._space.attrs["calendar"] = calendar
+      self.space.attrs["calendar"] = calendar
     labels = {
       "sample": sample_variable,
       "event": event_variable,
@@ -98,6 +98,8 @@ class XarrayStore(base.Store):
         "name the entries of data.sample_dim, which is not set."
       )
     self._pieces, self._times, self._labels = self._index(time_variable, labels)
+    self.num_sequences = len(self._pieces)
+    self.has_events = bool(event_variable)
 
   @classmethod
   def static_fields(cls, options: Mapping[str, Any]) -> tuple[np.ndarray, xr.Dataset]:
@@ -140,22 +142,6 @@ class XarrayStore(base.Store):
       coarsen = options["coarsen"]
       return grid.coarsen(fields, coarsen)[0], _space(dataset, dims, coarsen)
 
-  @property
-  def variables(self) -> tuple[base.Variable, ...]:
-    return self._variables
-
-  @property
-  def num_sequences(self) -> int:
-    return len(self._pieces)
-
-  @property
-  def space(self) -> xr.Dataset:
-    return self._space
-
-  @property
-  def files(self) -> tuple[str, ...]:
-    return self._paths
-
   def length(self, sequence: int) -> int:
     return sum(frames for _, _, frames in self._pieces[sequence])
 
@@ -166,10 +152,6 @@ class XarrayStore(base.Store):
     names = self._labels["sample"]
     return names[sequence] if names else str(sequence)
 
-  @property
-  def has_events(self) -> bool:
-    return bool(self._labels["event"])
-
   def event(self, sequence: int) -> str:
     names = self._labels["event"]
     return names[sequence] if names else self.sample_id(sequence)
@@ -179,7 +161,7 @@ class XarrayStore(base.Store):
     return names[sequence] if names else None
 
   def location(self, sequence: int) -> str:
-    files = [self._paths[file] for file, _, _ in self._pieces[sequence]]
+    files = [self.files[file] for file, _, _ in self._pieces[sequence]]
     where = files[0] if len(files) == 1 else f"{files[0]} ... {files[-1]}"
     return f"{where}, sequence {self.sample_id(sequence)!r}"
 
@@ -204,7 +186,7 @@ class XarrayStore(base.Store):
     with self._lock:
       if file not in self._opened:
         self._opened[file] = grid.select(
-          _open(self._paths[file]), self._select, several_files=len(self._paths) > 1
+          _open(self.files[file]), self._select, several_files=len(self.files) > 1
         )
       return self._opened[file]
 
@@ -234,7 +216,7 @@ class XarrayStore(base.Store):
     found = []
     labels = {kind: [] for kind in label_variables}
     sizes = {dim: self._dataset(0).sizes[dim] for dim in self._spatial_dims}
-    for file, path in enumerate(self._paths):
+    for file, path in enumerate(self.files):
       dataset = self._dataset(file)
       for name in {name for name, _, _ in self._channels}:
         if name not in dataset:
@@ -244,7 +226,7 @@ class XarrayStore(base.Store):
       other = {dim: dataset.sizes.get(dim) for dim in sizes}
       if other != sizes:
         raise errors.DataError(
-          f"{path} has the grid {other}, but {self._paths[0]} has {sizes}. "
+          f"{path} has the grid {other}, but {self.files[0]} has {sizes}. "
           "Expected one grid; change data.path."
         )
       times = grid.times(dataset, self._time_dim, self._sample_dim, time_variable)
