@@ -8,10 +8,9 @@ import xarray as xr
 
 import input_pipeline
 from configs import simvp_xarray
-from stjax import errors, main
+from stjax import errors, evaluate, forecast
 from stjax.run import build as build_lib
 from stjax.verification import baselines, figures
-from stjax.verification import climatology as climatology_lib
 from stjax.verification import evaluator as evaluator_lib
 
 # A network that compiles at once: what is tested here is everything around it.
@@ -191,8 +190,23 @@ def test_names_of_scores_are_known_before_any_is_made(scored):
 
 
 def test_calendar_months_have_no_place_in_weatherbench_2s_layout(tmp_path):
+  run = build(tmp_path, forecast__layout="weatherbench2")
   with pytest.raises(errors.ConfigError, match="needs equal steps"):
-    main.check(build(tmp_path, forecast__layout="weatherbench2"), "train")
+    forecast.check(run, splits=False)
+
+
+def test_kept_fields_are_undefined_on_land_and_not_elsewhere(tmp_path):
+  run = build(tmp_path, method__zero_missing=True)
+  evaluator = evaluator_lib.Evaluator(run, 4, members=2)
+  kept = {3: {}, 4: {}}  # Of two batches.
+  data = evaluator_lib.open_split(run, "test")
+  evaluator.score(run.fresh_state().variables(), {}, data, kept)
+  land = np.isnan(series(run)[0][0])
+  for fields in kept.values():
+    assert set(fields) == {"history", "observation", "forecast", "quantiles"}
+    for values in fields.values():
+      empty = np.isnan(values[..., 0])
+      np.testing.assert_array_equal(empty, np.broadcast_to(land, empty.shape))
 
 
 def test_the_anomaly_is_that_of_the_newest_observed_frame(tmp_path):
@@ -215,25 +229,23 @@ def test_the_anomaly_is_that_of_the_newest_observed_frame(tmp_path):
   np.testing.assert_allclose(found[0] - table[2:5], np.stack([expected] * 3), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["weather", "heatwave"])
-def test_what_needs_a_calendar_says_so_before_training(tmp_path, name):
-  with pytest.raises(
-    errors.ConfigError, match=f"conventions has '{name}'.*data.calendar"
-  ):
-    run = build(
-      tmp_path,
-      data__calendar=(),
-      evaluation__conventions=(name,),
-      evaluation__baselines=("persistence",),
-    )
-    main.check(run, "train")
-  with pytest.raises(errors.ConfigError, match="needs data.calendar"):
-    run = build(
-      tmp_path,
-      data__calendar=(),
-      evaluation__conventions=("spectral",),
-      evaluation__baselines=("anomaly_persistence",),
-    )
-    main.check(run, "train")
-  with pytest.raises(errors.ConfigError, match="did you mean 'weather'"):
-    climatology_lib.check(["wether"], ("month",))
+@pytest.mark.parametrize(
+  ("convention", "baseline", "message"),
+  [
+    ("weather", "persistence", "conventions has 'weather'.*data.calendar"),
+    ("heatwave", "persistence", "conventions has 'heatwave'.*data.calendar"),
+    ("spectral", "anomaly_persistence", "baselines has 'anomaly.*data.calendar"),
+    ("wether", "persistence", "did you mean 'weather'"),
+  ],
+)
+def test_what_needs_a_calendar_says_so_before_training(
+  tmp_path, convention, baseline, message
+):
+  run = build(
+    tmp_path,
+    data__calendar=(),
+    evaluation__conventions=(convention,),
+    evaluation__baselines=(baseline,),
+  )
+  with pytest.raises(errors.ConfigError, match=message):
+    evaluate.check(run, splits=False)
