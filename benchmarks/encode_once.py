@@ -37,7 +37,7 @@ def contenders(arguments: argparse.Namespace) -> dict[str, timing.Contender]:
   from stjax import config as config_lib
   from stjax.methods import diffusion
   from stjax.models.denoisers.stid import STIDDenoiser
-  from stjax.models.stid import fold_frames, unfold_frames
+  from stjax.models.layers.folding import fold_frames, unfold_frames
 
   class EveryStep(STIDDenoiser):
     def encode(self, history, *, calendar=None):

@@ -30,7 +30,7 @@ def forget_programs():
   """Frees compiled programs: a worker would grow to several gigabytes."""
   yield
   # Only now and then, since what a file compiled may serve the next one.
-  if _resident_gib() > 1.2:
+  if _resident_gib() > 1.0:
     jax.clear_caches()
     gc.collect()
 

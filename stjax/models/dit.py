@@ -18,7 +18,7 @@ from stjax.errors import NetworkError
 from stjax.models import simvp
 from stjax.models.layers import checks
 from stjax.models.layers.basic import BatchNorm, Conv
-from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
 from stjax.models.translators.attention import SelfAttention
 from stjax.models.translators.metaformer import TORCH, Mlp, gelu
 

@@ -6,8 +6,8 @@ from flax import linen as nn
 
 from stjax.models.denoisers.common import dense
 from stjax.models.layers import checks
+from stjax.models.layers.folding import fold_frames, unfold_frames
 from stjax.models.layers.spectral import SpectralConv, check_modes
-from stjax.models.stid import fold_frames, unfold_frames
 from stjax.models.translators.metaformer import gelu
 
 

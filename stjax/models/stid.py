@@ -12,19 +12,8 @@ from flax import linen as nn
 
 from stjax.errors import NetworkError
 from stjax.models.denoisers.common import dense
-
-
-def fold_frames(x: jax.Array) -> jax.Array:
-  """Maps [B, T, H, W, C] to [B, H, W, T C], the channel innermost."""
-  b, t, h, w, c = x.shape
-  return jnp.moveaxis(x, 1, 3).reshape(b, h, w, t * c)
-
-
-def unfold_frames(x: jax.Array, frames: int) -> jax.Array:
-  """Maps [B, H, W, T C] to [B, T, H, W, C]; undoes `fold_frames`."""
-  b, h, w, features = x.shape
-  x = x.reshape(b, h, w, frames, features // frames)
-  return jnp.moveaxis(x, 3, 1)
+from stjax.models.layers import checks
+from stjax.models.layers.folding import fold_frames, unfold_frames
 
 
 class Block(nn.Module):
@@ -104,18 +93,8 @@ class NodeNetwork(nn.Module):
         raise NetworkError(f"model.{option} is {values}; expected numbers from 1 on")
     if len(set(names)) != len(names):
       raise NetworkError(f"model.calendar_names is {names}; expected different names")
-    for option in ("horizon", "embed_dim"):
-      if getattr(self, option) < 1:
-        raise NetworkError(
-          f"model.{option} is {getattr(self, option)}; expected at least 1"
-        )
-    for option in ("node_dim", "num_layers"):
-      if getattr(self, option) < 0:
-        raise NetworkError(
-          f"model.{option} is {getattr(self, option)}; expected at least 0"
-        )
-    if not 0 <= self.dropout < 1:
-      raise NetworkError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1")
+    checks.at_least(self, horizon=1, embed_dim=1, node_dim=0, num_layers=0)
+    checks.rate(self, "dropout")
     super().__post_init__()
 
   @property

@@ -10,7 +10,7 @@ from golden import registry
 from golden.case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
 from stjax import convert, models
 from stjax.convert.stid import DENOISER, TABLES
-from stjax.models.stid import unfold_frames
+from stjax.models.layers.folding import unfold_frames
 
 # These are the columns of the original's `timepoints`.
 TIMEPOINTS = ("day", "slot")

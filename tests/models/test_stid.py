@@ -5,7 +5,7 @@ import pytest
 
 from stjax import models
 from stjax.models.denoisers import common as denoisers
-from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
 
 B, T_IN, T_OUT, H, W, C = 3, 4, 2, 3, 5, 2
 CALENDAR = dict(

@@ -8,7 +8,8 @@ from flax import linen as nn
 from stjax.errors import NetworkError
 from stjax.models.denoisers import common as denoisers
 from stjax.models.denoisers.common import dense
-from stjax.models.stid import NodeNetwork, fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
+from stjax.models.stid import NodeNetwork
 
 
 class STIDDenoiser(denoisers.Denoiser, NodeNetwork):

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from stjax.errors import NetworkError, unknown_name
+from stjax.errors import NetworkError
 from stjax.models.denoisers import common as denoisers
 from stjax.models.denoisers.common import dense
+from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv, GroupNorm
-from stjax.models.simvp import PADDING_MODES
-from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
 
 
 class StepBlock(nn.Module):
@@ -95,27 +95,14 @@ class UNetDenoiser(denoisers.Denoiser):
   dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    lowest = {"horizon": 1, "features": 1, "depth": 0, "blocks": 1, "groups": 1}
-    for option, least in lowest.items():
-      if getattr(self, option) < least:
-        raise NetworkError(
-          f"model.{option} is {getattr(self, option)}; expected at least {least}"
-        )
-    if self.features % self.groups:
-      raise NetworkError(
-        f"model.features is {self.features}; expected a multiple of "
-        f"model.groups = {self.groups}"
-      )
+    checks.at_least(self, horizon=1, features=1, depth=0, blocks=1, groups=1)
+    checks.multiple_of(self, "features", "groups")
     if self.step_dim < 4 or self.step_dim % 2:
       raise NetworkError(
         f"model.step_dim is {self.step_dim}; expected an even number, at least 4"
       )
-    if not 0 <= self.dropout < 1:
-      raise NetworkError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1")
-    if self.padding_mode not in PADDING_MODES:
-      raise unknown_name(
-        "padding (model.padding_mode)", self.padding_mode, PADDING_MODES
-      )
+    checks.rate(self, "dropout")
+    checks.one_of(self, "padding_mode", checks.PADDING_MODES)
     super().__post_init__()
 
   def _stem(self, history_shape):

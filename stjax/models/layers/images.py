@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.models.layers import checks
-from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
 
 # "channels": the frames of the history are the channels of one image, and
 # those of the forecast are the channels of the result. "batch": every frame is

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from stjax.errors import NetworkError
 from stjax.models.layers.basic import Conv, GroupNorm
-from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
 from stjax.models.translators.metaformer import Translator
 
 KERNELS = (3, 5, 7, 11)

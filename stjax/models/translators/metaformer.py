@@ -23,7 +23,7 @@ from stjax.models.layers.basic import (
   truncated_normal,
 )
 from stjax.models.layers.conv_unit import unit_class
-from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
 
 Constructor = Callable[..., nn.Module]
 

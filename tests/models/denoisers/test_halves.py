@@ -8,7 +8,7 @@ import pytest
 from stjax import models
 from stjax.models.denoisers import common
 from stjax.models.layers.basic import Conv
-from stjax.models.stid import fold_frames, unfold_frames
+from stjax.models.layers.folding import fold_frames, unfold_frames
 
 B, T_IN, T_OUT, H, W, C = 3, 4, 2, 4, 6, 2
 CALENDAR = dict(
