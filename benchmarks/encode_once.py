@@ -35,6 +35,7 @@ def contenders(arguments: argparse.Namespace) -> dict[str, timing.Contender]:
 
   from configs import cost
   from stjax import config as config_lib
+  from stjax import models
   from stjax.methods import diffusion
   from stjax.models.denoisers.stid import STIDDenoiser
   from stjax.models.layers.folding import fold_frames, unfold_frames
@@ -55,7 +56,16 @@ def contenders(arguments: argparse.Namespace) -> dict[str, timing.Contender]:
       )
       return unfold_frames(y, self.horizon)
 
-  options = config_lib.without(cost.get_config("los_speed,plain").model, "name")
+  config = cost.get_config("los_speed,plain")
+  options = models.complete(
+    "model",
+    "stid_denoiser",
+    config_lib.without(config.model, "name"),
+    horizon=config.data.horizon,
+    channels=1,
+    calendar={"hour_of_day": 24},
+    num_steps=config.method.num_steps,
+  )
   shape = (arguments.windows, 12, arguments.nodes, 1, 1)
   calendar = jnp.zeros((arguments.windows, 24, len(options["calendar_sizes"])), int)
   batch = {

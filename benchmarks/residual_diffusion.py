@@ -83,35 +83,28 @@ def random_data(name: str, nodes: int, folder: str) -> str:
 
 
 def make_run(name: str, variant: str, arguments: argparse.Namespace, folder: str):
-  """The run of configs/cost.py on random data."""
+  """The run of configs/cost.py on random data, after a mean of one step."""
   from configs import cost
+  from stjax import train
   from stjax.run import build as build_lib
 
   released = ",released" if variant == "released" else ""
-  config = cost.get_config(f"{name},diffusion{released}")
-  config.data.path = random_data(name, arguments.nodes, folder)
-  config.global_batch_size = arguments.batch or config.global_batch_size
-  windows = arguments.windows or 2 * config.global_batch_size
-  config.forecast.batch_size = config.evaluation.batch_size = windows
-  config.forecast.members = arguments.members
-  return build_lib.build(config, os.path.join(folder, variant))
+  path = random_data(name, arguments.nodes, folder)
 
+  def build(stage, workdir, **changes):
+    config = cost.get_config(f"{name},{stage}{released}")
+    config.data.path = path
+    config.global_batch_size = arguments.batch or config.global_batch_size
+    windows = arguments.windows or 2 * config.global_batch_size
+    config.forecast.batch_size = config.evaluation.batch_size = windows
+    if config.frozen:
+      config.frozen.mean = {"init_from": os.path.join(folder, f"{variant}_mean")}
+      config.forecast.members = arguments.members
+    config.update(changes)
+    return build_lib.build(config, os.path.join(folder, workdir))
 
-def random_frozen(run):
-  """A mean network as initialised, and a scale."""
-  import jax
-  import jax.numpy as jnp
-
-  example = run.example_batch()
-  shapes = run.method.prepared_shapes(run.example_shape)
-
-  def create(key):
-    parts = run.method.parts
-    frozen = {name: part.init(key, example) for name, part in parts.items()}
-    return frozen | {k: jnp.full(s, 0.3) for k, s in shapes.items()}
-
-  shardings = jax.tree.map(lambda a: a.sharding, run.abstract_frozen)
-  return jax.jit(create, out_shardings=shardings)(jax.random.key(0))
+  train.train(build("mean", f"{variant}_mean", num_steps=1))
+  return build("diffusion", variant)
 
 
 def first_batch(run, batch_size: int):
@@ -125,9 +118,10 @@ def stjax_contenders(run) -> dict[str, Contender]:
 
   from stjax import sharding
   from stjax.forecasting import chunks
+  from stjax.run import sources
 
   config = run.config
-  state, frozen = run.fresh_state(), random_frozen(run)
+  state, frozen = run.fresh_state(), sources.frozen(run)
   train_step = run.compile_train_step()
   batch = sharding.put_batch(first_batch(run, config.global_batch_size), run.mesh)
   windows = config.forecast.batch_size
@@ -155,21 +149,17 @@ def stjax_contenders(run) -> dict[str, Contender]:
   }
 
 
-def torch_options(section) -> dict[str, object]:
-  """A network's options in the twin's words, from its config."""
-  tables = {
-    name: (rows, features)
-    for name, rows, features in zip(
-      section.calendar_names, section.calendar_sizes, section.calendar_dims, strict=True
-    )
-  }
+def torch_options(options: dict[str, object]) -> dict[str, object]:
+  """A network's options in the twin's words."""
+  rows = zip(options["calendar_sizes"], options["calendar_dims"], strict=True)
+  tables = dict(zip(options["calendar_names"], rows, strict=True))
   return dict(
-    node_dim=section.node_dim,
-    embed_dim=section.embed_dim,
-    num_layers=section.num_layers,
+    node_dim=options["node_dim"],
+    embed_dim=options["embed_dim"],
+    num_layers=options["num_layers"],
     slots=tables.get("slot_of_day"),
     days=tables.get("day_of_week", tables.get("month")),
-    dropout=section.dropout,
+    dropout=options["dropout"],
   )
 
 
@@ -196,23 +186,21 @@ def torch_batch(run, batch_size: int, slots: int, device: str):
   ]
 
 
-def torch_contenders(name: str, run, threads: int) -> dict[str, Contender]:
-  """The same work as the released code does it."""
+def torch_contenders(run, threads: int) -> dict[str, Contender]:
+  """The same work as the released code does it, for a run of that variant."""
   import torch
 
   from benchmarks import torch_cost
-  from configs import cost
 
   torch.set_num_threads(threads)
   torch.manual_seed(0)
   device = "cuda" if torch.cuda.is_available() else "cpu"
-  released = cost.get_config(f"{name},diffusion,released")
-  data, optimizer = released.data, released.optimizer
+  data, optimizer = run.config.data, run.config.optimizer
   nodes = math.prod(run.example_shape["inputs"][1:])
-  means = torch_options(released.frozen.mean.model)
+  means = torch_options(run.parts["mean"].network_options)
   mean = torch_cost.Mean(nodes, data.history, data.horizon, **means)
   network = torch_cost.Denoiser(
-    nodes, data.history + data.horizon, **torch_options(released.model)
+    nodes, data.history + data.horizon, **torch_options(run.network_options)
   )
   forecaster = torch_cost.Forecaster(network, nodes, data.history)
   mean, forecaster = mean.to(device).train(), forecaster.to(device).train()
@@ -287,7 +275,7 @@ def main() -> None:
   for name in SETS if arguments.set == "both" else (arguments.set,):
     with tempfile.TemporaryDirectory() as folder:
       released = make_run(name, "released", arguments, folder)
-      theirs = torch_contenders(name, released, arguments.threads)
+      theirs = torch_contenders(released, arguments.threads)
       for variant in variants:
         run = released
         if variant == "config":
