@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import re
 import tempfile
 
 # Before jax is imported anywhere. Small programs that run for milliseconds
@@ -24,13 +25,43 @@ from small_runs import tiny_config  # noqa: E402
 from stjax.run import build as build_lib
 from stjax.run import run as run_lib
 
+# Tables of cases that each compile programs of their own. Some of each table run in
+# the fast step, and these in the slow one.
+_SLOW_CASES = re.compile(
+  "|".join(
+    (
+      r"test_convolution_and_its_gradients_equal_xla\[(?!(pointwise|dense|depthwise"
+      r"|depthwise dilated|grouped|dense stride 2)-zeros)",
+      r"test_split_batch_and_rows_give_one_device_result\[(?!dense-shape0)",
+      r"test_gradients_inside_scan_equal_xla_outside\[(?!dense)",
+      r"test_a_transposed_convolution_is_one_of_the_spread_input\[(?!zeros-3)",
+      r"test_bfloat16_keeps_output_dtype_and_float32_kernel_gradient\[(?!depthwise)",
+      r"test_the_published_networks_have_their_number_of_parameters",
+      r"test_bfloat16_is_close_to_float32\[(?!unet)",
+      r"test_every_networks_forecast_fits_the_boiling_plate\[(?!default|rule)",
+      r"test_stid.py::test_recomputing_the_blocks_changes_nothing\[(?!stid-)",
+      r"test_samples_(have_the_mean_and_spread|do_not_depend).*\[(?!dpm)",
+      r"test_samplers_work_under_jit_and_vmap\[(?!dpm)",
+      r"test_wrong_input_ends_with_one_readable_message\[(?!flags[0-3]-)",
+      r"test_only_circular_padding_has_no_preferred_place\[(?!unet)",
+    )
+  )
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if _SLOW_CASES.search(item.nodeid):
+      item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
   """Frees compiled programs: a worker would grow to several gigabytes."""
   yield
   # Only now and then, since what a file compiled may serve the next one.
-  if _resident_gib() > 1.0:
+  if _resident_gib() > 0.9:
     jax.clear_caches()
     gc.collect()
 

@@ -18,6 +18,17 @@ ROOT = pathlib.Path(
 CASES = list(find(ROOT))
 # These are whole networks with their gradients, which take long to compile.
 LARGE = (
+  "cost/adam_",
+  "cost/denoiser_",
+  "cost/metrics_",
+  "cost/sampling",
+  "cost/train_loss",
+  "sfp/",
+  "simvp/attention_module",
+  "simvp/block_conv",
+  "simvp/block_g",
+  "simvp/block_h",
+  "simvp/block_m",
   "simvp/minimal_model_train",
   "simvp/openstl_",
   "simvp/train_trajectory",

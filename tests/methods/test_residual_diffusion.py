@@ -196,9 +196,10 @@ def test_a_mean_with_dropout_sees_forcings_and_static_fields_too():
   expected = batch["inputs"][:, -1] + batch["static"].sum(-1, keepdims=True)
   for dropout in (False, True):
     method = methods.build(
-      "residual_gaussian", None, {"mean": Sum()}, horizon=HORIZON, mean_dropout=dropout
+      "residual_gaussian", None, mean_by(Sum()), horizon=HORIZON, mean_dropout=dropout
     )
-    found = method.mean_forecast({"mean": {"params": {}}}, batch, jax.random.key(0))
+    part = {"variables": {"params": {}}, "frozen": {}}
+    found = method.mean_forecast({"mean": part}, batch, jax.random.key(0))
     # Of the last of the two frames that are forecast.
     np.testing.assert_allclose(found[:, 0], expected + forcings[:, -1], rtol=1e-5)
 
