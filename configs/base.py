@@ -1,4 +1,9 @@
-"""Every key that stjax reads, with its default; other configs start here."""
+"""Every key that stjax reads, with its default and meaning; other configs start here.
+
+The keys of `model` and `method` are those of the network and the method that are
+named there; the keys of `data` that all stores share are in
+input_pipeline/options.py.
+"""
 
 import ml_collections
 from ml_collections import config_dict
@@ -8,116 +13,130 @@ from input_pipeline import options
 
 def get_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
-  c.seed = 0  # Initialisation, shuffling, dropout and sampling.
-  c.precision = "float32"  # Or "bfloat16": compute only, never parameters.
-  c.init_from = ""  # A work directory to start from: its best parameters.
+  c.seed = 0  # The seed of initialisation, shuffling, dropout and sampling.
+  # "float32" or "bfloat16" for what is computed. Parameters are always float32.
+  c.precision = "float32"
+  # A work directory or a file of torch weights whose parameters the run starts from.
+  c.init_from = ""
   # Trained methods that the method reads and never trains, by name, such as
   # {"mean": {"init_from": a work directory}}; see docs/diffusion.md.
   c.frozen = ml_collections.ConfigDict()
 
   c.num_epochs = 1.0  # Passes over the training split.
-  c.num_steps = 0  # If positive: optimiser steps, instead of num_epochs.
-  c.global_batch_size = 8  # Over all hosts; divisible by data * fsdp.
-  c.accumulation_steps = 1  # Each batch is cut into this many parts.
-  c.ema_decay = 0.0  # 0: off; else evaluation uses the averaged parameters.
+  c.num_steps = 0  # A positive number of optimiser steps replaces num_epochs.
+  c.global_batch_size = 8  # Over all hosts; a multiple of mesh.data * mesh.fsdp.
+  c.accumulation_steps = 1  # Microbatches into which each batch is cut.
+  # Decay of the averaged parameters, with which forecasts are made; 0 averages none.
+  c.ema_decay = 0.0
 
   c.method = ml_collections.ConfigDict({"name": "regression"})
   c.model = ml_collections.ConfigDict({"name": "simvp"})
-  # The keys that every store reads are declared, with their meaning, in
-  # input_pipeline/options.py; a config adds those of its own store.
   c.data = ml_collections.ConfigDict(options.common())
 
   c.optimizer = config_dict.create(
-    name="adam",  # adam, adamw, sgd.
-    learning_rate=1e-3,  # The schedule's peak.
-    weight_decay=0.0,  # In the gradient for adam and sgd, decoupled: adamw.
-    clip_norm=0.0,  # 0: off; else gradients are scaled to this global norm.
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    momentum=0.0,  # sgd only.
+    name="adam",  # "adam", "adamw" or "sgd".
+    learning_rate=1e-3,  # The highest rate of the schedule.
+    # It is part of the gradient for adam and sgd, and decoupled from it for adamw.
+    weight_decay=0.0,
+    clip_norm=0.0,  # Gradients are scaled down to this global norm; 0 clips none.
+    b1=0.9,  # Decay of the first moment of adam and adamw.
+    b2=0.999,  # Decay of the second moment of adam and adamw.
+    eps=1e-8,  # What adam and adamw add to the root of the second moment.
+    momentum=0.0,  # Momentum of sgd.
     schedule=config_dict.create(
-      name="constant",  # Or the names in stjax/optim.py.
-      per="step",  # Or "epoch": constant within each epoch.
+      name="constant",  # Or another name in stjax/training/optim.py.
+      per="step",  # Or "epoch" for rates that are constant within each epoch.
       warmup=0.0,  # Steps (or epochs) of linear warm-up.
-      warmup_learning_rate=0.0,
-      final_learning_rate=0.0,  # cosine, exponential, tanh end here.
-      decay_every=0.0,  # step: every so many steps (or epochs).
-      decay_rate=0.1,  # step and multistep.
-      milestones=(),  # multistep.
-      power=1.0,  # cosine: k of t^k / T^k.
-      hold=0.0,  # exponential: share of the run before it falls.
-      pct_start=0.3,  # one_cycle: share of the rise.
-      div_factor=25.0,  # one_cycle: peak / first rate.
-      final_div_factor=1e4,  # one_cycle: first / last rate.
-      cycle_momentum=True,  # one_cycle: b1 from .95 to .85 and back.
+      warmup_learning_rate=0.0,  # The rate with which the warm-up begins.
+      final_learning_rate=0.0,  # The last rate of cosine, exponential and tanh.
+      decay_every=0.0,  # Steps (or epochs) between two decays of step.
+      decay_rate=0.1,  # Factor of each decay of step and multistep.
+      milestones=(),  # Steps (or epochs) at which multistep decays.
+      power=1.0,  # The exponent k in t^k / T^k of cosine.
+      hold=0.0,  # Share of the run before exponential falls.
+      pct_start=0.3,  # Share of the run in which one_cycle rises.
+      div_factor=25.0,  # The highest rate of one_cycle over its first one.
+      final_div_factor=1e4,  # The first rate of one_cycle over its last one.
+      cycle_momentum=True,  # Whether one_cycle takes b1 from .95 to .85 and back.
     ),
   )
 
-  c.mesh = config_dict.create(data=-1, fsdp=1, space=1)  # -1: the rest.
+  # Devices along each axis of the mesh. One of them may be -1 for all that are left.
+  c.mesh = config_dict.create(
+    data=-1,  # They split the batch.
+    fsdp=1,  # They split the batch, and parameters, moments and averages as well.
+    space=1,  # They split the rows of the grid.
+  )
 
   c.checkpoint = config_dict.create(
-    every_epochs=1.0,
-    every_steps=0,  # If positive: instead of every_epochs.
-    keep_latest=2,
-    keep_best=1,
-    best_metric="loss",  # A score of the validation split.
-    best_mode="min",
+    every_epochs=1.0,  # Epochs between two checkpoints.
+    every_steps=0,  # A positive number of steps replaces every_epochs.
+    keep_latest=2,  # How many of the newest checkpoints are kept.
+    keep_best=1,  # How many of the best checkpoints are kept.
+    best_metric="loss",  # The score of the validation split that says which is best.
+    best_mode="min",  # "min" or "max": whether a low or a high score is better.
   )
   c.evaluation = config_dict.create(
-    every_epochs=1.0,  # Of the validation split, while training.
-    every_steps=0,  # If positive: instead of every_epochs.
-    batch_size=8,
-    split="test",  # Scored at the end, and by --mode=evaluate.
-    history=0,  # Frames given when scoring; 0: as trained.
-    horizon=0,  # Frames scored; 0: as trained. More are fed back.
-    checkpoint="best",  # Or "latest".
+    every_epochs=1.0,  # Epochs between two validations while training.
+    every_steps=0,  # A positive number of steps replaces every_epochs.
+    batch_size=8,  # Windows that are scored at the same time.
+    split="test",  # The split that is scored at the end and by --mode=evaluate.
+    history=0,  # Frames of the history when scoring; 0 stands for those trained with.
+    # Frames that are scored; 0 stands for those trained with. For more of them the
+    # forecast is fed back.
+    horizon=0,
+    checkpoint="best",  # Or "latest": the checkpoint that is scored.
     conventions=("physical",),  # Named sets of scores; see docs/metrics.md.
-    data_range=0.0,  # Of PSNR and SSIM; 0: as observed in training.
-    # Or "latitude": cosine of the latitude; "cells": area between latitudes.
+    data_range=0.0,  # The range for PSNR and SSIM; 0 takes that of the training data.
+    # "latitude" weighs rows by the cosine of the latitude, "cells" by the area between
+    # latitudes, "none" not at all.
     area_weights="none",
-    thresholds=(),  # Of "ensemble"'s event scores, physical units.
-    heatwave=config_dict.create(  # Of the convention of that name.
-      quantile=0.9,  # Of the training values of a calendar cell.
-      min_duration=1,  # Frames in a row.
+    thresholds=(),  # Thresholds of the convention "ensemble", in physical units.
+    heatwave=config_dict.create(  # Options of the convention "heatwave".
+      quantile=0.9,  # The threshold, as a quantile of a calendar cell in training.
+      min_duration=1,  # Frames in a row that make a heatwave.
     ),
-    # And "climatology", "anomaly_persistence", "damped_anomaly_persistence",
-    # which need data.calendar.
+    # Forecasts that are scored besides: "persistence", "training_mean" and, with
+    # data.calendar, "climatology", "anomaly_persistence" and
+    # "damped_anomaly_persistence".
     baselines=("persistence", "training_mean"),
-    figures=4,  # Examples shown as pictures and animations.
-    points=(),  # (row, column) of fan charts; (): some are chosen.
-    window_stride=1,  # Every so many windows of the split are scored.
-    validation_stride=1,  # The same while training,
-    validation_members=1,  # with so many ensemble members.
+    figures=4,  # Examples that are drawn as pictures and animations.
+    points=(),  # Places (row, column) of fan charts; () lets stjax choose some.
+    window_stride=1,  # Every n-th window of the split is scored.
+    validation_stride=1,  # Every n-th window is scored while training.
+    validation_members=1,  # Ensemble members of a forecast that is scored in training.
   )
   c.forecast = config_dict.create(
-    split="test",  # Where the initial conditions are taken from.
-    checkpoint="best",
-    history=0,  # Frames before each forecast; 0: as trained.
-    horizon=0,  # Lead times; 0: as trained. More are fed back.
-    past_data_end=False,  # Also from where the data end before the last lead time.
-    members=1,  # Of the ensemble; evaluation draws as many.
-    member_chunk=0,  # Members made at the same time; 0: as memory allows.
-    batch_size=8,
-    # Lead times made, written and kept to go on from together; 0: as many
-    # as 256 MiB hold.
+    split="test",  # The split that gives the initial conditions.
+    checkpoint="best",  # Or "latest": the checkpoint that makes the forecast.
+    history=0,  # Frames before each forecast; 0 stands for those trained with.
+    # Lead times; 0 stands for those trained with. More of them are fed back.
+    horizon=0,
+    # Whether forecasts also begin where the data end before the last lead time.
+    past_data_end=False,
+    members=1,  # Members of the ensemble, also in the evaluation.
+    member_chunk=0,  # Members made at the same time; 0 stands for as memory allows.
+    batch_size=8,  # Initial conditions that are forecast at the same time.
+    # Lead times that are made and written together, and from which an interrupted
+    # forecast goes on; 0 stands for as many as fit into 256 MiB.
     lead_chunk=0,
-    # Standard deviations from the training mean at which a forecast stops;
-    # 0: only where it is not finite.
+    # The forecast stops at so many standard deviations from the training mean; with
+    # 0 it stops only where it is not finite.
     abort_above_std=1000.0,
-    # (lowest, highest) possible value, None for no end: others are clipped.
+    # The lowest and the highest possible value; others are clipped to them. None
+    # leaves one end open, () both.
     clip_range=(),
-    layout="stjax",  # Of the store; or "weatherbench2": see docs/metrics.md.
-    sampler=config_dict.create(  # Of methods that sample.
+    layout="stjax",  # The layout of the store; or "weatherbench2": see docs/metrics.md.
+    sampler=config_dict.create(  # How methods that sample make a member.
       name="ddpm",  # Or "ddim", "heun", "dpm++"; see docs/diffusion.md.
-      steps=0,  # Steps per member; 0: those of the noise schedule.
-      eta=0.0,  # ddim: share of fresh noise.
-      guidance=1.0,  # Above 1: classifier-free guidance.
-      temperature=1.0,  # Factor on the noise drawn: members' spread.
+      steps=0,  # Steps for each member; 0 stands for all of the noise schedule.
+      eta=0.0,  # Share of fresh noise in ddim.
+      guidance=1.0,  # Scale of classifier-free guidance; 1 is without it.
+      temperature=1.0,  # Factor on the noise, and so on the spread of the members.
     ),
   )
   c.log = config_dict.create(
-    every_steps=10,
-    histograms_every_steps=0,  # 0: off; else histograms of parameters.
+    every_steps=10,  # Steps between two lines of the log.
+    histograms_every_steps=0,  # Steps between histograms of parameters; 0 has none.
   )
   return c

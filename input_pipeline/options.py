@@ -1,4 +1,4 @@
-"""The keys of a data config: what is accepted, and the defaults."""
+"""The keys of a data config, with their defaults and their meaning."""
 
 import copy
 import hashlib
@@ -9,11 +9,11 @@ from typing import Any
 
 from input_pipeline import errors, stores
 
-# Keys of every data config besides the store's own. A value that is a dict is
-# itself checked key by key.
+# The keys that every data config has besides those of its store. This is their only
+# declaration: configs/base.py takes them from here.
 COMMON = {
   "store": "",
-  "history": 10,  # Frames given.
+  "history": 10,  # Frames of the history, which are given.
   "horizon": 10,  # Frames to forecast.
   "stride": 1,  # Frames between the starts of neighbouring windows.
   "normalise": "standard",  # "none", "standard" or "range".
@@ -24,20 +24,20 @@ COMMON = {
   # "month", "hour_of_day", "day_of_year".
   "calendar": (),
   "slots_per_day": 0,  # 0: by the time step; else counted by frame number.
-  # Fields known in advance, never forecast: names, and the path of their
-  # store if it is not that of the data.
+  # Fields that are known in advance and never forecast, such as winds over an
+  # ocean: their names, and the path of their store if it is not that of the data.
   "forcings": {"variables": (), "path": ""},
   # Fields without a time axis, such as a land mask or orography: names, and the
   # path of their store if it is not that of the data.
   "static": {"variables": (), "path": ""},
   "statistics": {
-    "frames": "all",  # Of the training windows, or "history": their first.
+    "frames": "all",  # All training frames, or "history": only those given.
     "ddof": 0,  # Deviations divide by the number of values less this.
   },
   "split": {
     "by": "auto",  # Or "time", "sample", "event", "window", "ranges".
     "fractions": (0.7, 0.15, 0.15),  # Train, validation, test.
-    "seed": 0,  # Of the random split by sample or event.
+    "seed": 0,  # The seed of a random split by sample or event.
     "boundaries": (),  # First dates of validation and test, by time.
     "ranges": {},  # {split: ((sample id, first or None, stop or None),)}.
   },

@@ -1,4 +1,4 @@
-"""The method interface, and the one function that feeds forecasts back."""
+"""The method interface, and how members and examples get their random numbers."""
 
 import abc
 import dataclasses
@@ -18,21 +18,22 @@ from input_pipeline import spec
 PyTree = Any
 Batch = dict[str, jax.Array]
 Variables = dict[str, PyTree]
-# Of an ensemble: how many, M for 0 ... M-1, or the numbers [M] of some.
+# The members of an ensemble: their number M, which stands for members 0 ... M-1, or
+# an array [M] of the numbers of those that are wanted.
 Members = int | jax.Array
-# Forecast points made at the same time: enough rows for full speed, and the
-# activations of a network of a few hundred features stay below 1 GB; on a CPU,
-# within its cache.
+# How many forecast points are made at the same time. So many rows give full speed,
+# while the activations of a network of a few hundred features stay below 1 GB, and
+# within the cache of a CPU.
 _CHUNK_POINTS = {"cpu": 2**15}
 _CHUNK_POINTS_ELSEWHERE = 2**20
 
 
 @struct.dataclass
 class Outputs:
-  """What a loss gives besides its value.
+  """What a loss returns besides its value.
 
   Attributes:
-    scalars: scalars to log, by name, means over the batch.
+    scalars: scalars for the log by name; each is a mean over the batch.
     collections: the new values of what is learned without gradients; the next
       microbatch starts from them.
     weight: how much this batch counts against others of the same step (the
@@ -49,17 +50,18 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-  """What a method may look at before its first step.
+  """The data that a method may look at before its first step.
 
   Attributes:
-    series: gives the training frames [T, H, W, C] of every sequence,
-      normalised, NaN where missing.
-    batches: (split) -> the batches of one pass over that split, on devices.
-    fetch: brings an array of the devices to every host.
-    areas: (config key that asks, its value, see `stjax.grid`) -> weights of
-      the cells [H, W], mean 1.
-    climatology: () -> the normalised training mean of every place by the
-      cells of data.calendar, [*calendar sizes, H, W, C].
+    series: function that returns the training frames [T, H, W, C] of every
+      sequence, normalised, with NaN where they are missing.
+    batches: function of a split that returns the batches of one pass over it, on
+      the devices.
+    fetch: function that brings an array from the devices to every host.
+    areas: function of the config key that asks and of its value (see
+      `stjax.metrics.grid`) that returns the weights [H, W] of the cells, of mean 1.
+    climatology: function that returns the normalised training mean of every place
+      for each cell of data.calendar, [*calendar sizes, H, W, C].
   """
 
   series: Callable[[], list[np.ndarray]]
@@ -70,7 +72,7 @@ class Material:
 
 
 class Method(abc.ABC):
-  """What is trained and asked for forecasts; stateless.
+  """What is trained and asked for forecasts. A method has no state.
 
   Every array comes in through arguments, so each function can be jitted,
   vmapped, sharded and exported. Methods are frozen dataclasses.
@@ -86,7 +88,7 @@ class Method(abc.ABC):
 
   @property
   def trainable(self) -> bool:
-    """Whether there is anything to learn by steps."""
+    """Whether training steps have anything to learn."""
     return True
 
   @property
@@ -109,7 +111,7 @@ class Method(abc.ABC):
 
   @property
   def member_chunk(self) -> int:
-    """Members of a forecast made at the same time; 0: as memory allows."""
+    """How many members are made at the same time; 0 stands for as memory allows."""
     return 0
 
   def for_horizon(self, horizon: int) -> "Method":
@@ -121,11 +123,11 @@ class Method(abc.ABC):
     return dataclasses.replace(self, horizon=horizon)
 
   def input_channels(self, variables: int, known: int) -> int:
-    """Channels that its network is shown.
+    """Returns the number of channels that the network is shown.
 
     Args:
-      variables: number of those that are forecast.
-      known: number of forcings and static fields.
+      variables: number of the variables that are forecast.
+      known: number of the forcings and static fields.
     """
     del known
     return variables
@@ -133,11 +135,11 @@ class Method(abc.ABC):
   def prepared_shapes(
     self, example: dict[str, tuple[int, ...]]
   ) -> dict[str, tuple[int, ...]]:
-    """Shapes of what `prepare` returns.
+    """Returns the shapes of the arrays that `prepare` returns, by name.
 
     Args:
-      example: shapes of one example, "inputs" and "targets"; and the sizes
-        of the columns of its "calendar".
+      example: the shapes of "inputs" and "targets" of one example, and under
+        "calendar" the number of values of each column of the calendar.
     """
     del example
     return {}
@@ -158,11 +160,11 @@ class Method(abc.ABC):
   def phases(
     self, steps_per_epoch: fractions.Fraction
   ) -> tuple[tuple[int, "Method"], ...]:
-    """What is trained when: (first step, method), from step 0 on.
+    """Returns the phases of the training as pairs (first step, method).
 
-    All phases share variables, frozen variables and batches; each compiles a
-    train step of its own. Which one runs follows from the number of steps
-    made, so a resumed run is in the same one.
+    All phases share the variables, the frozen arrays and the batches, and each
+    compiles a train step of its own. The number of steps made says which phase
+    runs, so that a resumed run is in the same one.
 
     Args:
       steps_per_epoch: optimiser steps in one pass over the training split.
@@ -202,9 +204,10 @@ class Method(abc.ABC):
     return collections
 
   def undefined_mask(self, batch: Batch) -> jax.Array | None:
-    """Where a forecast stands for nothing, such as land: [B, H, W, C].
+    """Returns where a forecast has no meaning, such as on land: [B, H, W, C].
 
-    None: nowhere. Such values are written as missing.
+    Such values are written as missing. None stands for a forecast that has a
+    meaning everywhere.
     """
     del batch
     return None
@@ -220,25 +223,25 @@ class Method(abc.ABC):
   ) -> jax.Array:
     """Returns forecasts [M, B, T_out, H, W, C] in normalised units.
 
-    Whatever is drawn at random folds the member's number and the example's
-    `batch["index"]` into the key, so that a member is the same field for any
-    ensemble size, batch size and number of devices.
+    All random draws fold the member's number and the example's `batch["index"]`
+    into the key. A member is therefore the same field for any size of the ensemble
+    and of the batch and for any number of devices.
     """
 
 
 def extra_inputs(
   network: nn.Module, batch: Batch, frames: int | None = None
 ) -> dict[str, jax.Array]:
-  """What a network reads of a batch besides its inputs, by keyword.
+  """Returns the arrays that a network reads besides its inputs, by keyword.
 
   Args:
-    network: says so by its attribute `extra_inputs`.
+    network: a network that names them in its attribute `extra_inputs`.
     batch: the batch.
-    frames: length that arrays along time are cut to, from the first history
-      frame on; None: not cut.
+    frames: number of frames, counted from the first of the history, to which
+      arrays along time are cut; None leaves them as they are.
 
   Raises:
-    ValueError: the data do not have it.
+    ValueError: the data do not have such an array.
   """
   names = getattr(network, "extra_inputs", ())
   for name in names:
@@ -252,12 +255,12 @@ def extra_inputs(
 
 
 def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
-  """Keys [B] of the examples with these numbers, for any batch size."""
+  """Returns keys [B], which depend on the examples' numbers and on nothing else."""
   return jax.vmap(functools.partial(jax.random.fold_in, key))(index)
 
 
 def member_keys(key: jax.Array, member: jax.Array, index: jax.Array) -> jax.Array:
-  """Keys [B] for one member of each example; see `Method.forecast`."""
+  """Returns keys [B] for one member of each example; see `Method.forecast`."""
   key = jax.random.fold_in(key, member)
   return example_keys(key, index)
 
@@ -265,12 +268,12 @@ def member_keys(key: jax.Array, member: jax.Array, index: jax.Array) -> jax.Arra
 def draw_normal(
   keys: jax.Array, number: jax.Array | int, shape: tuple[int, ...]
 ) -> jax.Array:
-  """Standard normal [B, *shape], example by example from its own key.
+  """Returns standard normal numbers [B, *shape], each example's from its own key.
 
   Args:
-    keys: [B], of `member_keys`.
-    number: which draw this is.
-    shape: of one example.
+    keys: [B] keys, as `member_keys` returns them.
+    number: number of the draw; draws of different numbers are independent.
+    shape: shape of one example.
   """
 
   def one(key):
@@ -280,7 +283,7 @@ def draw_normal(
 
 
 def numbers(members: Members) -> jax.Array:
-  """The members' numbers [M]."""
+  """Returns the numbers [M] of the members."""
   return jnp.arange(members) if isinstance(members, int) else members
 
 
@@ -291,14 +294,15 @@ def map_members(
   points: int,
   *of_members: jax.Array,
 ) -> PyTree:
-  """Makes arrays of members [M, ...], a chunk of them at a time.
+  """Makes the arrays of members [M, ...], some members at a time.
 
   Args:
-    one: (member number, what it has of `of_members`) -> arrays [...].
-    members: which ones.
-    chunk: how many at the same time; 0: as memory allows.
-    points: values in one member's forecast of the batch.
-    *of_members: arrays [M, ...].
+    one: function of a member's number and of its rows of `of_members` that returns
+      the arrays [...] of that member.
+    members: the members that are wanted.
+    chunk: number of members made at the same time; 0 stands for as memory allows.
+    points: number of values in one member's forecast of the batch.
+    *of_members: arrays [M, ...] with a row for each member.
   """
   limit = _CHUNK_POINTS.get(jax.default_backend(), _CHUNK_POINTS_ELSEWHERE)
   members = numbers(members)
@@ -314,5 +318,5 @@ def map_members(
 
 
 def field_names(method_class: type) -> list[str]:
-  """Names of a method's options: its dataclass fields."""
+  """Returns the names of a method's options, which are its dataclass fields."""
   return [field.name for field in dataclasses.fields(method_class)]

@@ -12,7 +12,7 @@ from stjax.methods import base, residual
 def persistence(
   batch: base.Batch, horizon: int, mean: np.ndarray | float = 0.0
 ) -> jax.Array:
-  """The last observed value at every point, for every lead time.
+  """Returns the last observed value of every point for every lead time.
 
   Args:
     batch: inputs [B, T_in, H, W, C] in any units; mask where there is one.

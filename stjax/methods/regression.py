@@ -94,32 +94,34 @@ class Regression(base.Method):
     divergence_weight: weight of `divergence_regulariser`.
     equal_gradients: give the gradients of all variables equal norms; see
       `losses.equalise_gradients`.
-    curriculum: pairs (epoch, frames): from that epoch on, counted from 0, so
-      many frames are forecast and trained; () trains all of them all the time.
-    push_forward: so many blocks at the start of a training rollout get no
-      loss and no gradient; the later ones learn from what these forecast. One
-      block is always left to learn (Brandstetter et al. 2022, "Message
-      Passing Neural PDE Solvers", section 3.1).
-    remat: recompute each block's activations in the backward pass: the memory
-      of one block instead of all.
-    lead_weights: weights of the frames' losses, T_out numbers; () equal ones.
-    variable_weights: weights of the variables' losses, C numbers; () equal.
-    area_weights: "none", or how points count by their latitude: "latitude"
-      or "cells"; see `stjax.grid.area_weights`.
-    input_noise: standard deviation of the noise that is added to the observed
-      history in training, normalised units.
-    zero_missing: what every history frame lacks, such as land, is set to 0,
-      the training mean, in whatever is forecast and fed back.
-    mask_as_input: the network gets one more input per variable, 1 where it is
-      observed and 0 elsewhere; give model.out_channels the variables' number.
-    predict_tendency: the network forecasts the change since the newest frame, in
-      units of the usual change from one frame to the next.
-    predict_anomaly: the network is shown, and forecasts, what exceeds the
-      climatology: the training mean of each place by the cell of
-      data.calendar; in units of its usual size. With predict_tendency: changes of
-      the newest anomaly.
-    pad_to_multiple: the network's grid is continued, by its last row and column, to
-      multiples of this; what it forecasts there is cut off.
+    curriculum: pairs (epoch, frames). From that epoch on, counted from 0, this
+      number of frames is forecast and trained; () trains all frames all the time.
+    push_forward: number of blocks at the start of a training rollout that get
+      neither loss nor gradient; the later ones learn from what these forecast. One
+      block is always left to learn (Brandstetter et al. 2022, "Message Passing
+      Neural PDE Solvers", section 3.1).
+    remat: whether the backward pass recomputes the activations of each block, which
+      needs the memory of one block instead of all.
+    lead_weights: weights of the losses of the frames, T_out numbers; () weighs them
+      equally.
+    variable_weights: weights of the losses of the variables, C numbers; () weighs
+      them equally.
+    area_weights: "none", or "latitude" or "cells" for weights of the points by their
+      latitude; see `stjax.metrics.grid.area_weights`.
+    input_noise: standard deviation, in normalised units, of the noise that is added
+      to the observed history in training.
+    zero_missing: whether points that no frame of the history observed, such as land,
+      are set to 0, the training mean, in what is forecast and fed back.
+    mask_as_input: whether the network gets one more input for each variable, which
+      is 1 where the variable is observed and 0 elsewhere.
+    predict_tendency: whether the network forecasts the change since the newest frame,
+      in units of the usual change from one frame to the next.
+    predict_anomaly: whether the network is shown, and forecasts, deviations from the
+      climatology (the training mean of each place for the cell of data.calendar), in
+      units of their usual size. With predict_tendency it forecasts the change of the
+      newest anomaly.
+    pad_to_multiple: number of which the grid's sides are made multiples by repeating
+      the last row and column; what is forecast there is cut off.
   """
 
   network: nn.Module

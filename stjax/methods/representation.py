@@ -1,4 +1,4 @@
-"""What a network is shown of a history, and what its forecast stands for."""
+"""How a history is presented to a network, and how its output becomes a forecast."""
 
 import dataclasses
 import functools
@@ -13,27 +13,28 @@ from stjax import errors
 from stjax.methods import base
 
 PyTree = Any
-# In `frozen`.
+# The names of the constants in `frozen`.
 _CLIMATOLOGY, _SCALES = "climatology", "scales"
-# Along time, beside what the network itself reads.
+# The names of the arrays along time that are read besides those of the network.
 _OBSERVED, _CELLS, _FORCINGS = "observed", "cells", "forcings"
 
 
 @dataclasses.dataclass(frozen=True)
 class Representation:
-  """How fields are turned for a network, and back.
+  """The way from fields to a network's inputs and from its outputs to fields.
 
   Attributes:
-    predict_tendency: the network forecasts the change since the newest frame that
-      is observed, at each place; of the size 1 where it is as large as those
-      from one training frame to the next.
-    predict_anomaly: it is shown, and forecasts, what exceeds the climatology; of the
-      size 1 where it is as large as in training.
-    zero_missing: what every history frame lacks, such as land, is 0 in the
-      forecast.
-    mask_as_input: it gets one more input per variable, 1 where observed, else 0.
-    pad_to_multiple: its grid is continued by the last row and column to multiples of
-      this.
+    predict_tendency: whether the network forecasts the change since the newest
+      observed value of each place, in units of the usual change from one training
+      frame to the next.
+    predict_anomaly: whether the network is shown, and forecasts, deviations from the
+      climatology, in units of their usual size in training.
+    zero_missing: whether points that no frame of the history observed, such as land,
+      are 0 in the forecast.
+    mask_as_input: whether the network gets one more input for each variable, which
+      is 1 where the variable is observed and 0 elsewhere.
+    pad_to_multiple: number of which H and W are made multiples by repeating the last
+      row and the last column; 1 leaves the grid as it is.
   """
 
   predict_tendency: bool = False
@@ -51,7 +52,7 @@ class Representation:
   def prepared_shapes(
     self, example: dict[str, tuple[int, ...]]
   ) -> dict[str, tuple[int, ...]]:
-    """Shapes of what `prepare` gives; as `base.Method.prepared_shapes`."""
+    """Returns the shapes of the constants; see `base.Method.prepared_shapes`."""
     shapes, grid = {}, example["targets"][1:]
     if self.predict_anomaly:
       shapes[_CLIMATOLOGY] = (*example["calendar"], *grid)

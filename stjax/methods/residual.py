@@ -1,7 +1,8 @@
-"""Distributions of what a trained mean leaves over: the common part.
+"""Methods that add something random to the forecast of a trained mean.
 
-forecast = mean + residual. The mean is a frozen network; what is learned, or
-measured, is the distribution of the residual, in normalised units.
+forecast = mean + residual. The mean is a frozen part, a whole method that another
+run trained. The distribution of the residual is learned, or measured, in normalised
+units.
 """
 
 import dataclasses
@@ -74,7 +75,7 @@ class Residual(base.Method):
   def residual_spread(
     self, frozen: PyTree, material: base.Material, split: str
   ) -> np.ndarray:
-    """Standard deviation [T_out, H, W, C] of the residual over a split.
+    """Returns the standard deviation [T_out, H, W, C] of a split's residuals.
 
     Points that were never observed get 0.
     """
@@ -100,7 +101,7 @@ class Residual(base.Method):
 
 
 def signal_spread(material: base.Material, threshold: float) -> np.ndarray:
-  """Fluctuation scale [H, W, C] of the training frames themselves.
+  """Returns the fluctuation scale [H, W, C] of the training frames themselves.
 
   Sequences count by the number of frames that a point was observed in; see
   `fluctuation.signal_scale`.

@@ -98,7 +98,7 @@ def rollout(
     key: PRNG key; block number b uses fold_in(key, b), and from the second
       block on the member's number as well, so that a longer forecast begins
       with the shorter one.
-    members: of the ensemble.
+    members: the members that are wanted.
     horizon: number of frames wanted.
 
   Returns:
@@ -152,11 +152,11 @@ def continue_rollout(
     variables: the method's variables.
     frozen: what the method reads and never trains.
     batch: the one that the rollout began with.
-    key: likewise.
-    members: likewise.
+    key: the key that the rollout began with.
+    members: the members that it began with.
     histories: [M, B, T_in, H, W, C] newest frames of each member.
     number: of the first of these blocks, 1 or more.
-    blocks: how many.
+    blocks: number of further blocks.
   """
   known = spec.known_future(batch)
 

@@ -1,1 +1,1 @@
-"""What a config and a work directory stand for."""
+"""Runs: what a config and a work directory determine together."""

@@ -1,7 +1,7 @@
-"""A run: what a config and a work directory together stand for.
+"""A run: all that a config and a work directory determine together.
 
-Training, evaluation and forecasting all start here, so that they see the same
-data, the same network and the same mesh.
+Training, evaluation and forecasting all start here, so that they see the same data,
+the same network and the same mesh.
 """
 
 import dataclasses
@@ -168,11 +168,11 @@ class Run:
     return optim.build(self.config.optimizer, self.num_steps, self.steps_per_epoch)
 
   def example_batch(self) -> dict[str, np.ndarray]:
-    """A batch of one example of zeros, for shapes."""
+    """Returns a batch of one example, all zeros, from which shapes are taken."""
     return spec_lib.on_device(self.spec.zeros(1))
 
   def init_state(self, key: jax.Array) -> state_lib.TrainState:
-    """The state before the first step; pure, to be jitted or abstracted."""
+    """Returns the state before the first step. It is pure, so that it can be jitted."""
     init_key, run_key = jax.random.split(key)
     variables = self.method.init(init_key, self.example_batch())
     transformation = self.optimizer().transformation
@@ -193,7 +193,7 @@ class Run:
 
   @functools.cached_property
   def abstract_frozen(self) -> PyTree:
-    """Shapes, types and shardings of what the method reads, never trains."""
+    """Shapes, types and shardings of the arrays that are read and never trained."""
     abstract = self._frozen_shapes(self.method, self.parts, self.config.data.horizon)
     return jax.tree.map(
       lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
@@ -267,7 +267,7 @@ class Run:
     return init(key)
 
   def phases(self) -> tuple[tuple[int, base.Method], ...]:
-    """What is trained when: (first step, method); see `Method.phases`."""
+    """Returns pairs (first step, method) of the training; see `Method.phases`."""
     return self.method.phases(self.steps_per_epoch)
 
   def compile_train_step(

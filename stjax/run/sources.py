@@ -1,4 +1,4 @@
-"""Where variables come from: another run, torch, or nothing.
+"""Where variables come from: another run, a file of torch weights, or a fresh start.
 
 What a method never trains is loaded or computed once and kept in the work directory;
 `stjax.run.parts` has the layout.
