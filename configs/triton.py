@@ -36,8 +36,8 @@ def _ranges(validation: tuple, train: tuple, test: tuple):
 
   Args:
     validation: the first frame and the stop frame of that split.
-    train: likewise.
-    test: likewise.
+    train: the same of the training split.
+    test: the same of the test split.
   """
   return config_dict.create(
     validation=(("0", *validation),), train=(("0", *train),), test=(("0", *test),)

@@ -1,6 +1,6 @@
 """Random symmetries of the plane, for data that have no preferred place.
 
-Every frame of an example is moved alike, so that the dynamics stay true. Use
+All frames of an example are moved in the same way, so that the dynamics stay true. Use
 an operation only where the physics allow it: rolls need a periodic domain, and
 flips one without a preferred direction (no Coriolis force, no prevailing
 wind).

@@ -95,7 +95,7 @@ def build(
       an uninterrupted run, and none before is read.
     statistics: of the training split, if known; else they are computed.
     cache_dir: folder for prepared copies and statistics.
-    every: only every so many windows of the split are in it, beginning with
+    every: the split holds only every n-th of its windows, beginning with
       the first; statistics are still of the whole training split.
     targets: whether targets are read; else they are [B, 0, H, W, C], and the
       mask ends with the inputs. Time, calendar and forcings go on to the

@@ -48,7 +48,7 @@ class Family(NamedTuple):
     names: gives a network's name map.
     constants: gives torch names and values of the buffers that follow from a
       network and in_shape.
-    unread: gives, likewise, weights that the original holds and nothing reads.
+    unread: gives, in the same way, weights that the original holds and nothing reads.
   """
 
   names: Callable[[nn.Module], NameMap]

@@ -51,7 +51,7 @@ def unit(torch: str, path: str, conv: str, norm: str) -> list[Entry]:
     torch: prefix of the torch names.
     path: the unit's name here.
     conv: torch name of its convolution, after the prefix.
-    norm: torch name of its norm, likewise.
+    norm: torch name of its norm, in the same form.
   """
   return entries(torch, path, ((conv, "/conv", LAYER), (norm, "/norm", NORM)))
 

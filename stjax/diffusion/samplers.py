@@ -47,7 +47,7 @@ def kept_steps(name: str, schedule: NoiseSchedule, num_steps: int = 0) -> np.nda
   """Returns n of the steps 0 ... N-1, falling, N-1 the first.
 
   They are evenly spread: over the steps, or, for "dpm++", whose extrapolation
-  needs intervals alike, over the logarithm of the signal-to-noise ratio. Both
+  needs equal intervals, over the logarithm of the signal-to-noise ratio. Both
   ends are kept (of one step: N-1), as sampling starts at the noise of N-1.
 
   Args:
