@@ -55,7 +55,7 @@ class Leaf(NamedTuple):
   Attributes:
     torch: its name in torch, or "" for a parameter that belongs to no module.
     collection: its collection here.
-    name: its name here, or "" where there is none.
+    name: its name here, or "" for such a parameter.
     from_torch: maps torch's array to the one here.
     to_torch: the inverse of `from_torch`.
   """

@@ -358,3 +358,15 @@ def test_torchmetrics_agrees_on_the_crps():
   np.testing.assert_allclose(
     _score(forecast, observation)["crps"].overall, float(value), rtol=1e-5
   )
+
+
+def test_scoringrules_agrees_on_both_estimators_of_the_crps():
+  other = pytest.importorskip("scoringrules")
+  forecast, observation = _fields()
+  members = np.moveaxis(forecast, 0, -1).astype(float)
+  scores = _score(forecast, observation)
+  for name, estimator in (("crps", "nrg"), ("crps_fair", "fair")):
+    values = other.crps_ensemble(
+      observation.astype(float), members, estimator=estimator
+    )
+    np.testing.assert_allclose(scores[name].overall, values.mean(), rtol=1e-5)
