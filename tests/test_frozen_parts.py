@@ -214,6 +214,7 @@ def test_what_the_source_says_itself_is_not_to_be_said_again(trained, data, tmp_
     build_lib.build(config(data, METHOD_OF_MEAN, frozen), tmp_path / "w")
 
 
+@pytest.mark.slow
 def test_a_forecast_needs_only_the_parts_that_it_reads(
   trained, data, tmp_path, monkeypatch
 ):

@@ -54,6 +54,7 @@ def finished(stjax, tmp_path_factory):
   return workdir, result.stderr
 
 
+@pytest.mark.slow
 def test_one_command_leaves_everything_a_user_needs(finished):
   workdir, log = finished
   for name in (
@@ -76,6 +77,7 @@ def test_one_command_leaves_everything_a_user_needs(finished):
   assert not [p for p in workdir.rglob("*") if "pickle" in p.name]
 
 
+@pytest.mark.slow
 def test_the_metrics_are_those_of_the_forecast_store(finished):
   workdir, _ = finished
   content = json.loads((workdir / "evaluation/metrics.json").read_text())

@@ -181,6 +181,7 @@ def test_scores_agree_where_devices_share_the_members(diffusion, folder, tmp_pat
       )
 
 
+@pytest.mark.slow
 def test_a_window_draws_the_same_whatever_else_is_scored(diffusion, folder, tmp_path):
   """Every third window alone is scored as it is among all."""
   run, _ = diffusion
@@ -199,6 +200,7 @@ def test_a_window_draws_the_same_whatever_else_is_scored(diffusion, folder, tmp_
   np.testing.assert_allclose(*drawn, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_values_beyond_the_valid_range_are_clipped(diffusion, folder, tmp_path):
   run, _ = diffusion
   shutil.copytree(run.workdir, tmp_path / "w")

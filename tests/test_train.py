@@ -144,6 +144,7 @@ def test_the_score_that_chooses_is_always_shown(tmp_path, caplog):
   assert shown and all("physical/bias" in message for message in shown)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_near_float32_with_float32_parameters(tmp_path):
   _, full = trained(tmp_path / "a")
   state, half = trained(tmp_path / "b", precision="bfloat16")
@@ -161,6 +162,7 @@ def test_the_network_of_a_run_is_a_flax_module(tmp_path):
   assert "Total:" in run.describe() and "Mesh:" in run.describe()
 
 
+@pytest.mark.slow
 def test_a_curriculum_resumed_across_its_border_equals_the_uninterrupted_one(tmp_path):
   def build_one(folder):
     config = plates(folder)  # 21 examples, batches of 4.

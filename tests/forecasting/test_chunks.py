@@ -184,6 +184,7 @@ def test_members_that_devices_share_go_on_alike(make_run):
   )
 
 
+@pytest.mark.slow
 def test_a_forecast_can_begin_with_the_last_frame_of_the_data(trained):
   inside, _ = store_of(trained)
   beyond, _ = store_of(trained, forecast__past_data_end=True)

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from networks import drawn
 
 from stjax import models
@@ -8,6 +9,7 @@ from stjax import models
 SHAPE = (3, 7, 9, 2)
 
 
+@pytest.mark.slow
 def test_the_necks_blocks_can_be_called_last_to_first():
   small = dict(features=4, depth=1, neck_blocks=2, lift_features=6)
   plain, turned = (
