@@ -85,6 +85,11 @@ _FROM_DATA = (
 )
 
 
+def instead_of_mean(mean: str) -> str:
+  """What to write instead of method.mean, as a clause."""
+  return _MEANS.get(mean, "; or ".join(f"for {k!r}, {v}" for k, v in _MEANS.items()))
+
+
 def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
   """Returns `options` as a plain dict of plain values, `names` left out."""
   return {k: v for k, v in plain(options).items() if k not in names}
@@ -208,7 +213,7 @@ def _check_renamed(config: ml_collections.ConfigDict) -> None:
     if key in config.get(section, {}):
       raise errors.ConfigError(f"{old} is now called {new}.")
   if (mean := config.get("method", {}).get("mean")) in _MEANS:
-    raise errors.ConfigError(f"method.mean={mean!r} is gone: {_MEANS[mean]}.")
+    raise errors.ConfigError(f"method.mean={mean!r} is gone: {instead_of_mean(mean)}.")
   for old, new in _RENAMED_BASELINES.items():
     if old in config.get("evaluation", {}).get("baselines", ()):
       raise errors.ConfigError(

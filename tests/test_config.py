@@ -48,6 +48,10 @@ def test_a_work_directory_keeps_to_one_config(tmp_path):
   assert "--workdir" in message
 
 
+def no_such_key(argv):
+  raise KeyError("Key 'x' does not exist")
+
+
 @pytest.mark.parametrize(("old", "new"), config_lib.RENAMED.items())
 def test_an_old_key_is_refused_by_its_new_name(old, new, monkeypatch, capsys):
   config = tiny_config()
@@ -55,11 +59,7 @@ def test_an_old_key_is_refused_by_its_new_name(old, new, monkeypatch, capsys):
   config[section][key] = 1
   with pytest.raises(errors.ConfigError, match=f"{old} is now called {new}"):
     config_lib.validate(config)
-
-  def unknown(argv):
-    raise KeyError("Key 'x' does not exist")
-
-  monkeypatch.setattr(cli.flags, "FLAGS", unknown)
+  monkeypatch.setattr(cli.flags, "FLAGS", no_such_key)
   with pytest.raises(SystemExit):
     cli._parse(["main", f"--config.{old}=1"])
   assert f"--config.{new}" in capsys.readouterr().err
@@ -69,12 +69,18 @@ def test_an_old_key_is_refused_by_its_new_name(old, new, monkeypatch, capsys):
   ("mean", "words"),
   [("network", "leave"), ("only", "mean_only=True"), ("none", "name='diffusion'")],
 )
-def test_the_old_choice_of_a_mean_is_refused_or_migrated(mean, words):
+def test_the_old_choice_of_a_mean_is_refused_or_migrated(
+  mean, words, monkeypatch, capsys
+):
   config = tiny_config()
   method = {"name": "residual_diffusion", "mean": mean, "scale": "none", "num_steps": 5}
   config.method = method
   with pytest.raises(errors.ConfigError, match=f"method.mean='{mean}'.*{words}"):
     config_lib.validate(config)
+  monkeypatch.setattr(cli.flags, "FLAGS", no_such_key)
+  with pytest.raises(SystemExit):
+    cli._parse(["main", f"--config.method.mean={mean}"])
+  assert words in capsys.readouterr().err
   found = config_lib.migrate(config)["method"]
   if mean == "none":
     assert found == {"name": "diffusion", "num_steps": 5}

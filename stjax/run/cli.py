@@ -99,6 +99,9 @@ def _parse(argv: list[str]) -> list[str]:
     for old, new in config_lib.RENAMED.items():
       if any(flag.startswith(f"--config.{old}=") for flag in argv):
         fail(f"--config.{old} is now called --config.{new}.")
+    for flag in argv:
+      if flag.startswith("--config.method.mean="):
+        fail(f"{flag} is gone: {config_lib.instead_of_mean(flag.partition('=')[2])}.")
     reason = str(error.args[0]).replace("\\n", " ").strip("'\"")
     fail(
       f"--config has no such key: {reason} (configs/base.py lists the keys"
