@@ -81,6 +81,7 @@ _FROM_DATA = (
   "out_channels",
   "calendar_names",
   "calendar_sizes",
+  "calendar_dims",
   "num_steps",
 )
 
