@@ -386,6 +386,7 @@ def _write(place: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
   write(draft)
   _synchronise()
   if jax.process_index() == 0:
+    shutil.rmtree(place, ignore_errors=True)  # It was not complete.
     os.replace(draft, place)
   _synchronise()
 
