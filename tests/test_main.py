@@ -115,7 +115,7 @@ def test_a_finished_run_only_evaluates_again(finished, stjax):
   before = (workdir / "evaluation/metrics.json").read_text()
   result = stjax(*tiny_flags(), f"--workdir={workdir}")
   assert result.returncode == 0, result.stderr
-  assert "nothing left to train" in result.stderr
+  assert "nothing is left to train" in result.stderr
   assert (workdir / "evaluation/metrics.json").read_text() == before
 
 

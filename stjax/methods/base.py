@@ -120,7 +120,8 @@ class Method(abc.ABC):
     Args:
       horizon: frames to forecast, at most those of this method.
     """
-    return dataclasses.replace(self, horizon=horizon)
+    parts = {name: part.for_horizon(horizon) for name, part in self.parts.items()}
+    return dataclasses.replace(self, horizon=horizon, **parts)
 
   def input_channels(self, variables: int, known: int) -> int:
     """Returns the number of channels that the network is shown.

@@ -250,8 +250,10 @@ def test_recomputing_changes_no_gradient(case):
     gradients(case, remat, train) for remat in (False, True)
   )
   assert recomputes and not recomputed
+  # A bias before a norm has the gradient 0, but for the rounding of the others.
+  rounding = 1e-7 * max(jnp.abs(a).max() for a in jax.tree.leaves(plain))
   for a, b in zip(*map(jax.tree.leaves, (plain, again)), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5 * jnp.abs(a).max())
+    np.testing.assert_allclose(a, b, atol=max(1e-5 * jnp.abs(a).max(), rounding))
 
 
 @cases()
