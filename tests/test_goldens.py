@@ -27,6 +27,7 @@ LARGE = (
   "simvp/attention_module",
   "simvp/block_",
   "simvp/ga_sub_",
+  "simvp/meta_block_",
   "simvp/metrics_",
   "simvp/minimal_",
   "simvp/openstl_",

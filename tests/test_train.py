@@ -58,6 +58,7 @@ def trained(folder, spoilt=None, **changes):
   return state, [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_test_split_reaches_the_training(tmp_path):
   plain, _ = trained(tmp_path / "a")
   spoilt, _ = trained(tmp_path / "b", spoilt=1e6)

@@ -204,6 +204,7 @@ def test_a_mean_with_dropout_sees_forcings_and_static_fields_too():
     np.testing.assert_allclose(found[:, 0], expected + forcings[:, -1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_score_of_a_split_is_the_same_for_any_batch_size():
   method, frozen, key = build(), make_frozen(), jax.random.key(0)
 

@@ -51,6 +51,7 @@ def with_variables(name, options):
   return module, variables, reads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
 def test_one_context_serves_many_noisy_fields(name, options):
   module, variables, reads = with_variables(name, options)

@@ -84,6 +84,7 @@ def test_every_argument_matters():
     assert jnp.abs(apply(variables, *changed) - expected).max() > 1e-3, i
 
 
+@pytest.mark.slow
 def test_examples_do_not_mix():
   module = build()
   variables = variables_of(module)
