@@ -45,6 +45,7 @@ def diffusion(folder):
   return run, evaluate.evaluate(run)
 
 
+@pytest.mark.slow
 def test_the_report_has_scores_diagrams_floors_and_fan_charts(diffusion):
   run, content = diffusion
   assert content["baselines"].keys() == {"persistence", "climatology"}
@@ -66,6 +67,7 @@ def test_the_report_has_scores_diagrams_floors_and_fan_charts(diffusion):
   assert sum(ranks["frequency"]) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_validation_scores_have_the_crps_that_chooses_the_best(diffusion):
   run, _ = diffusion
   checkpoints = run.checkpoints()
@@ -84,6 +86,7 @@ def test_the_second_stage_needs_nothing_of_the_first_any_more(
   assert evaluate.evaluate(again)["cost"] == content["cost"]
 
 
+@pytest.mark.slow
 def test_the_frozen_mean_is_that_of_the_first_stage(diffusion, folder):
   run, _ = diffusion
   frozen = sources.frozen(run)
@@ -313,6 +316,7 @@ def test_a_missing_first_stage_is_said_with_its_key(folder, tmp_path):
   assert not (tmp_path / "w").exists()  # Before anything was made.
 
 
+@pytest.mark.slow
 def test_kept_variables_of_another_source_are_pointed_out(
   diffusion, folder, tmp_path, caplog
 ):

@@ -47,6 +47,7 @@ def store_of(folder, **changes):
     return store.load(), path
 
 
+@pytest.mark.slow
 def test_pieces_are_the_whole_forecast(trained):
   whole, _ = store_of(trained, forecast__lead_chunk=HORIZON)
   assert whole.sizes["lead_time"] == HORIZON

@@ -56,6 +56,7 @@ class Counted(Linear):
     return super().encode(history)
 
 
+@pytest.mark.slow
 def test_it_trains_and_samples_without_a_mean():
   method, batch = build(), make_batch()
   assert method.parts == {} and method.prepared_shapes({}) == {}
