@@ -355,7 +355,7 @@ def _dense_input_gradient(g, kernel, shape: Pair, spec: _Spec) -> jax.Array:
   plain = dataclasses.replace(spec, stride=(1, 1), pads=((0, 0), (0, 0)), wrap=False)
   reach = [d * (k - 1) for d, k in zip(spec.dilation, size, strict=True)]
   if spec.wrap:
-    # Padding and gradient wrap around alike, so no gradient is lost at the edge.
+    # The padding wraps around, and so does the gradient: none is lost at the edge.
     pads = tuple((r - low, low) for r, (low, _) in zip(reach, spec.pads, strict=True))
     return _ordinary(taps.pad(g, pads, True), flipped, plain)
   pads = tuple(
