@@ -9,7 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 import xarray as xr
-from absl import flags
+from absl import flags, logging
 
 from input_pipeline import (
   augment,
@@ -23,6 +23,7 @@ from input_pipeline import (
   training,
   windows,
 )
+from input_pipeline import pairs as pairs_lib
 from input_pipeline import spec as spec_lib
 from input_pipeline.stores import base
 
@@ -82,7 +83,9 @@ def build(
 
   Args:
     data_config: plain values, keys as in `defaults(store)`.
-    split: "train", "validation" or "test".
+    split: "train", "validation", "test" or "preference". With data.pairs, batches
+      of the training are the windows that have a pair, of the split that the pairs
+      are of; batches of another split that has pairs hold all its windows.
     batch_size: rows of a global batch, over all processes.
     seed: of the shuffling.
     train: whether batches are shuffled anew in every epoch and go on for
@@ -117,8 +120,13 @@ def build(
     )
   cache_dir = os.fspath(cache_dir) if cache_dir else None
   source = training.open_store(resolved, cache_dir)
+  pairs = None
+  if resolved["pairs"] and targets and (train or split != "train"):
+    pairs = pairs_lib.read(resolved["pairs"], split)
+    split = pairs.split if pairs else split
   whole = windows.make(source, split, **training.cutting(resolved), beyond=beyond)
-  mine = whole.every(every)
+  numbers = np.arange(0, len(whole), every)
+  named = labels.labels(source, whole, resolved["history"])
   boundary = forcings.make(source, resolved, forcing_statistics, cache_dir)
   if boundary:
     boundary.reach(whole)
@@ -129,12 +137,24 @@ def build(
   if statistics is None:
     statistics = training.compute_statistics(source, resolved, cache_dir)
   training.check_statistics(statistics, source.names)
+  if pairs:
+    pairs_lib.check(pairs, resolved, named, statistics)
+    if train:
+      numbers = np.asarray(sorted(pairs.numbers))
+      logging.info(
+        "%d of the %d windows of the %s split have a pair in %s; the others are left"
+        " out",
+        len(numbers),
+        len(whole),
+        split,
+        pairs.folder,
+      )
   space = source.space
   height, width = (space.sizes[dim] for dim in space.attrs["spatial_dims"])
   operations = tuple(resolved["augment"])
   augment.check(operations, height, width)
   indices, num_batches = _batch_indices(
-    len(mine), batch_size, seed if train else None, start
+    len(numbers), batch_size, seed if train else None, start
   )
   optional = {
     "mask": resolved["missing"] == "mask",
@@ -142,6 +162,7 @@ def build(
     "calendar": bool(days.columns),
     "forcings": boundary is not None,
     "static": fixed is not None,
+    **dict.fromkeys(("chosen", "rejected", "paired"), pairs is not None),
   }
   spec = spec_lib.Spec(
     keys=tuple(name for name in spec_lib.KEYS if optional.get(name, True)),
@@ -161,28 +182,27 @@ def build(
   rows = batch_size // process_count
   read = _Read(
     store=source,
-    windows=mine,
-    every=every,
+    windows=whole,
+    numbers=numbers,
     spec=spec,
     rows=slice(process_index * rows, (process_index + 1) * rows),
     statistics=statistics,
     calendar=days,
     forcings=boundary,
     static=fixed,
+    pairs=pairs,
     augment=operations if train else (),
     seed=seed,
   )
   return Split(
     batches=_prefetched(indices.map(read), **resolved["loader"]),
     spec=spec,
-    num_examples=len(mine),
+    num_examples=len(numbers),
     num_batches=num_batches,
     statistics=statistics,
     coordinates=labels.coordinates(source, resolved["horizon"]),
     # Named as in the whole split, whatever is read of it.
-    labels=labels.labels(source, whole, resolved["history"]).isel(
-      sample=slice(None, None, every)
-    ),
+    labels=named.isel(sample=numbers),
     forcing_statistics=boundary.statistics if boundary else None,
     static_statistics=fixed.statistics if fixed else None,
   )
@@ -190,24 +210,29 @@ def build(
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class _Read:
-  """Reads this process's rows of a batch of window numbers."""
+  """Reads this process's rows of a batch of examples.
+
+  `numbers` are the windows that are examples, in order.
+  """
 
   store: base.Store
   windows: windows.Windows
-  every: int
+  numbers: np.ndarray
   spec: spec_lib.Spec
   rows: slice
   statistics: normalise.Statistics
   calendar: calendar.Calendar
   forcings: forcings.Forcings | None
   static: static.Static | None
+  pairs: pairs_lib.Pairs | None
   augment: tuple[str, ...]
   seed: int
 
   def __call__(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]):
     index, valid, position = (part[self.rows] for part in batch)
+    index = self.numbers[index]
     result = self.spec.zeros(len(index))
-    result["index"][:] = index * self.every
+    result["index"][:] = index
     result["valid"][:] = valid
     history = self.spec.history
     length = history + result["targets"].shape[1]
@@ -224,6 +249,11 @@ class _Read:
       if "forcings" in result:
         known = self._known(sequence, start, stop)
         result["forcings"][row] = self._moved(known, place)
+      if self.pairs and int(window) in self.pairs.numbers:
+        chosen, rejected = self.pairs.read(int(window))
+        result["chosen"][row] = self._moved(chosen, place)
+        result["rejected"][row] = self._moved(rejected, place)
+        result["paired"][row] = True
     if "static" in result:
       result["static"] = self.static.fields
     for name, first in (("inputs", 0), ("targets", history)):

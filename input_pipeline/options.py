@@ -19,6 +19,9 @@ COMMON = {
   "normalise": "standard",  # "none", "standard" or "range".
   "transform": "identity",  # "identity" or "log1p", before normalising.
   "missing": "error",  # "error", or "mask": missing is 0 and masked.
+  # A folder of preference pairs, WORKDIR/preferences/NAME of the run that made
+  # them: training reads the windows that have a pair, with its forecasts.
+  "pairs": "",
   "augment": (),  # Random symmetries in training; see augment.py.
   # Read with every frame, as whole numbers: "slot_of_day", "day_of_week",
   # "month", "hour_of_day", "day_of_year".
@@ -38,6 +41,8 @@ COMMON = {
     "by": "auto",  # Or "time", "sample", "event", "window", "ranges".
     "fractions": (0.7, 0.15, 0.15),  # Train, validation, test.
     "seed": 0,  # The seed of a random split by sample or event.
+    # Share of the training events that no training sees: the split "preference".
+    "preference": 0.0,
     "boundaries": (),  # First dates of validation and test, by time.
     "ranges": {},  # {split: ((sample id, first or None, stop or None),)}.
   },

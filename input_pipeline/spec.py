@@ -43,6 +43,11 @@ KEYS = {
   # Normalised; 0 where missing.
   "inputs": Key(np.float32, FIELDS, "history"),
   "targets": Key(np.float32, FIELDS, "targets"),
+  # A preference pair: the better and the worse of two forecasts, normalised.
+  "chosen": Key(np.float32, FIELDS, "targets"),
+  "rejected": Key(np.float32, FIELDS, "targets"),
+  # False for a window without a pair, whose two forecasts are zeros.
+  "paired": Key(np.bool_),
   # True where observed.
   "mask": Key(np.bool_, FIELDS, "both"),
   # Seconds since 1970. 64-bit integers do not fit a device without x64, and no

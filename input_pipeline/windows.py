@@ -16,6 +16,9 @@ from input_pipeline import errors
 from input_pipeline.stores import base
 
 SPLITS = ("train", "validation", "test")
+# Kept apart from the training split, for preferences; see data.split.preference.
+PREFERENCE = "preference"
+_NAMES = (*SPLITS, PREFERENCE)
 RULES = ("auto", "time", "sample", "event", "window", "ranges")
 # A step counts as regular within this share of the usual step: calendar
 # months (28 to 31 days) and years are regular, a lost frame is not.
@@ -23,6 +26,7 @@ _TOLERANCE = 0.2
 _LABELS = {
   "train": "train",
   "training": "train",
+  PREFERENCE: PREFERENCE,
   "val": "validation",
   "valid": "validation",
   "validation": "validation",
@@ -47,10 +51,6 @@ class Windows:
 
   def __len__(self) -> int:
     return len(self.start)
-
-  def every(self, step: int) -> "Windows":
-    """Every so many of the windows, beginning with the first."""
-    return Windows(self.sequence[::step], self.start[::step], self.length)
 
   def frames(self, length: int | None = None) -> list[tuple[int, int, int]]:
     """Distinct frames, as disjoint runs (sequence, start, stop).
@@ -125,13 +125,14 @@ def make(
   seed: int = 0,
   boundaries: Sequence[str | int] = (),
   ranges: Mapping[str, Any] | None = None,
+  preference: float = 0.0,
   beyond: int = 0,
 ) -> Windows:
   """The windows of one split of a store.
 
   Args:
     store: the sequences.
-    split: "train", "validation" or "test".
+    split: one of SPLITS, or PREFERENCE.
     history: frames given.
     horizon: frames to forecast.
     stride: frames between the starts of neighbouring windows.
@@ -151,6 +152,8 @@ def make(
     ranges: for "ranges", the frames of each split, {"train": ((sample id,
       first frame or None, stop frame or None), ...), ...}; no frame may be
       named twice.
+    preference: share of the training sequences or events (of the training
+      times, its end) that training never sees: the split "preference".
     beyond: frames that windows may reach beyond the end of a sequence.
 
   Returns:
@@ -159,8 +162,8 @@ def make(
   Raises:
     DataError: for settings out of range, or a split without a window.
   """
-  if split not in SPLITS:
-    raise errors.unknown("split", split, SPLITS)
+  if split not in _NAMES:
+    raise errors.unknown("split", split, _NAMES)
   if by not in RULES:
     raise errors.unknown("split rule (data.split.by)", by, RULES)
   for key, value, least in (
@@ -184,11 +187,23 @@ def make(
       f"data.split.fractions={tuple(fractions)}; expected three shares for "
       "train, validation and test, each at least 0, with a sum of at most 1."
     )
+  if not isinstance(preference, (int, float)) or not 0 <= preference < 1:
+    raise errors.DataError(
+      f"data.split.preference={preference!r}; expected a share of the training split, "
+      "from 0 to below 1."
+    )
   by = _rule(store, by, boundaries, ranges)
+  if by == "ranges" and preference:
+    raise errors.DataError(
+      f"data.split.preference={preference} has no meaning beside data.split.ranges: "
+      "name the frames of the split in data.split.ranges['preference']."
+    )
   axes = _time_axes(store)
   step = common_step(axes) if axes else None
-  if by == "time":
-    parts = _parts_by_time(store, axes, split, fractions, boundaries)
+  if split == PREFERENCE and not preference and by in ("time", "window"):
+    parts = []
+  elif by == "time":
+    parts = _parts_by_time(store, axes, split, fractions, boundaries, preference)
   elif by == "ranges":
     parts = _parts_by_range(store, split, ranges)
   elif by == "window":
@@ -199,7 +214,13 @@ def make(
       )
     parts = [(i, 0, store.length(i)) for i in range(store.num_sequences)]
   else:
-    parts = _parts_by_sequence(store, split, by, fractions, seed)
+    parts = _parts_by_sequence(store, split, by, fractions, seed, preference)
+  if not parts and split == PREFERENCE:
+    raise errors.DataError(
+      "There is no preference split: set data.split.preference to the share of the "
+      "training split that is kept apart for it (a run that has seen these windows "
+      "in training does not forget them)."
+    )
   if not parts:
     raise errors.DataError(
       f"The {split} split gets none of the {store.num_sequences} sequences "
@@ -222,7 +243,7 @@ def make(
     found = np.concatenate(found)
     available += len(found)
     if by == "window":
-      found = found[_cut(len(found), split, fractions)]
+      found = found[_cut(len(found), split, fractions, preference)]
     sequences.append(np.full(len(found), sequence, np.int32))
     starts.append(found.astype(np.int32))
   if available and not sum(map(len, starts)):
@@ -262,12 +283,19 @@ def _rule(store, by, boundaries, ranges) -> str:
   return by
 
 
-def _cut(count: int, split: str, fractions: Sequence[float]) -> slice:
+def _cut(
+  count: int, split: str, fractions: Sequence[float], preference: float
+) -> slice:
   """The windows of a split out of all of a sequence."""
   train, validation, test = (round(float(f) * count) for f in fractions)
   if sum(fractions) > 1 - 1e-6:
     test = count
   edges = [0, train, train + validation, train + validation + test]
+  own = train - round(preference * train)
+  if split == PREFERENCE:
+    return slice(own, train)
+  if split == "train":
+    return slice(0, own)
   index = SPLITS.index(split)
   return slice(edges[index], edges[index + 1])
 
@@ -288,23 +316,26 @@ def _time_axes(store: base.Store) -> list[np.ndarray]:
   return axes
 
 
-def _parts_by_time(store, axes, split, fractions, boundaries):
+def _parts_by_time(store, axes, split, fractions, boundaries, preference):
   """[(sequence, first, stop)] of a split of the time axis."""
   if not axes:  # Every sequence is cut at the same frame numbers.
     axes = [np.arange(store.length(i)) for i in range(store.num_sequences)]
     dated = False
   else:
     dated = True
+  # Sequences of the same hour must fall into the same split.
+  moments = np.unique(np.concatenate(axes))
   if boundaries:
     edges = [-np.inf, *_edges(boundaries, dated), np.inf]
   else:
-    # Sequences of the same hour must fall into the same split.
-    moments = np.unique(np.concatenate(axes))
     edges = [-np.inf]
     for share in np.cumsum(fractions):
       cut = round(len(moments) * float(share))
       edges.append(moments[cut] if cut < len(moments) else np.inf)
-  index = SPLITS.index(split)
+  trained = moments[moments < edges[1]]
+  own = len(trained) - round(preference * len(trained))
+  edges.insert(1, trained[own] if own < len(trained) else edges[1])
+  index = ("train", PREFERENCE, *SPLITS[1:]).index(split)
   return [
     (
       sequence,
@@ -344,8 +375,8 @@ def _parts_by_range(store, split, ranges):
   parts = {}
   for name, entries in ranges.items():
     key = f"data.split.ranges[{name!r}]"
-    if name not in SPLITS:
-      raise errors.unknown("split in data.split.ranges", name, SPLITS)
+    if name not in _NAMES:
+      raise errors.unknown("split in data.split.ranges", name, _NAMES)
     parts[name] = []
     for entry in entries:
       if not _is_range(entry):
@@ -386,8 +417,9 @@ def _is_range(entry) -> bool:
   )
 
 
-def _parts_by_sequence(store, split, by, fractions, seed):
+def _parts_by_sequence(store, split, by, fractions, seed, preference):
   """[(sequence, 0, length)] of the sequences of a split."""
+  groups = [store.event(i) if by == "event" else i for i in range(store.num_sequences)]
   labels = [store.split_label(i) for i in range(store.num_sequences)]
   if any(label is not None for label in labels):
     for label in labels:
@@ -395,17 +427,32 @@ def _parts_by_sequence(store, split, by, fractions, seed):
         raise errors.unknown(
           "split label in the data (data.split_variable)", label, _LABELS
         )
-    chosen = [
-      i for i, label in enumerate(labels) if _LABELS[str(label).lower()] == split
-    ]
+    found = [_LABELS[str(label).lower()] for label in labels]
   else:
-    groups = [
-      store.event(i) if by == "event" else i for i in range(store.num_sequences)
-    ]
     distinct = list(dict.fromkeys(groups))
     order = np.random.RandomState(seed).permutation(len(distinct))
     cuts = [0, *(round(len(order) * float(share)) for share in np.cumsum(fractions))]
-    index = SPLITS.index(split)
-    mine = {distinct[i] for i in order[cuts[index] : cuts[index + 1]]}
-    chosen = [i for i, group in enumerate(groups) if group in mine]
-  return [(i, 0, store.length(i)) for i in chosen]
+    names = dict.fromkeys(distinct)
+    for name, low, high in zip(SPLITS, cuts[:-1], cuts[1:], strict=True):
+      names.update((distinct[i], name) for i in order[low:high])
+    found = [names[group] for group in groups]
+  if preference:
+    trained = [g for g, name in zip(groups, found, strict=True) if name == "train"]
+    kept = _kept_apart(list(dict.fromkeys(trained)), preference, seed)
+    found = [
+      PREFERENCE if name == "train" and group in kept else name
+      for group, name in zip(groups, found, strict=True)
+    ]
+  return [(i, 0, store.length(i)) for i, name in enumerate(found) if name == split]
+
+
+def _kept_apart(groups: list, share: float, seed: int) -> set:
+  """The sequences or events that training does not see."""
+  count = max(round(share * len(groups)), 1)
+  if count >= len(groups):
+    raise errors.DataError(
+      f"data.split.preference={share} leaves nothing of the {len(groups)} training "
+      "sequences or events. Make it smaller, or cut by another rule (data.split.by)."
+    )
+  order = np.random.RandomState(seed).permutation(len(groups))
+  return {groups[i] for i in order[-count:]}

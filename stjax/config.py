@@ -36,13 +36,15 @@ _IDENTITY = (
 )
 # How the same examples are read does not change which run it is.
 _READING = ("loader", "cache", "memory_limit_gib")
-_PLACES = ("path", "data_dir")  # May move: only the last part counts.
+_PLACES = ("path", "data_dir", "pairs")  # May move: only the last part counts.
 # Keys that older work directories do not have, with what holds for those.
 _BEFORE = {
   "data.calendar": [],
   "data.forcings.variables": [],
   "data.forcings.path": "",
+  "data.pairs": "",
   "data.slots_per_day": 0,
+  "data.split.preference": 0.0,
   "data.static.variables": [],
   "data.static.path": "",
   "data.statistics.frames": "all",
@@ -50,7 +52,7 @@ _BEFORE = {
 }
 
 PRECISIONS = ("float32", "bfloat16")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "preference", "validation", "test")
 CHECKPOINTS = ("best", "latest")
 LAYOUTS = ("stjax", "weatherbench2")  # The layouts of forecast stores.
 # The keys of these sections depend on the name of a network, method or store.

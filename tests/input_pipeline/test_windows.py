@@ -92,6 +92,39 @@ def test_splits_never_share_a_frame_and_windows_are_unique(options):
     assert pairs == sorted(set(pairs))
 
 
+@pytest.mark.parametrize(
+  ("by", "share"), [("time", 0.25), ("event", 0.5), ("window", 0.5)]
+)
+def test_the_preference_split_is_a_share_of_the_training_split(by, share):
+  axes = [np.arange(24) * HOUR, np.arange(10, 34) * HOUR]
+  store = Sequences(axes if by != "event" else axes * 4, events=list("aabbccdd"))
+  cut = {"by": by, "fractions": (1.0, 0.0, 0.0)}
+  whole = make(store, **cut)
+  own, kept = (make(store, s, preference=share, **cut) for s in ("train", "preference"))
+  if by == "window":
+    counts = [len(c.start) for c in (own, kept, whole)]
+    assert counts == [22, 22, 44]
+    return
+  assert not seen(own) & seen(kept)
+  assert seen(own) | seen(kept) <= seen(whole)
+  if by == "event":
+    events = [{store.event(s) for s, _ in seen(c)} for c in (own, kept)]
+    assert len(events[1]) == 2 and events[0] | events[1] == set("abcd")
+  else:  # The last quarter of the 34 hours, less those that start no window.
+    hours = [sorted({int(axes[s][f]) // HOUR for s, f in seen(c)}) for c in (own, kept)]
+    assert hours == [list(range(26)), list(range(26, 34))]
+
+
+def test_without_a_share_there_is_no_preference_split():
+  for by in ("time", "sample", "window"):
+    with pytest.raises(errors.DataError, match=r"data\.split\.preference"):
+      make(Sequences([20] * 9), "preference", by=by)
+  with pytest.raises(errors.DataError, match="leaves nothing"):
+    make(Sequences([20] * 9), by="sample", preference=0.95)
+  with pytest.raises(errors.DataError, match="ranges"):
+    make(Sequences([20]), ranges={"train": (("0", 0, 9),)}, preference=0.5)
+
+
 def test_splits_by_time_share_no_hour_even_between_sequences():
   axes = [np.arange(31) * HOUR, np.arange(10, 41) * HOUR]
   store = Sequences(axes)
