@@ -126,13 +126,13 @@ def build(
     split = pairs.split if pairs else split
   whole = windows.make(source, split, **training.cutting(resolved), beyond=beyond)
   numbers = np.arange(0, len(whole), every)
-  named = labels.labels(source, whole, resolved["history"])
   boundary = forcings.make(source, resolved, forcing_statistics, cache_dir)
   if boundary:
     boundary.reach(whole)
   fixed = static.make(source, resolved, static_statistics)
   if beyond:
     source = base.Continued(source, functools.partial(windows.continued, frames=beyond))
+  named = labels.labels(source, whole, resolved["history"])
   days = calendar.make(source, resolved["calendar"], resolved["slots_per_day"])
   if statistics is None:
     statistics = training.compute_statistics(source, resolved, cache_dir)
