@@ -104,6 +104,10 @@ def get_config() -> ml_collections.ConfigDict:
     points=(),  # Places (row, column) of fan charts; () lets stjax choose some.
     window_stride=1,  # Every n-th window of the split is scored.
     validation_stride=1,  # Every n-th window is scored while training.
+    # How far a score of the validation split may change from what it was before the
+    # first step, such as {"events/csi": -0.02}: below 0 it may fall so far, above 0 it
+    # may rise so far. Beyond that the run stops. A name is written as in the log.
+    guards=ml_collections.ConfigDict(),
     validation_members=1,  # Ensemble members of a forecast that is scored in training.
   )
   c.forecast = config_dict.create(

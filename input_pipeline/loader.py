@@ -162,7 +162,7 @@ def build(
     "calendar": bool(days.columns),
     "forcings": boundary is not None,
     "static": fixed is not None,
-    **dict.fromkeys(("chosen", "rejected", "paired"), pairs is not None),
+    **dict.fromkeys(spec_lib.PAIR_KEYS, pairs is not None),
   }
   spec = spec_lib.Spec(
     keys=tuple(name for name in spec_lib.KEYS if optional.get(name, True)),

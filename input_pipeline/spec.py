@@ -66,6 +66,8 @@ KEYS = {
   # False for the rows that fill up a last batch.
   "valid": Key(np.bool_),
 }
+# Those of a preference pair; see `input_pipeline.pairs`.
+PAIR_KEYS = ("chosen", "rejected", "paired")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,11 @@ class Spec:
       horizon=horizon or self.horizon,
       targets=targets,
     )
+
+  def without_pairs(self) -> "Spec":
+    """The same without preference pairs, which only training reads."""
+    keys = tuple(name for name in self.keys if name not in PAIR_KEYS)
+    return dataclasses.replace(self, keys=keys)
 
   def shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
     """The shape of each array of a batch."""

@@ -56,7 +56,7 @@ SPLITS = ("train", "preference", "validation", "test")
 CHECKPOINTS = ("best", "latest")
 LAYOUTS = ("stjax", "weatherbench2")  # The layouts of forecast stores.
 # The keys of these sections depend on the name of a network, method or store.
-_OPEN = ("frozen", "method", "model", "data")
+_OPEN = ("frozen", "method", "model", "data", "guards")
 # Keys and values that have another name than in earlier versions.
 RENAMED = {
   "method.hold_missing": "method.zero_missing",

@@ -45,6 +45,7 @@ def main() -> None:
   # Only now: these touch the devices.
   from stjax import evaluate, forecast, train
   from stjax.run import build as build_lib
+  from stjax.training import guards
 
   run = build_lib.build(cli.read_config(), cli.WORKDIR.value)
   check(run, mode)
@@ -55,7 +56,7 @@ def main() -> None:
       evaluate.evaluate(run)
     if mode in ("all", "forecast"):
       forecast.forecast(run)
-  except (train.Diverged, forecast.BlownUp) as error:
+  except (train.Diverged, guards.Guarded, forecast.BlownUp) as error:
     cli.fail(error, status=1)
 
 

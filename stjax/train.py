@@ -17,12 +17,14 @@ from absl import logging
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
+from input_pipeline import spec as spec_lib
 from stjax import config as config_lib
 from stjax import errors
 from stjax import sharding as sharding_lib
 from stjax.run import run as run_lib
 from stjax.run import sources
 from stjax.training import checkpoint as checkpoint_lib
+from stjax.training import guards as guards_lib
 from stjax.training import logs as logs_lib
 from stjax.training import progress as progress_lib
 from stjax.training import state as state_lib
@@ -188,21 +190,33 @@ def train(run: run_lib.Run) -> bool:
   writer = logs_lib.create(run.workdir / "logs", first_step=step + 1)
   if step == 0:
     writer.write_hparams(traverse_util.flatten_dict(config_lib.plain(config), sep="."))
+  validation = evaluator_lib.open_split(
+    run, "validation", every=config.evaluation.validation_stride, pairs=True
+  )
+  pairs = spec_lib.PAIR_KEYS[0] in validation.spec.keys
   evaluator = evaluator_lib.Evaluator(
-    run, config.evaluation.batch_size, members=config.evaluation.validation_members
+    run,
+    config.evaluation.batch_size,
+    members=config.evaluation.validation_members,
+    pairs=pairs,
   )
   names = evaluator.score_names()
-  if config.checkpoint.best_metric not in names:
-    raise errors.ConfigError(
-      f"checkpoint.best_metric={config.checkpoint.best_metric!r} is not a"
-      " score of the validation split:"
-      f" {errors.near(config.checkpoint.best_metric, names)}."
-    )
+  asked = {"checkpoint.best_metric": config.checkpoint.best_metric}
+  asked |= {f"evaluation.guards[{name!r}]": name for name in config.evaluation.guards}
+  for key, name in asked.items():
+    if name not in names:
+      raise errors.ConfigError(
+        f"{key}={name!r} is not a score of the validation split:"
+        f" {errors.near(name, names)}."
+      )
   phases = _Phases(run)
   train_step = phases.step_after(step)
   data = run.split(
     "train", config.global_batch_size, train=True, start=position.batches
   )
+  guards = guards_lib.Guards(run)
+  if guards.wanted and not guards.known:
+    guards.begin(_validate(run, evaluator, state, frozen, writer, step, pairs), step)
   progress = progress_lib.Progress(
     total_steps=run.num_steps, items_per_step=config.global_batch_size, first_step=step
   )
@@ -255,7 +269,9 @@ def train(run: run_lib.Run) -> bool:
         if run.every(config.evaluation, step):
           settle()
           with progress.paused():
-            scores = _validate(run, evaluator, state, frozen, writer, step)
+            scores = _validate(run, evaluator, state, frozen, writer, step, pairs)
+          # Nothing is saved of a step that a guard does not allow.
+          guards.check(scores, step, checkpoints.best_step)
         if stop or scores or run.every(config.checkpoint, step):
           settle()
           with progress.paused():
@@ -289,16 +305,19 @@ def train(run: run_lib.Run) -> bool:
   return finished
 
 
-def _validate(run, evaluator, state, frozen, writer, step) -> dict[str, float]:
+def _validate(
+  run, evaluator, state, frozen, writer, step, pairs
+) -> dict[str, float]:
   """Scores the validation split and logs them."""
   variables = state.variables(averaged=run.config.ema_decay > 0)
   data = evaluator_lib.open_split(
-    run, "validation", every=run.config.evaluation.validation_stride
+    run, "validation", every=run.config.evaluation.validation_stride, pairs=pairs
   )
   scores = evaluator.summary(evaluator.score(variables, frozen, data))
   writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
   names = ("mse", "mae", "rmse", "ssim", "psnr")
-  always = ("loss", run.config.checkpoint.best_metric)
+  always = ("loss", "implicit_accuracy", run.config.checkpoint.best_metric)
+  always += tuple(run.config.evaluation.guards)
   shown = "  ".join(
     f"{k} {v:.5g}"
     for k, v in scores.items()

@@ -40,12 +40,15 @@ class Outputs:
       number of observed points), so that parts average exactly.
     summed: arrays that are added up over the microbatches of a step and then
       given to `Method.update`, such as counts of what was seen.
+    scores: scores of the method's own on held-out data, as (sum, weight) by name;
+      the evaluation adds them up. Only a loss that does not train has them.
   """
 
   scalars: dict[str, jax.Array]
   collections: dict[str, PyTree]
   weight: jax.Array | float = 1.0
   summed: dict[str, PyTree] = struct.field(default_factory=dict)
+  scores: dict[str, tuple[jax.Array, jax.Array]] = struct.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +160,20 @@ class Method(abc.ABC):
     """
     del frozen, material
     return {}
+
+  def check_frozen(
+    self, frozen: PyTree, fetch: Callable[[jax.Array], np.ndarray]
+  ) -> None:
+    """Refuses frozen arrays that do not go together, before the first step.
+
+    Args:
+      frozen: the arrays of `parts` that were read.
+      fetch: function that brings an array from the devices to every host.
+
+    Raises:
+      ConfigError: names the part.
+    """
+    del frozen, fetch
 
   def phases(
     self, steps_per_epoch: fractions.Fraction

@@ -13,6 +13,7 @@ from absl import logging
 
 import input_pipeline
 from input_pipeline import files
+from input_pipeline import pairs as pairs_lib
 from stjax import config as config_lib
 from stjax import errors, methods, models
 from stjax import sharding as sharding_lib
@@ -54,7 +55,7 @@ def _method(
       horizon=config.data.horizon,
       channels=channels,
       calendar=calendar,
-      num_steps=config.method.get("num_steps"),
+      num_steps=_noise_steps(config.method, frozen),
     )
     dtype = jnp.dtype(config.precision)
     network = models.build(config.model.name, dtype=dtype, **options)
@@ -68,6 +69,15 @@ def _method(
     **config_lib.without(config.method, "name"),
   )
   return method, options
+
+
+def _noise_steps(options, frozen: Mapping[str, base.Method]) -> int | None:
+  """Steps of the noise schedule of a method, or of the one that it trains."""
+  if options.name in methods.WRAPPERS:
+    option, part = methods.WRAPPERS[options.name]
+    reference = frozen.get(part)
+    options = options.get(option) or {"num_steps": getattr(reference, "num_steps", None)}
+  return options.get("num_steps")
 
 
 def _read_parts(config, workdir, facts: _Facts) -> dict[str, parts_lib.Part]:
@@ -93,6 +103,22 @@ def _load_statistics(path: pathlib.Path) -> input_pipeline.Statistics | None:
       f"{path} cannot be read ({error}). Delete it to have it computed"
       " again from the training split."
     ) from error
+
+
+def _pairs_are_there(config, workdir: pathlib.Path) -> bool:
+  """Tells whether the run can train, or has lost the pairs that it trained on."""
+  folder = config.data.get("pairs")
+  if not folder or (pathlib.Path(folder) / pairs_lib.MANIFEST).is_file():
+    return True
+  if not (workdir / "checkpoints").is_dir():
+    return True  # They are looked for, and missed in words.
+  logging.warning(
+    "data.pairs=%r is not there any more. %s is evaluated and makes forecasts all the"
+    " same, but it cannot be trained on.",
+    folder,
+    workdir,
+  )
+  return False
 
 
 def build(
@@ -131,12 +157,14 @@ def build(
         f"--workdir={workdir} cannot be written: {error}"
       ) from error
   kept = {name: workdir / f"{name}.json" for name in parts_lib.STATISTICS}
+  pairs = _pairs_are_there(config, workdir)
   train = run_lib.open_data(
     config,
     workdir,
     mesh,
     "train",
     config.global_batch_size,
+    pairs=pairs,
     **{name: _load_statistics(path) for name, path in kept.items()},
   )
   channels, calendar = len(train.statistics.variables), train.spec.calendar
@@ -186,11 +214,11 @@ def build(
   try:
     for _, part in run.phases():
       sharding_lib.eval_shape(
-        functools.partial(part.loss, train=True),
+        functools.partial(part.loss, train=pairs),
         mesh,
         run.abstract_variables,
         run.abstract_frozen,
-        run.abstract_batch(config.global_batch_size),
+        run.abstract_batch(config.global_batch_size, pairs=True),
         jax.random.key(0),
       )
   except errors.ConfigError:

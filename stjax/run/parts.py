@@ -24,11 +24,11 @@ import numpy as np
 
 import input_pipeline
 from stjax import config as config_lib
-from stjax import errors
+from stjax import errors, methods
 from stjax.convert import files as torch_files
 from stjax.methods import base
 
-FOLDER = "frozen"
+FOLDER, CONSTANTS = "frozen", "constants"
 # The normalisations that a work directory keeps, as `input_pipeline.Split` names
 # them, with the config key of the variables that they are of.
 STATISTICS = {
@@ -53,6 +53,8 @@ class Part:
     copy: where it is, or will be, copied to.
     parts: its own parts, by name.
     network_options: of its network, those that follow from the data included.
+    constants: where what its method made from its data was kept; None where it is
+      made here.
   """
 
   key: str
@@ -62,6 +64,7 @@ class Part:
   copy: pathlib.Path
   parts: dict[str, "Part"]
   network_options: dict[str, Any]
+  constants: pathlib.Path | None = None
 
   @property
   def copied(self) -> bool:
@@ -120,8 +123,15 @@ def read(
       f"{key}.{next(iter(own))} is given beside {key}.init_from={source!r}, whose own"
       f" config.json says it: {_names(folder)}. Remove {key}.{next(iter(own))}."
     )
+  place = folder / FOLDER if folder else copy / FOLDER
+  constants = folder / CONSTANTS if folder else None
   if folder:
     theirs = _config_of(folder, key)
+    if theirs.method.name in methods.WRAPPERS:
+      # It is what it wraps, which reads what its reference read.
+      reference = place / methods.WRAPPERS[theirs.method.name][1]
+      theirs = _unwrapped(theirs, reference, key)
+      place, constants = reference / FOLDER, reference / CONSTANTS
   else:
     if path and "model" not in own:
       raise errors.ConfigError(
@@ -130,13 +140,12 @@ def read(
       )
     theirs = _config_of_ours(config, own)
   inner = {}
-  place = folder / FOLDER if folder else copy / FOLDER
   for name, part in theirs.frozen.items():
     where = f"{key}.{FOLDER}.{name}"
     inner[name] = read(where, part, theirs, place / name, make_method)
   try:
-    methods = {name: part.method for name, part in inner.items()}
-    method, options = make_method(f"{key}.", theirs, methods)
+    read_by = {name: part.method for name, part in inner.items()}
+    method, options = make_method(f"{key}.", theirs, read_by)
     if theirs.data.horizon < config.data.horizon:
       raise errors.ConfigError(
         f"it was trained to forecast data.horizon={theirs.data.horizon} frames, but"
@@ -153,7 +162,18 @@ def read(
       f"{key}.method.name={theirs.method.name!r} has parameters: give the work"
       f" directory of a run that trained it in {key}.init_from."
     )
-  return Part(key, theirs, method, path, copy, inner, options)
+  return Part(key, theirs, method, path, copy, inner, options, constants)
+
+
+def _unwrapped(theirs, reference: pathlib.Path, key) -> ml_collections.ConfigDict:
+  """The config of a run as that of the method which it trained by another one."""
+  option, _ = methods.WRAPPERS[theirs.method.name]
+  source = _config_of(reference, key)
+  made = ml_collections.ConfigDict(config_lib.plain(theirs))
+  wrapped = theirs.method.get(option) or source.method
+  made.method = ml_collections.ConfigDict(config_lib.plain(wrapped))
+  made.frozen = ml_collections.ConfigDict(config_lib.plain(source.frozen))
+  return made
 
 
 def find(key: str, source: str) -> pathlib.Path:

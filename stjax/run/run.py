@@ -109,11 +109,13 @@ class Run:
     every: int = 1,
     targets: bool = True,
     beyond: int = 0,
+    pairs: bool = False,
   ) -> input_pipeline.Split:
     """Opens a split of the data; see `input_pipeline.build`.
 
     A history or horizon other than 0 is used instead of the trained one;
-    of the windows, every `every`-th is taken.
+    of the windows, every `every`-th is taken. Preference pairs are read in
+    training, and where `pairs` asks for them.
     """
     return open_data(
       self.config,
@@ -121,6 +123,7 @@ class Run:
       self.mesh,
       name,
       batch_size,
+      pairs=train or pairs,
       train=train,
       start=start,
       statistics=self.statistics,
@@ -287,7 +290,7 @@ class Run:
       accumulation_steps=self.config.accumulation_steps,
       ema_decay=self.config.ema_decay,
     )
-    batch = self.abstract_batch(self.config.global_batch_size)
+    batch = self.abstract_batch(self.config.global_batch_size, pairs=True)
     shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
     return sharding_lib.lower_and_compile(
       function,
@@ -300,10 +303,17 @@ class Run:
     )
 
   def abstract_batch(
-    self, batch_size: int, history: int = 0, horizon: int = 0, targets: bool = True
+    self,
+    batch_size: int,
+    history: int = 0,
+    horizon: int = 0,
+    targets: bool = True,
+    pairs: bool = False,
   ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a global batch as the step receives it."""
     spec = self.spec.resized(history, horizon, targets)
+    if not pairs:
+      spec = spec.without_pairs()
     shapes = spec_lib.on_device(spec.shapes(batch_size))
     shardings = sharding_lib.batch_shardings(shapes, self.mesh)
     return {
@@ -329,12 +339,14 @@ class Run:
 
 
 def open_data(
-  config, workdir, mesh, name, batch_size, *, history=0, horizon=0, **options
+  config, workdir, mesh, name, batch_size, *, history=0, horizon=0, pairs=False, **options
 ) -> input_pipeline.Split:
   part, parts = sharding_lib.process_rows(mesh)
   data = config.data.to_dict()
   data["history"] = history or data["history"]
   data["horizon"] = horizon or data["horizon"]
+  if not pairs:
+    data["pairs"] = ""
   return input_pipeline.build(
     data,
     name,

@@ -5,6 +5,7 @@ What a method never trains is loaded or computed once and kept in the work direc
 """
 
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from jax.experimental import multihost_utils
 
 import input_pipeline
 from input_pipeline import files as files_lib
+from input_pipeline import pairs as pairs_lib
 from stjax import config as config_lib
 from stjax import convert, errors
 from stjax import sharding as sharding_lib
@@ -33,7 +35,7 @@ from stjax.training import state as state_lib
 
 PyTree = Any
 # What a work directory and the copy of a part hold besides their config.
-_CONSTANTS, _VARIABLES, _SOURCE = "constants", "variables", "source.json"
+_VARIABLES, _SOURCE = "variables", "source.json"
 
 
 def first_state(run: run_lib.Run) -> state_lib.TrainState:
@@ -252,8 +254,35 @@ def frozen(run: run_lib.Run, training: bool = True) -> PyTree:
     place = run.workdir / parts_lib.FOLDER / name
     if not part.copied:
       _copy_part(run, part, arrays[name], place)
+  if training:
+    run.method.check_frozen(arrays, sharding_lib.fetch)
+    _check_pairs(run, arrays)
   constants = _constants_of(expected, run.parts)
   return arrays | _own_constants(run, arrays, constants)
+
+
+def digest(variables: Mapping[str, PyTree]) -> str:
+  """Returns a short name for variables; other values get another name."""
+  content = hashlib.sha256()
+  for path, array in jax.tree.leaves_with_path(variables):
+    content.update(jax.tree_util.keystr(path).encode())
+    content.update(np.ascontiguousarray(sharding_lib.fetch(array)).tobytes())
+  return content.hexdigest()[:16]
+
+
+def _check_pairs(run: run_lib.Run, arrays: Mapping[str, PyTree]) -> None:
+  """Refuses preference pairs that no frozen part has made, or has begun."""
+  folder = run.config.data.get("pairs")
+  if not folder or not arrays:
+    return
+  source = pairs_lib.read_manifest(folder)["source"]
+  if not {digest(part["variables"]) for part in arrays.values()} & set(source["from"]):
+    raise errors.ConfigError(
+      f"data.pairs={folder!r} was drawn from step {source['step']} of"
+      f" {source['workdir']}, which none of the frozen parts"
+      f" ({', '.join(arrays)}) is. Give the run that drew the pairs in"
+      " frozen.reference.init_from, or draw pairs from the reference."
+    )
 
 
 def _constants_of(tree: Mapping[str, PyTree], parts) -> dict[str, PyTree]:
@@ -262,7 +291,7 @@ def _constants_of(tree: Mapping[str, PyTree], parts) -> dict[str, PyTree]:
 
 def _own_constants(run, arrays, expected) -> dict[str, jax.Array]:
   """Makes the constants of the run's method, or reads those that were kept."""
-  place = run.workdir / _CONSTANTS
+  place = run.workdir / parts_lib.CONSTANTS
   if not expected:
     return {}
   if place.is_dir():
@@ -288,8 +317,8 @@ def _read_part(run: run_lib.Run, part: parts_lib.Part, expected: PyTree) -> PyTr
     for name, further in part.parts.items()
   }
   constants = _constants_of(expected["frozen"], part.parts)
-  if constants and part.folder:
-    place = part.folder / _CONSTANTS
+  if constants and part.constants:
+    place = part.constants
     if not place.is_dir():
       raise errors.ConfigError(
         f"{part.key}: {place} does not exist, which holds what its method made from its"
@@ -331,7 +360,7 @@ def _copy_part(run, part: parts_lib.Part, arrays: PyTree, place: pathlib.Path):
       _save(draft / _VARIABLES, arrays["variables"])
     constants = _constants_of(arrays["frozen"], part.parts)
     if constants:
-      _save(draft / _CONSTANTS, constants)
+      _save(draft / parts_lib.CONSTANTS, constants)
     for name, inner in part.parts.items():
       _copy_part(run, inner, arrays["frozen"][name], draft / parts_lib.FOLDER / name)
 

@@ -34,11 +34,13 @@ class Scores:
     results: scores by source ("forecast", "persistence", ...), convention and
       name.
     diagrams: the forecast's curves and histograms by convention.
+    own: scores of the method's own by name; see `stjax.methods.base.Outputs`.
   """
 
   loss: float
   results: dict[str, dict[str, dict[str, metrics_lib.Score]]]
   diagrams: dict[str, dict[str, dict[str, np.ndarray]]]
+  own: dict[str, float]
 
 
 class Evaluator:
@@ -49,6 +51,8 @@ class Evaluator:
     batch_size: number of examples of a batch, over all devices.
     members: number of ensemble members M.
     baselines: further forecasts to score, by name.
+    pairs: whether the batches hold preference pairs, and the method is given all
+      its frozen parts, to be compared by them.
   """
 
   def __init__(
@@ -58,8 +62,10 @@ class Evaluator:
     *,
     members: int = 1,
     baselines: Mapping[str, baselines_lib.Baseline] | None = None,
+    pairs: bool = False,
   ):
     self._run = run
+    self._pairs = pairs
     self._batch_size = batch_size
     self._members = members
     self._baselines = baselines or {}
@@ -82,7 +88,9 @@ class Evaluator:
   @functools.cached_property
   def _function(self) -> jax.stages.Compiled:
     run, options = self._run, self._run.config.evaluation
-    batch = run.abstract_batch(self._batch_size, options.history, options.horizon)
+    batch = run.abstract_batch(
+      self._batch_size, options.history, options.horizon, pairs=self._pairs
+    )
     key = jax.eval_shape(lambda: chunks.forecast_key(0))
     shape = batch["targets"].shape
     fields = {"forecast": batch["targets"].sharding}
@@ -94,11 +102,15 @@ class Evaluator:
       self._score_batch,
       run.mesh,
       run.abstract_variables,
-      run.for_forecast(run.abstract_frozen),
+      self._read(run.abstract_frozen),
       batch,
       key,
       out_shardings=(sharding_lib.replicated(run.mesh), fields),
     )
+
+  def _read(self, frozen):
+    """Returns what is read of the frozen arrays."""
+    return frozen if self._pairs else self._run.for_forecast(frozen)
 
   def _score_batch(self, variables, frozen, batch, key):
     """Returns the totals of one batch, and its forecast's mean and quantiles."""
@@ -124,13 +136,13 @@ class Evaluator:
       source: metrics_lib.evaluate(self._metrics, fields, observation, points, **known)
       for source, fields in sources.items()
     }
-    loss = {"sum": loss * weight, "weight": weight}
+    own = {"loss": (loss * weight, weight)} | outputs.scores
     members = sources[FORECAST]
     fields = {"forecast": members.mean(axis=0)}
     if self._members > 1:
       levels = jnp.asarray(figures.QUANTILES)
       fields["quantiles"] = jnp.quantile(members, levels, axis=0)
-    return (totals, loss), fields
+    return (totals, own), fields
 
   def _known(self, batch):
     """Returns the `extra_inputs` of the metrics for a batch."""
@@ -155,17 +167,16 @@ class Evaluator:
         ensemble, the forecast is its mean, and there are "quantiles"
         [Q, T, H, W, C].
     """
-    frozen = self._run.for_forecast(frozen)
-    accumulators = {}
-    loss = np.zeros(2)
+    frozen = self._read(frozen)
+    accumulators, own = {}, {}
     key = chunks.forecast_key(self._run.config.seed)
     first = 0
     for host_batch in data.batches:
       batch = sharding_lib.put_batch(host_batch, self._run.mesh)
       (totals, terms), fields = self._function(variables, frozen, batch, key)
-      terms = jax.device_get(terms)
-      # Like the scores, the loss is added in float64 on the host.
-      loss += [terms["sum"], terms["weight"]]
+      # Like the scores, they are added in float64 on the host.
+      for name, term in jax.device_get(terms).items():
+        own[name] = own.get(name, 0.0) + np.asarray(term, np.float64)
       for source, values in totals.items():
         if source not in accumulators:
           accumulators[source] = metrics_lib.Accumulator(self._metrics)
@@ -175,10 +186,12 @@ class Evaluator:
       if wanted:
         self._bring_home(keep, wanted, first, batch, fields)
       first += rows
+    loss, weight = own.pop("loss")
     return Scores(
-      loss=float(loss[0] / max(loss[1], 1.0)),
+      loss=float(loss / max(weight, 1.0)),
       results={s: a.compute() for s, a in accumulators.items()},
       diagrams=accumulators[FORECAST].diagrams(),
+      own={n: float(total / weight) for n, (total, weight) in own.items() if weight},
     )
 
   def _bring_home(self, keep, wanted, first, batch, fields):
@@ -240,7 +253,8 @@ class Evaluator:
   @staticmethod
   def summary(scores: Scores) -> dict[str, float]:
     """Returns the forecast's overall scores: "loss", "physical/mse", ..."""
-    return {"loss": scores.loss} | metrics_lib.scalars(scores.results[FORECAST])
+    results = metrics_lib.scalars(scores.results[FORECAST])
+    return {"loss": scores.loss} | scores.own | results
 
 
 def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:
@@ -252,13 +266,16 @@ def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:
   return tuple(float(v) for v in np.maximum(high - low, 1e-12))
 
 
-def open_split(run: run_lib.Run, name: str, every: int = 1) -> input_pipeline.Split:
+def open_split(
+  run: run_lib.Run, name: str, every: int = 1, pairs: bool = False
+) -> input_pipeline.Split:
   """Opens a split, unshuffled, with the windows that evaluation scores.
 
   Args:
     run: the run.
     name: "train", "validation" or "test".
     every: distance between the windows that are taken; 1 takes all.
+    pairs: whether its preference pairs are read as well, if it has any.
   """
   options = run.config.evaluation
   return run.split(
@@ -267,4 +284,5 @@ def open_split(run: run_lib.Run, name: str, every: int = 1) -> input_pipeline.Sp
     history=options.history,
     horizon=options.horizon,
     every=every,
+    pairs=pairs,
   )
