@@ -1,4 +1,4 @@
-"""Diffusion: schedules, parameterisations, samplers, guidance.
+"""Diffusion: schedules, parameterisations, samplers, guidance, preferences.
 
 Functions of arrays: no network, no config object, no PRNG key. Steps are
 0 ... N-1; at step t, with A_t = prod_{s <= t} (1 - beta_s),
@@ -9,7 +9,7 @@ Functions of arrays: no network, no config object, no PRNG key. Steps are
     x = diffusion.sample("ddim", predict, schedule, start, draw, num_steps=10)
 """
 
-from stjax.diffusion import guidance, parameterisations, samplers, schedules
+from stjax.diffusion import guidance, parameterisations, preference, samplers, schedules
 from stjax.diffusion.guidance import guided
 from stjax.diffusion.parameterisations import (
   KINDS,
@@ -31,6 +31,7 @@ __all__ = (
   "build_schedule",
   "epsilon_factor",
   "parameterisations",
+  "preference",
   "sample",
   "samplers",
   "schedules",
