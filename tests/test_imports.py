@@ -11,7 +11,7 @@ _ROOMS = (
   ("stjax.errors",),
   ("stjax.config",),
   ("stjax.sharding",),
-  ("stjax.models", "stjax.diffusion", "stjax.metrics", "stjax.plots"),
+  ("stjax.models", "stjax.diffusion", "stjax.metrics", "stjax.planning", "stjax.plots"),
   ("stjax.methods", "stjax.convert"),
   ("stjax.training",),
   ("stjax.run",),

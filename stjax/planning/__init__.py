@@ -1,0 +1,1 @@
+"""Choosing among candidate forecasts: functions of arrays that know no model."""
