@@ -15,6 +15,7 @@ from stjax import models
 from stjax.convert import (
   cno,
   convlstm_states,
+  diffcast,
   dit,
   fourcastnet,
   lsm,
@@ -60,6 +61,7 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
   "cno": Family(cno.name_map, unread=cno.unread),
   "convlstm_states": Family(convlstm_states.name_map),
+  "diffcast": Family(diffcast.name_map),
   "dit": Family(dit.name_map, dit.constants),
   "fno": Family(spectral.fno_names),
   "fourcastnet": Family(fourcastnet.name_map, fourcastnet.constants),

@@ -13,8 +13,9 @@ from stjax.errors import ConvertError
 # Training wrappers and writers of archives put these in front of the names of a
 # state dict.
 PREFIXES = ("module.", "model.", "_orig_mod.", "param/")
-# Programs call the weights in their checkpoints by these names.
-NESTINGS = ("state_dict", "model_state")
+# Programs call the weights in their checkpoints by these names. The last is the
+# network that SynCast trained, beside frozen ones.
+NESTINGS = ("state_dict", "model_state", "model", "diffcast")
 
 
 class Entry(NamedTuple):

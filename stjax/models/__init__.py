@@ -35,6 +35,7 @@ from flax import linen as nn
 from stjax.errors import NetworkError, unknown_name
 from stjax.models.cno import CNO
 from stjax.models.convlstm_states import ConvLSTMStates
+from stjax.models.denoisers.diffcast import DiffCast
 from stjax.models.denoisers.stid import STIDDenoiser
 from stjax.models.denoisers.unet import UNetDenoiser
 from stjax.models.dit import DiT
@@ -57,6 +58,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "cno": CNO,
   "convlstm": ConvLSTM,
   "convlstm_states": ConvLSTMStates,
+  "diffcast": DiffCast,
   "dit": DiT,
   "fno": FNO,
   "fourcastnet": FourCastNet,

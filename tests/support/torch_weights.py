@@ -47,6 +47,10 @@ NETWORKS = {
   "cno, no norm": _CNO | dict(batch_norm=False),
   "cno, no mixing": _CNO | dict(mix=False),
   "convlstm_states": dict(in_shape=GRID, depth=3, features=(4, 5), kernel_size=(3, 5)),
+  "diffcast": dict(in_shape=GRID, horizon=2, features=8, multipliers=(1, 2)),
+  "diffcast, one level": dict(
+    in_shape=SQUARE, horizon=1, features=16, multipliers=(1,), head_features=8
+  ),
   "dit": dict(
     in_shape=GRID, spatial_features=4, features=8, depth=2, patch_size=(1, 3)
   ),

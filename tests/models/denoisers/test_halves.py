@@ -18,7 +18,9 @@ CALENDAR = dict(
 )
 STID = dict(node_dim=5, embed_dim=6, num_layers=1, num_steps=9, step_dim=8) | CALENDAR
 UNET = dict(features=4, depth=1, blocks=1, groups=2, step_dim=6)
+DIFFCAST = dict(features=8, multipliers=(1, 2), groups=4, head_features=4)
 NETWORKS = [
+  ("diffcast", DIFFCAST),
   ("stid_denoiser", STID),
   ("stid_denoiser", STID | dict(full_window=True)),
   ("unet_denoiser", UNET),
