@@ -139,6 +139,35 @@ def get_config() -> ml_collections.ConfigDict:
       temperature=1.0,  # Factor on the noise, and so on the spread of the members.
     ),
   )
+  c.prefer = config_dict.create(  # --mode=prefer; see docs/syncast.md.
+    name="pairs",  # The pairs are left in WORKDIR/preferences/NAME.
+    # The splits whose windows get pairs: first the one that is trained on. Pairs of
+    # "validation" show while training how many of them the policy gets right.
+    splits=("preference",),
+    checkpoint="best",  # Or "latest": the checkpoint that draws the candidates.
+    window_stride=1,  # Every n-th window gets candidates.
+    batch_size=8,  # Windows whose candidates are drawn at the same time.
+    candidates=5,  # Members that are drawn for each window.
+    ensemble_mean=False,  # Whether the mean of the members is one candidate more.
+    # By what the candidates are scored: "far", "csi", "pod", "hss", "pooled_csi",
+    # "fss", "spectral_error", "crps_share", "mae", "rmse".
+    scores=("far",),
+    weights=(),  # A positive factor for each score; () gives all the same.
+    thresholds=(),  # Of the events, in physical units; () takes evaluation.thresholds.
+    scale=4,  # Points along the side of a block, of pooled_csi and fss.
+    pooling="average",  # Or "max", of pooled_csi.
+    band="all",  # Or "low", "mid", "high": the waves of spectral_error.
+    # "sample" pairs the best and the worst sequence, "frame" does so for each lead
+    # time, "both" picks what is good, or bad, by two scores.
+    pairing="sample",
+    top=2,  # How many candidates count as good, and as bad, by each score of "both".
+    released=False,  # Whether the rules are those of SynCast's program.
+    round=1,  # Another round draws other candidates.
+    # How strongly candidates are drawn towards the observation; 0 is not at all.
+    guidance_strength=0.0,
+    next_command="",  # What is printed in the end as the command that follows.
+  )
+  c.next_command = ""  # What is printed after training as the command that follows.
   c.log = config_dict.create(
     every_steps=10,  # Steps between two lines of the log.
     histograms_every_steps=0,  # Steps between histograms of parameters; 0 has none.

@@ -1,17 +1,20 @@
 """python -m stjax.main --config=configs/X.py --workdir=DIR [--mode=MODE]
 
-Trains, evaluates and forecasts; any leaf of the config is overridden by
---config.a.b=value.
+Trains, evaluates and forecasts, or draws and pairs candidate forecasts; any leaf of
+the config is overridden by --config.a.b=value.
 """
 
 from absl import flags
 
 from stjax.run import cli, distributed
 
-MODES = ("all", "train", "evaluate", "forecast")
+MODES = ("all", "train", "evaluate", "forecast", "prefer")
 
 _MODE = flags.DEFINE_enum(
-  "mode", "all", MODES, "What to do; all does one after the other."
+  "mode",
+  "all",
+  MODES,
+  "What to do; all trains, evaluates and forecasts, one after the other.",
 )
 
 
@@ -26,11 +29,12 @@ def check(run, mode: str) -> None:
     ConfigError: a setting that does not fit the data, of any command.
     DataError: a split that is needed has no window.
   """
-  from stjax import evaluate, forecast, train
+  from stjax import evaluate, forecast, prefer, train
 
   commands = {"train": train, "evaluate": evaluate, "forecast": forecast}
   for name, command in commands.items():
     command.check(run, splits=mode in ("all", name))
+  prefer.check(run, splits=mode == "prefer")
 
 
 def main() -> None:
@@ -43,7 +47,7 @@ def main() -> None:
   mode = _MODE.value
   distributed.initialise()
   # Only now: these touch the devices.
-  from stjax import evaluate, forecast, train
+  from stjax import evaluate, forecast, prefer, train
   from stjax.run import build as build_lib
   from stjax.training import guards
 
@@ -56,8 +60,14 @@ def main() -> None:
       evaluate.evaluate(run)
     if mode in ("all", "forecast"):
       forecast.forecast(run)
+    if mode == "prefer":
+      prefer.prefer(run)
   except (train.Diverged, guards.Guarded, forecast.BlownUp) as error:
     cli.fail(error, status=1)
+  following = {"prefer": run.config.prefer.next_command}
+  following |= dict.fromkeys(("all", "train"), run.config.next_command)
+  if following.get(mode):
+    print(f"Next: {following[mode].format(workdir=run.workdir)}")
 
 
 if __name__ == "__main__":

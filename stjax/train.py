@@ -169,6 +169,7 @@ def train(run: run_lib.Run) -> bool:
   if saved is None or saved < run.num_steps:
     # An error in a part of another run must come before any compilation.
     frozen = sources.frozen(run)
+    sources.check_frozen(run, frozen)
   if saved is None:
     state = sources.first_state(run)
     position = checkpoint_lib.Position(batches=0)
@@ -305,9 +306,7 @@ def train(run: run_lib.Run) -> bool:
   return finished
 
 
-def _validate(
-  run, evaluator, state, frozen, writer, step, pairs
-) -> dict[str, float]:
+def _validate(run, evaluator, state, frozen, writer, step, pairs) -> dict[str, float]:
   """Scores the validation split and logs them."""
   variables = state.variables(averaged=run.config.ema_decay > 0)
   data = evaluator_lib.open_split(

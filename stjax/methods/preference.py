@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stjax import diffusion, errors
+from stjax import errors
 from stjax.diffusion import preference as losses
 from stjax.methods import base
 from stjax.methods.diffusion import Diffusion
@@ -248,8 +248,4 @@ class Preference(base.Method):
     }
 
   def forecast(self, variables, frozen, batch, key, members=1):
-    return self.policy.forecast(
-      variables, self._of_policy(frozen), batch, key, members
-    )
-
-
+    return self.policy.forecast(variables, self._of_policy(frozen), batch, key, members)

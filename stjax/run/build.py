@@ -76,7 +76,9 @@ def _noise_steps(options, frozen: Mapping[str, base.Method]) -> int | None:
   if options.name in methods.WRAPPERS:
     option, part = methods.WRAPPERS[options.name]
     reference = frozen.get(part)
-    options = options.get(option) or {"num_steps": getattr(reference, "num_steps", None)}
+    options = options.get(option) or {
+      "num_steps": getattr(reference, "num_steps", None)
+    }
   return options.get("num_steps")
 
 

@@ -339,7 +339,16 @@ class Run:
 
 
 def open_data(
-  config, workdir, mesh, name, batch_size, *, history=0, horizon=0, pairs=False, **options
+  config,
+  workdir,
+  mesh,
+  name,
+  batch_size,
+  *,
+  history=0,
+  horizon=0,
+  pairs=False,
+  **options,
 ) -> input_pipeline.Split:
   part, parts = sharding_lib.process_rows(mesh)
   data = config.data.to_dict()

@@ -254,9 +254,6 @@ def frozen(run: run_lib.Run, training: bool = True) -> PyTree:
     place = run.workdir / parts_lib.FOLDER / name
     if not part.copied:
       _copy_part(run, part, arrays[name], place)
-  if training:
-    run.method.check_frozen(arrays, sharding_lib.fetch)
-    _check_pairs(run, arrays)
   constants = _constants_of(expected, run.parts)
   return arrays | _own_constants(run, arrays, constants)
 
@@ -270,8 +267,19 @@ def digest(variables: Mapping[str, PyTree]) -> str:
   return content.hexdigest()[:16]
 
 
-def _check_pairs(run: run_lib.Run, arrays: Mapping[str, PyTree]) -> None:
-  """Refuses preference pairs that no frozen part has made, or has begun."""
+def check_frozen(run: run_lib.Run, arrays: Mapping[str, PyTree]) -> None:
+  """Refuses frozen arrays that a training cannot use together.
+
+  Args:
+    run: the run.
+    arrays: what `frozen` returned.
+
+  Raises:
+    ConfigError: parts do not go together, or the preference pairs were drawn from
+      another network than any of them.
+  """
+  run.method.check_frozen(arrays, sharding_lib.fetch)
+  arrays = {name: arrays[name] for name in run.parts}
   folder = run.config.data.get("pairs")
   if not folder or not arrays:
     return
