@@ -96,11 +96,7 @@ class Preference(base.Method):
         f" {type(self.policy).__name__}: their errors cannot be compared. Give the"
         " work directory that the policy starts from."
       )
-    for field in dataclasses.fields(self.policy):
-      ours, theirs = getattr(self.policy, field.name), getattr(other, field.name)
-      if field.name in _FREE or ours == theirs:
-        continue
-      where = "model" if field.name == "network" else f"method.policy.{field.name}"
+    for where, ours, theirs in _differences(self.policy, other):
       raise errors.ConfigError(
         f"frozen.{name} is not the policy's network: {where} is {ours}, but there it"
         f" is {theirs}. Use the config with which it was trained."
@@ -249,3 +245,20 @@ class Preference(base.Method):
 
   def forecast(self, variables, frozen, batch, key, members=1):
     return self.policy.forecast(variables, self._of_policy(frozen), batch, key, members)
+
+
+def _differences(policy: Diffusion, other: Diffusion):
+  """Yields (config key, value, other value) of what makes two methods differ."""
+  names = [f.name for f in dataclasses.fields(policy) if f.name not in _FREE]
+  for name in names:
+    ours, theirs = getattr(policy, name), getattr(other, name)
+    if name != "network" and ours != theirs:
+      yield f"method.policy.{name}", ours, theirs
+  ours, theirs = policy.network, other.network
+  if type(ours) is not type(theirs):
+    yield "model.name", type(ours).__name__, type(theirs).__name__
+  elif ours != theirs:
+    for name in (f.name for f in dataclasses.fields(ours)):
+      values = getattr(ours, name), getattr(theirs, name)
+      if name not in ("parent", "name") and values[0] != values[1]:
+        yield f"model.{name}", *values

@@ -233,6 +233,15 @@ class Evaluator:
       run.config.evaluation.batch_size,
       run.config.evaluation.history,
       run.config.evaluation.horizon,
+      pairs=self._pairs,
+    )
+    _, outputs = sharding_lib.eval_shape(
+      functools.partial(run.method.loss, train=False),
+      run.mesh,
+      run.abstract_variables,
+      self._read(run.abstract_frozen),
+      run.abstract_batch(run.config.evaluation.batch_size, pairs=self._pairs),
+      jax.random.key(0),
     )
     fields = batch["targets"]
     totals = jax.eval_shape(
@@ -248,7 +257,7 @@ class Evaluator:
     )
     empty = metrics_lib.Accumulator(self._metrics)
     empty.add(jax.tree.map(lambda t: np.ones(t.shape), totals))
-    return ["loss", *metrics_lib.scalars(empty.compute())]
+    return ["loss", *outputs.scores, *metrics_lib.scalars(empty.compute())]
 
   @staticmethod
   def summary(scores: Scores) -> dict[str, float]:
