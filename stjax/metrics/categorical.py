@@ -130,8 +130,8 @@ def contingency(
   for threshold in thresholds:
     f, o = _events(forecast, observation, threshold)
     cells = (f & o, f & ~o, ~f & o, ~f & ~o)
-    # With a product instead of `where`, a weight of NaN reaches the scores.
-    tables.append([(weight * cell).sum((-3, -2)) for cell in cells])
+    # A weight of NaN reaches every cell; XLA would drop it from a product.
+    tables.append([jnp.where(x, weight, 0 * weight).sum((-3, -2)) for x in cells])
   return Counts(*(jnp.stack(cell, -1) for cell in zip(*tables, strict=True)))
 
 
@@ -150,7 +150,7 @@ def blocks(
 
   Args:
     values: [..., H, W, C].
-    weight: array that broadcasts to them, 0 where a point must not count.
+    weight: array that broadcasts with them, 0 where a point must not count.
     size: side of a block, in points.
     pooling: "average" or "max" of the points that count.
 
@@ -158,8 +158,7 @@ def blocks(
     Values and weights [..., H // size, W // size, C]. The weight of a block is
     the mean of its points' weights.
   """
-  weight = jnp.broadcast_to(weight, values.shape)
-  values, weight = _cut(values, size), _cut(weight, size)
+  values, weight = (_cut(x, size) for x in jnp.broadcast_arrays(values, weight))
   axes = (-4, -2)
   total = weight.sum(axes)
   if pooling == "max":

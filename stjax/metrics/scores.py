@@ -66,7 +66,11 @@ class CandidateScore:
   def sums(
     self, candidates: jax.Array, observation: jax.Array, weight: jax.Array | None = None
   ) -> Sums:
-    """Returns sums [N, B, T, C, ...] over rows and columns."""
+    """Returns sums over rows and columns; see `__call__` for the arguments.
+
+    They are [N, B, T, C, ...], or [1, B, T, C, ...] if all candidates have the
+    same. `value` also takes such sums that were added over B.
+    """
     if candidates.ndim != 6 or candidates.shape[1:] != observation.shape:
       raise MetricError(
         f"Candidates {candidates.shape} must be [N, B, T, H, W, C] and the"
