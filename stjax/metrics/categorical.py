@@ -126,13 +126,21 @@ def contingency(
   Returns:
     Counts [..., T, C, K], the sums of the weights over rows and columns.
   """
-  tables = []
-  for threshold in thresholds:
+
+  def table(threshold):
     f, o = _events(forecast, observation, threshold)
     cells = (f & o, f & ~o, ~f & o, ~f & ~o)
     # A weight of NaN reaches every cell; XLA would drop it from a product.
-    tables.append([jnp.where(x, weight, 0 * weight).sum((-3, -2)) for x in cells])
-  return Counts(*(jnp.stack(cell, -1) for cell in zip(*tables, strict=True)))
+    return Counts(*(jnp.where(x, weight, 0 * weight).sum((-3, -2)) for x in cells))
+
+  return Counts(*_over(thresholds, table))
+
+
+def _over(thresholds, function):
+  """Applies a function to each threshold; its arrays [...] become [..., K]."""
+  # A loop is compiled once, and holds the events of one threshold at a time.
+  results = jax.lax.map(function, jnp.asarray(thresholds, jnp.float32))
+  return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), results)
 
 
 def _events(forecast, observation, threshold):
@@ -205,15 +213,15 @@ def fractions(
   Source: Roberts and Lean 2008, doi:10.1175/2007MWR2123.1 (whose squares
   overlap).
   """
-  products, squares = [], []
-  for threshold in thresholds:
+
+  def terms(threshold):
     (p, area), (o, _) = (
       blocks(x.astype(jnp.float32), weight, size, "average")
       for x in _events(forecast, observation, threshold)
     )
-    products.append((area * p * o).sum((-3, -2)))
-    squares.append((area * (p**2 + o**2)).sum((-3, -2)))
-  return jnp.stack(products, -1), jnp.stack(squares, -1)
+    return (area * p * o).sum((-3, -2)), (area * (p**2 + o**2)).sum((-3, -2))
+
+  return _over(thresholds, terms)
 
 
 def fss(products, squares, epsilon=0):

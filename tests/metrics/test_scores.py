@@ -14,7 +14,7 @@ CATEGORICAL = {"thresholds": THRESHOLDS, "scales": (4,)}
 
 
 def _slow(*case):
-  """A case whose convention takes long to compile."""
+  """A case that tells little more than the others, or takes long to compile."""
   return pytest.param(*case, marks=pytest.mark.slow)
 
 
@@ -37,8 +37,8 @@ def _fields():
   [
     ("csi", {}, "categorical", CATEGORICAL, "csi"),
     ("far", {}, "categorical", CATEGORICAL, "far"),
-    ("pod", {}, "categorical", CATEGORICAL, "pod"),
-    ("hss", {}, "categorical", CATEGORICAL, "hss"),
+    _slow("pod", {}, "categorical", CATEGORICAL, "pod"),
+    _slow("hss", {}, "categorical", CATEGORICAL, "hss"),
     ("fss", {"scale": 4}, "categorical", CATEGORICAL, "fss_4"),
     (
       "pooled_csi",
