@@ -91,10 +91,17 @@ def get_config() -> ml_collections.ConfigDict:
     # "latitude" weighs rows by the cosine of the latitude, "cells" by the area between
     # latitudes, "none" not at all.
     area_weights="none",
-    thresholds=(),  # Thresholds of the convention "ensemble", in physical units.
+    # Thresholds in physical units, of the conventions "categorical", "ensemble" and
+    # "syncast".
+    thresholds=(),
+    scales=(),  # Sides of the blocks of the convention "categorical", in points.
     heatwave=config_dict.create(  # Options of the convention "heatwave".
       quantile=0.9,  # The threshold, as a quantile of a calendar cell in training.
       min_duration=1,  # Frames in a row that make a heatwave.
+    ),
+    syncast=config_dict.create(  # Options of the convention "syncast".
+      dataset="sevir",  # Whose thresholds and quirks: "sevir", "meteonet" or "hko7".
+      full_scale=0.0,  # The physical value that stands for 1; 0 takes the data set's.
     ),
     # Forecasts that are scored besides: "persistence", "training_mean" and, with
     # data.calendar, "climatology", "anomaly_persistence" and

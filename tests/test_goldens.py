@@ -32,6 +32,7 @@ LARGE = (
   "simvp/minimal_",
   "simvp/openstl_",
   "simvp/train_trajectory",
+  "syncast/metrics_",
   "triton/cno",
   "triton/dit_",
   "triton/fno2d",

@@ -23,25 +23,30 @@ from stjax.metrics.base import (
   point_weights,
   scalars,
 )
+from stjax.metrics.categorical import Categorical
 from stjax.metrics.conventions import OpenSTL, Physical
 from stjax.metrics.heatwave import Heatwave
 from stjax.metrics.probabilistic import Cost, Ensemble
 from stjax.metrics.spectral import Spectral
+from stjax.metrics.syncast import Syncast
 from stjax.metrics.weather import Weather
 
 METRICS: dict[str, type] = {
   "physical": Physical,
   "openstl": OpenSTL,
+  "categorical": Categorical,
   "ensemble": Ensemble,
   "cost": Cost,
   "weather": Weather,
   "spectral": Spectral,
   "heatwave": Heatwave,
+  "syncast": Syncast,
 }
 
 __all__ = (
   "METRICS",
   "Accumulator",
+  "Categorical",
   "Cost",
   "Diagrams",
   "Ensemble",
@@ -52,6 +57,7 @@ __all__ = (
   "Physical",
   "Score",
   "Spectral",
+  "Syncast",
   "Weather",
   "build",
   "evaluate",
@@ -67,10 +73,11 @@ def build(conventions: Sequence[str], **options: Any) -> dict[str, Metric]:
     conventions: names out of `METRICS`.
     **options: plain values. Each goes to those conventions that have such an
       option: data_range and area_weights (physical), spatial_norm and
-      channel_names (openstl), thresholds and area_weights (ensemble),
+      channel_names (openstl), thresholds, scales and area_weights
+      (categorical), thresholds and area_weights (ensemble),
       qice_bins, interval_percent and coverage_percent (cost), cell_weights
       (weather), variables (spectral), quantile, min_duration and area_weights
-      (heatwave).
+      (heatwave), dataset, thresholds, full_scale and epsilon (syncast).
 
   Returns:
     The metrics by name, in the order of `conventions`.

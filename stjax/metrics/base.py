@@ -269,3 +269,26 @@ def pooled(finish: Callable[..., np.ndarray], *totals: np.ndarray) -> Score:
       by_variable=finish(*(t.sum(0) for t in totals)),
       by_lead_and_variable=finish(*totals),
     )
+
+
+def pooled_bins(
+  finish: Callable[..., np.ndarray], bins: Sequence[np.ndarray], *totals
+) -> Score:
+  """Pools totals that have bins on a last axis; see `pooled`.
+
+  Args:
+    finish: function of arrays [..., K], one for each of `bins`, and of arrays
+      [...], one for each of `totals`, that returns [...].
+    bins: arrays [T, C, K].
+    *totals: arrays [T, C].
+  """
+  sizes = [x.shape[-1] for x in bins]
+
+  def gather(*flat):
+    parts, start = [], 0
+    for size in sizes:
+      parts.append(np.stack(flat[start : start + size], -1))
+      start += size
+    return finish(*parts, *flat[start:])
+
+  return pooled(gather, *(x[..., k] for x in bins for k in range(x.shape[-1])), *totals)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from stjax.metrics.deterministic import where_counted
@@ -128,6 +129,30 @@ def crps_terms(
   errors = ordered - observation
   factor = factor.reshape(-1, *[1] * observation.ndim)
   return jnp.abs(errors).mean(0), (factor * errors).sum(0)
+
+
+def gaussian_crps(
+  mean: jax.Array, deviation: jax.Array, observation: jax.Array, epsilon: float = 0
+) -> jax.Array:
+  """Returns the CRPS [...] of normal distributions, in units of the observation.
+
+  With s = deviation + epsilon and z = (mean - observation + epsilon) / s, it is
+  s (z (2 P(z) - 1) + 2 p(z) - 1 / sqrt(pi)), where P and p are the standard
+  normal distribution and its density.
+
+  Args:
+    mean: [...].
+    deviation: standard deviation [...].
+    observation: [...].
+    epsilon: keeps the score finite where the deviation is 0; the score is then
+      the absolute error.
+
+  Source: Gneiting et al. 2005, equation 5, doi:10.1175/MWR2904.1.
+  """
+  s = deviation + epsilon
+  z = (mean - observation + epsilon) / s
+  normal = jax.scipy.stats.norm
+  return s * (z * (2 * normal.cdf(z) - 1) + 2 * normal.pdf(z) - 1 / np.sqrt(np.pi))
 
 
 def variance(members: jax.Array) -> jax.Array:

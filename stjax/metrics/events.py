@@ -6,9 +6,12 @@ by that share is enough for the Brier score, the reliability diagram and the
 ROC curve, and counts can be added over batches.
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
+from stjax.errors import MetricError
 from stjax.metrics import ensemble
 from stjax.metrics.base import Totals
 
@@ -18,6 +21,20 @@ _PROBABILITIES = 11  # Most points of a reliability diagram: 0, 0.1, ..., 1.
 def name(threshold: float) -> str:
   """Returns "gt_30" for the event "greater than 30"."""
   return f"gt_{threshold:g}"
+
+
+def check_thresholds(thresholds: Sequence[float]) -> None:
+  """Refuses thresholds that scores could not be named after.
+
+  Raises:
+    MetricError: one is not finite, or two have the same name.
+  """
+  names = [name(t) for t in thresholds]
+  if len(set(names)) < len(names) or not np.isfinite(thresholds).all():
+    raise MetricError(
+      f"thresholds={tuple(thresholds)} must be finite numbers that differ in six"
+      " digits. Change config.evaluation.thresholds."
+    )
 
 
 def totals(fields: ensemble.Ensemble, weight: jax.Array, threshold: float) -> Totals:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stjax.errors import MetricError
+from stjax.metrics import categorical
 from stjax.metrics.base import Score, Totals, grid_weights, pooled
 
 
@@ -139,14 +140,12 @@ class Heatwave:
     }
 
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
-    counts = tuple(
-      totals[name] for name in ("hits", "false_alarms", "misses", "rejections")
-    )
+    counts = [totals[name] for name in categorical.Counts._fields]
     formulas = {
-      "pod": lambda a, b, c, d: a / (a + c),
-      "far": lambda a, b, c, d: b / (a + b),
-      "csi": lambda a, b, c, d: a / (a + b + c),
-      "frequency_bias": lambda a, b, c, d: (a + b) / (a + c),
+      "pod": categorical.pod,
+      "far": categorical.far,
+      "csi": categorical.csi,
+      "frequency_bias": categorical.frequency_bias,
       "sedi": _sedi,
       "base_rate": lambda a, b, c, d: (a + c) / (a + b + c + d),
     }

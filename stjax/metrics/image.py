@@ -13,6 +13,9 @@ from stjax.metrics.deterministic import where_counted
 
 WINDOW = 7  # Side of the window in pixels, the default of scikit-image.
 _K1, _K2 = 0.01, 0.03
+# The Gaussian window of Wang et al. (2004).
+_GAUSSIAN = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+GAUSSIAN_EDGE = len(_GAUSSIAN) // 2
 
 DataRange = float | Sequence[float] | str
 FRAME = "frame"
@@ -29,6 +32,20 @@ def _box_sum(x: jax.Array, size: int = WINDOW) -> jax.Array:
     window[axis] = size
     x = lax.reduce_window(
       x, jnp.zeros((), x.dtype), lax.add, window, (1,) * x.ndim, "VALID"
+    )
+  return x
+
+
+def _gaussian_mean(x: jax.Array) -> jax.Array:
+  """Returns Gaussian means [..., H, W, C], with frames mirrored at their edges."""
+  weights = _GAUSSIAN / _GAUSSIAN.sum()
+  edge = [(0, 0)] * (x.ndim - 3) + [(GAUSSIAN_EDGE,) * 2] * 2 + [(0, 0)]
+  x = jnp.pad(x, edge, mode="reflect")
+  for axis in (-3, -2):
+    length = x.shape[axis] - 2 * GAUSSIAN_EDGE
+    x = sum(
+      float(w) * lax.slice_in_dim(x, i, i + length, axis=axis % x.ndim)
+      for i, w in enumerate(weights)
     )
   return x
 
@@ -95,10 +112,10 @@ def resolve_range(
 
 
 class Windows(NamedTuple):
-  """Statistics [..., H-6, W-6, C] of every 7x7 window inside a frame.
+  """Statistics of every window of a frame, as `windows` describes them.
 
-  x is the forecast and y the observation. Variances and covariance are those
-  of a sample (times 49/48). `whole` is 1 where no point of a window is missing.
+  x is the forecast and y the observation. `whole` is 1 where no point of a
+  window is missing.
   """
 
   mean_x: jax.Array
@@ -109,15 +126,28 @@ class Windows(NamedTuple):
   whole: jax.Array
 
 
-def windows(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> Windows:
+def windows(
+  forecast: jax.Array, observation: jax.Array, weight: jax.Array, gaussian: bool = False
+) -> Windows:
   """Returns the statistics of every window of [..., H, W, C].
 
+  Args:
+    forecast: [..., H, W, C].
+    observation: [..., H, W, C].
+    weight: [..., H, W, C], of which only matters whether it is 0.
+    gaussian: whether the windows have 11x11 points, weighted by a Gaussian of
+      1.5 points around every point of the frame, which is mirrored at its
+      edges; statistics are then [..., H, W, C], with variances of a population.
+      Otherwise the windows are the 7x7 ones inside the frame; statistics are
+      [..., H-6, W-6, C], with variances of a sample (times 49/48).
+
   Raises:
-    MetricError: a frame is smaller than the window.
+    MetricError: a frame is smaller than the window (6 points if Gaussian).
   """
-  if min(observation.shape[-3:-1]) < WINDOW:
+  least = GAUSSIAN_EDGE + 1 if gaussian else WINDOW
+  if min(observation.shape[-3:-1]) < least:
     raise MetricError(
-      f"SSIM needs frames of at least {WINDOW}x{WINDOW} points; got "
+      f"SSIM needs frames of at least {least}x{least} points; got "
       f"{observation.shape[-3]}x{observation.shape[-2]}."
     )
   x = where_counted(weight, forecast)
@@ -133,15 +163,19 @@ def windows(forecast: jax.Array, observation: jax.Array, weight: jax.Array) -> W
 
   points = WINDOW**2
   stacked = jnp.stack([x, y, x * x, y * y, x * y, 1.0 - counted])
-  mean_x, mean_y, xx, yy, xy, missing = _box_sum(stacked) / points
-  sample = points / (points - 1)
+  if gaussian:
+    means, sample = _gaussian_mean(stacked), 1.0
+  else:
+    means, sample = _box_sum(stacked) / points, points / (points - 1)
+  mean_x, mean_y, xx, yy, xy, missing = means
   return Windows(
     mean_x=mean_x + level_x,
     mean_y=mean_y + level_y,
     var_x=sample * (xx - mean_x**2),
     var_y=sample * (yy - mean_y**2),
     cov=sample * (xy - mean_x * mean_y),
-    whole=(missing * points < 0.5).astype(jnp.float32),
+    # The least weight in a Gaussian window is 1e-6, and in the other one 1 / 49.
+    whole=(missing < 5e-7).astype(jnp.float32),
   )
 
 

@@ -4,7 +4,7 @@ Either of them can score a single forecast, too (M = 1), whose CRPS is its mae.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,35 +12,20 @@ import numpy as np
 
 from stjax.errors import MetricError
 from stjax.metrics import deterministic, ensemble, events
-from stjax.metrics.base import Diagrams, Score, Totals, grid_weights, pooled, root_ratio
+from stjax.metrics.base import (
+  Diagrams,
+  Score,
+  Totals,
+  grid_weights,
+  pooled,
+  pooled_bins,
+  root_ratio,
+)
 
 # Central intervals of the convention "ensemble", in percent: the one that has
 # an interval score, and those whose coverage is given.
 _SCORED = 90
 _COVERED = (90, 95)
-
-
-def _pooled_bins(
-  finish: Callable[..., np.ndarray], bins: Sequence[np.ndarray], *totals
-) -> Score:
-  """Pools totals that have bins on a last axis; see `pooled`.
-
-  Args:
-    finish: function of arrays [..., K], one for each of `bins`, and of arrays
-      [...], one for each of `totals`, that returns [...].
-    bins: arrays [T, C, K].
-    *totals: arrays [T, C].
-  """
-  sizes = [x.shape[-1] for x in bins]
-
-  def gather(*flat):
-    parts, start = [], 0
-    for size in sizes:
-      parts.append(np.stack(flat[start : start + size], -1))
-      start += size
-    return finish(*parts, *flat[start:])
-
-  return pooled(gather, *(x[..., k] for x in bins for k in range(x.shape[-1])), *totals)
 
 
 def _by_variable(counts: np.ndarray) -> np.ndarray | None:
@@ -115,12 +100,7 @@ class Ensemble:
   area_weights: Sequence | np.ndarray | None = None
 
   def __post_init__(self):
-    names = [events.name(t) for t in self.thresholds]
-    if len(set(names)) < len(names) or not np.isfinite(self.thresholds).all():
-      raise MetricError(
-        f"thresholds={tuple(self.thresholds)} must be finite numbers that "
-        "differ in six digits. Change config.evaluation.thresholds."
-      )
+    events.check_thresholds(self.thresholds)
 
   def update(
     self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
@@ -207,8 +187,8 @@ class Ensemble:
     for threshold in self.thresholds:
       name = events.name(threshold)
       counts = totals[f"points_{name}"], totals[f"events_{name}"]
-      scores[f"brier_{name}"] = _pooled_bins(events.brier, counts)
-      scores[f"roc_area_{name}"] = _pooled_bins(events.roc_area, counts)
+      scores[f"brier_{name}"] = pooled_bins(events.brier, counts)
+      scores[f"roc_area_{name}"] = pooled_bins(events.roc_area, counts)
     return scores
 
   def diagrams(self, totals: Mapping[str, np.ndarray]) -> Diagrams:
@@ -350,12 +330,10 @@ class Cost:
       "mae": mean("absolute"),
       "rmse": pooled(root_ratio, totals["squared"], weight),
       "mae_single_sample": mean("members_absolute"),
-      "rmse_single_sample": _pooled_bins(
-        mean_root, [totals["members_squared"]], weight
-      ),
+      "rmse_single_sample": pooled_bins(mean_root, [totals["members_squared"]], weight),
       "crps": mean("quantile_loss", totals["magnitude"]),
       "crps_sum": mean("sum_quantile_loss", totals["sum_magnitude"]),
-      "qice": _pooled_bins(uneven, [totals["bins"]]),
+      "qice": pooled_bins(uneven, [totals["bins"]]),
       "interval_score": mean("interval_score"),
       "picp": mean("inside"),
       "smape": mean("relative"),

@@ -27,6 +27,36 @@ def bands(shells: int) -> dict[str, slice]:
   return {name: slice(*ends[i : i + 2]) for i, name in enumerate(BANDS)}
 
 
+def waves(fields: jax.Array, counted: jax.Array) -> jax.Array:
+  """Returns the complex amplitudes [..., H, W, C] of the waves of fields.
+
+  Args:
+    fields: [..., H, W, C].
+    counted: bool array that broadcasts with them; points that do not count
+      take the field's mean over the others.
+
+  Raises:
+    MetricError: the frames have too few points for three bands.
+  """
+  height, width = fields.shape[-3:-1]
+  if min(height, width) < _LEAST:
+    raise MetricError(
+      f"Spectra need frames of at least {_LEAST}x{_LEAST} points; got "
+      f"{height}x{width}. Leave 'spectral' out of "
+      "config.evaluation.conventions."
+    )
+  axes = (-3, -2)
+  fields = jnp.where(counted, fields.astype(jnp.float32), 0)
+  points = counted.sum(axes, keepdims=True)
+  mean = fields.sum(axes, keepdims=True) / jnp.maximum(points, 1)
+  return spectra.transform(jnp.where(counted, fields, mean))
+
+
+def shells(squares: jax.Array) -> jax.Array:
+  """Returns power [..., C, K] by wavenumber from squares [..., H, W, C] of waves."""
+  return jnp.swapaxes(spectra.shell_sums(squares / 2), -1, -2)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectral:
   """Power by wavenumber, and its errors in bands: the convention "spectral".
@@ -63,23 +93,8 @@ class Spectral:
   def update(
     self, forecast: jax.Array, observation: jax.Array, weight: jax.Array
   ) -> Totals:
-    height, width = observation.shape[2:4]
-    if min(height, width) < _LEAST:
-      raise MetricError(
-        f"Spectra need frames of at least {_LEAST}x{_LEAST} points; got "
-        f"{height}x{width}. Leave 'spectral' out of "
-        "config.evaluation.conventions."
-      )
     counted = weight > 0
-    axes = (-3, -2)
-    points = counted.sum(axes, keepdims=True)
-
-    def waves(fields):
-      fields = jnp.where(counted, fields.astype(jnp.float32), 0)
-      mean = fields.sum(axes, keepdims=True) / jnp.maximum(points, 1)
-      return spectra.transform(jnp.where(counted, fields, mean))
-
-    f, o = waves(forecast), waves(observation)
+    f, o = waves(forecast, counted), waves(observation, counted)
     size = jnp.abs(f) - jnp.abs(o)
     totals = {}
     for name, squares in (
@@ -89,9 +104,9 @@ class Spectral:
       ("amplitude", jnp.square(size).mean(0)),
     ):
       # Summing over samples first leaves fewer waves to sort into shells.
-      shells = spectra.shell_sums(squares.sum(0) / 2)
-      totals[name] = jnp.swapaxes(shells, -1, -2)
-    totals["frames"] = (points > 0).sum((0, 2, 3)).astype(jnp.float32)
+      totals[name] = shells(squares.sum(0))
+    points = counted.sum((-3, -2))
+    totals["frames"] = (points > 0).sum(0).astype(jnp.float32)
     return totals
 
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:

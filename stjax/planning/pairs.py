@@ -25,11 +25,12 @@ class Pairs(NamedTuple):
   """The numbers of the picked candidates, by window (and by frame).
 
   Attributes:
-    chosen: int [...], the number of the preferred candidate, or -1.
-    rejected: int [...], the number of the other one, or -1.
-    valid: bool [...], whether the two are a pair: both were found, and the
+    chosen: int [...], the number of the preferred candidate.
+    rejected: int [...], the number of the other one. Both are -1 where one of
+      them cannot be picked.
+    valid: bool [...], whether the two are a pair: both were picked, and the
       chosen one is strictly better. Where the scores of all candidates are
-      equal, chosen and rejected are the first candidate and no pair.
+      equal, both are the first candidate by one score, and are no pair.
   """
 
   chosen: np.ndarray
@@ -58,9 +59,7 @@ def by_score(
     MetricError: `better` is neither, or the shapes differ.
   """
   cost, known, may = _prepare([value], eligible, [better])
-  chosen = _pick(cost[0], may)
-  rejected = _pick(-cost[0], known)
-  return Pairs(chosen, rejected, _is_better(cost, chosen, rejected))
+  return _pairs(cost, _pick(cost[0], may), _pick(-cost[0], known))
 
 
 def by_two_scores(
@@ -103,7 +102,7 @@ def by_two_scores(
   bad = (ranks >= known.sum(0) - top).all(0) & known
   chosen = _pick(total, good)
   rejected = _pick(total if least_bad_loser else -total, bad)
-  return Pairs(chosen, rejected, _is_better(cost, chosen, rejected))
+  return _pairs(cost, chosen, rejected)
 
 
 def _prepare(values, eligible, better):
@@ -131,13 +130,15 @@ def _pick(cost: np.ndarray, among: np.ndarray) -> np.ndarray:
   return np.where(among.any(0), lowest, NONE)
 
 
-def _is_better(cost, chosen, rejected) -> np.ndarray:
-  """Tells where both are there and one score is better and none is worse."""
+def _pairs(cost: np.ndarray, chosen: np.ndarray, rejected: np.ndarray) -> Pairs:
+  """Makes pairs of what was picked by costs [S, N, ...]."""
   found = (chosen != NONE) & (rejected != NONE)
 
-  def of(number):
+  def costs(number):
     number = np.where(found, number, 0)
     return np.take_along_axis(cost, number[None, None], 1)[:, 0]
 
-  best, worst = of(chosen), of(rejected)
-  return found & (best <= worst).all(0) & (best < worst).any(0)
+  best, worst = costs(chosen), costs(rejected)
+  better = (best <= worst).all(0) & (best < worst).any(0)
+  chosen, rejected = (np.where(found, x, NONE) for x in (chosen, rejected))
+  return Pairs(chosen, rejected, found & better)

@@ -77,11 +77,13 @@ class Evaluator:
         "evaluation.area_weights", options.area_weights, run.coordinates
       ),
       thresholds=tuple(options.thresholds),
+      scales=tuple(options.scales),
       cell_weights=grid.cell_weights(
         "evaluation.area_weights", options.area_weights, run.coordinates
       ),
       variables=tuple(map(str, run.coordinates.data_vars)),
       **config_lib.plain(options.heatwave),
+      **config_lib.plain(options.syncast),
     )
     self._references = climatology.build(run, self._metrics)
 

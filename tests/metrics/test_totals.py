@@ -14,13 +14,16 @@ CONVENTIONS = {
   "weather": {},
   "spectral": {},
   "heatwave": {"min_duration": 2},
+  "categorical": {"thresholds": (0.5, 0.8), "scales": (3,)},
+  "syncast": {"dataset": "hko7", "thresholds": (0.5, 0.8), "full_scale": 1.0},
 }
 READS = {"weather": ("climatology",), "heatwave": ("threshold", "history")}
+SLOW = ("ensemble", "cost", "syncast")
 ROWS = 7
 every = pytest.mark.parametrize(
   "name",
   [
-    pytest.param(name, marks=pytest.mark.slow if name in ("ensemble", "cost") else ())
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
     for name in CONVENTIONS
   ],
 )
@@ -92,7 +95,7 @@ def test_padding_rows_change_nothing_even_as_nan(name):
 
 
 @pytest.mark.parametrize(
-  "name", ["physical", "ensemble", "cost", "weather", "heatwave"]
+  "name", ["physical", "ensemble", "cost", "weather", "heatwave", "categorical"]
 )
 def test_missing_points_change_nothing_even_as_nan(name):
   forecast, observation, known = _sample()

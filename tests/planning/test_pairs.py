@@ -24,7 +24,7 @@ NONE = -1
     ([3, 1, 2], [True, True, False], "higher", (0, 1, True)),
     ([3, 1, 2], [False, True, True], "lower", (1, 0, True)),
     ([3, 1, 2], [True, False, False], "lower", (0, 0, False)),
-    ([3, 1, 2], [False] * 3, "lower", (NONE, 0, False)),
+    ([3, 1, 2], [False] * 3, "lower", (NONE, NONE, False)),
     ([np.inf, -np.inf, 2], None, "lower", (2, 2, False)),
   ],
 )
