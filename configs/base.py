@@ -142,6 +142,8 @@ def get_config() -> ml_collections.ConfigDict:
       name="ddpm",  # Or "ddim", "heun", "dpm++"; see docs/diffusion.md.
       steps=0,  # Steps for each member; 0 stands for all of the noise schedule.
       eta=0.0,  # Share of fresh noise in ddim.
+      spacing="ends",  # Or "leading", multiples from 0: which steps ddpm, ddim take.
+      clip_x0=(),  # (Lowest, highest) value, normalised, of what a step predicts.
       guidance=1.0,  # Scale of classifier-free guidance; 1 is without it.
       temperature=1.0,  # Factor on the noise, and so on the spread of the members.
     ),

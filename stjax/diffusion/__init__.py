@@ -10,7 +10,7 @@ Functions of arrays: no network, no config object, no PRNG key. Steps are
 """
 
 from stjax.diffusion import guidance, parameterisations, preference, samplers, schedules
-from stjax.diffusion.guidance import guided
+from stjax.diffusion.guidance import guided, pull_towards
 from stjax.diffusion.parameterisations import (
   KINDS,
   epsilon_factor,
@@ -32,6 +32,7 @@ __all__ = (
   "epsilon_factor",
   "parameterisations",
   "preference",
+  "pull_towards",
   "sample",
   "samplers",
   "schedules",

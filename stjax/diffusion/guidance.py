@@ -1,4 +1,4 @@
-"""Classifier-free guidance."""
+"""Guidance: away from the forecast without a history, or towards an observation."""
 
 from collections.abc import Callable
 
@@ -30,3 +30,37 @@ def guided(predict: Predict, predict_unconditional: Predict, scale: float) -> Pr
     return without + scale * (with_condition - without)
 
   return combined
+
+
+def pull_towards(
+  observation: jax.Array, weight: jax.Array, strength: float, whole_batch: bool = False
+) -> Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]:
+  """Returns a pull, as `samplers.sample` takes it, towards an observation.
+
+  It is strength times the gradient, with respect to the state x, of the distance
+  between x0 and the observation y. The prediction that x0 is read from counts as
+  constant, so that no gradient goes through the network: with epsilon, and where
+  x0 is not clipped, the gradient is (x0 - y) / (signal |x0 - y|).
+
+  Args:
+    observation: y, [B, ...] like x.
+    weight: 1 where y is observed, 0 where it is missing; broadcasts against x.
+    strength: how far each step is pulled.
+    whole_batch: one distance for all examples together, as the program of SynCast
+      has it, which then pull each other; otherwise one for each example.
+
+  Source: Chung et al. 2023, "Diffusion Posterior Sampling" (arXiv 2209.14687),
+  algorithm 1, without its gradient through the network.
+  """
+  axes = None if whole_batch else tuple(range(1, observation.ndim))
+
+  def pull(clean, x):
+    def distance(x):
+      squares = jnp.square(weight * (clean(x) - observation)).sum(axes)
+      # The root has no derivative at 0, where nothing is left to pull.
+      apart = squares > 0
+      return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0).sum()
+
+    return strength * jax.grad(distance)(x)
+
+  return pull

@@ -18,8 +18,13 @@ from stjax.diffusion import parameterisations
 from stjax.diffusion.schedules import NoiseSchedule
 
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm++")
+SPACINGS = ("ends", "leading")
+# Those that visit any steps, and that a guide may pull.
+_ANCESTRAL = ("ddpm", "ddim")
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 Draw = Callable[[jax.Array], jax.Array]
+# (x0 as a function of x, x) -> what is taken off the next state.
+Pull = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
 # Lower and upper bound of x0; each a number or broadcasts against x.
 Bounds = tuple[Any, Any]
 
@@ -28,12 +33,15 @@ Bounds = tuple[Any, Any]
 class Coefficients:
   """x' = x_ x + x0_ x0 + previous_ (x0 of the step before) + noise_ draw.
 
+  Where x0 is clipped, kept_ (clipped x0 - x0) is added besides.
+
   Attributes:
     step: [n] int32, the training steps visited, falling.
     x: [n] float64, and so are those that follow.
     x0: [n].
     previous: [n].
     noise: [n], 0 at the last step.
+    kept: [n], not 0 only for "ddim", whose noise stays as it was predicted.
   """
 
   step: np.ndarray
@@ -41,20 +49,28 @@ class Coefficients:
   x0: np.ndarray
   previous: np.ndarray
   noise: np.ndarray
+  kept: np.ndarray
 
 
-def kept_steps(name: str, schedule: NoiseSchedule, num_steps: int = 0) -> np.ndarray:
-  """Returns n of the steps 0 ... N-1, falling, N-1 the first.
+def kept_steps(
+  name: str, schedule: NoiseSchedule, num_steps: int = 0, spacing: str = "ends"
+) -> np.ndarray:
+  """Returns n of the steps 0 ... N-1, falling.
 
   They are evenly spread: over the steps, or, for "dpm++", whose extrapolation
-  needs equal intervals, over the logarithm of the signal-to-noise ratio. Both
-  ends are kept (of one step: N-1), as sampling starts at the noise of N-1.
+  needs equal intervals, over the logarithm of the signal-to-noise ratio.
 
   Args:
     name: of the sampler.
     schedule: of the training.
     num_steps: n; 0: all.
+    spacing: "ends" keeps both ends (of one step: N-1), as sampling starts at the
+      noise of N-1; "leading" keeps the multiples of N // n, from (n - 1) (N // n)
+      to 0, as diffusers does by default.
   """
+  if spacing == "leading":
+    count = num_steps or schedule.num_steps
+    return (np.arange(count)[::-1] * (schedule.num_steps // count)).astype(np.int32)
   every = np.arange(schedule.num_steps)
   rank = np.arange(num_steps or schedule.num_steps)
   place = -every
@@ -72,7 +88,11 @@ def _half_log_snr(alpha_bar: np.ndarray) -> np.ndarray:
 
 
 def linear_coefficients(
-  name: str, schedule: NoiseSchedule, num_steps: int = 0, eta: float = 0.0
+  name: str,
+  schedule: NoiseSchedule,
+  num_steps: int = 0,
+  eta: float = 0.0,
+  spacing: str = "ends",
 ) -> Coefficients:
   """The coefficients of a sampler with one network call a step.
 
@@ -81,13 +101,14 @@ def linear_coefficients(
     schedule: of the training.
     num_steps: how many steps of it; 0: all.
     eta: of "ddim".
+    spacing: of the steps, see `kept_steps`.
   """
-  step = kept_steps(name, schedule, num_steps)
+  step = kept_steps(name, schedule, num_steps, spacing)
   alpha_bar = schedule.alpha_bar[step]
   after = np.append(alpha_bar[1:], 1.0)
   if name == "dpm++":
     return _multistep(step, alpha_bar, after)
-  eta = 1.0 if name == "ddpm" else eta
+  eta, keeps = (1.0, 0.0) if name == "ddpm" else (eta, 1.0)
   # The posterior variance, with the beta 1 - A / A' of the kept steps.
   variance = (1 - after) / (1 - alpha_bar) * (1 - alpha_bar / after)
   noise = eta * np.sqrt(variance)
@@ -98,6 +119,7 @@ def linear_coefficients(
     x0=np.sqrt(after) - x * np.sqrt(alpha_bar),
     previous=np.zeros_like(x),
     noise=noise,
+    kept=keeps * x * np.sqrt(alpha_bar),
   )
 
 
@@ -119,22 +141,39 @@ def _multistep(
     x0=x0 * (1 + extrapolation),
     previous=-x0 * extrapolation,
     noise=np.zeros_like(x),
+    kept=np.zeros_like(x),
   )
 
 
-def _linear(c: Coefficients, clean: Predict, start: jax.Array, draw: Draw) -> jax.Array:
-  """x' as a sum of x, x0, the x0 before and fresh noise."""
-  remembers, draws = c.previous.any(), c.noise.any()
+def _linear(
+  c: Coefficients, estimate: Any, start: jax.Array, draw: Draw, pull: Pull | None
+) -> jax.Array:
+  """x' as a sum of x, x0, the x0 before and fresh noise.
+
+  Args:
+    c: the weights of this sum.
+    estimate: (x, step) -> (x -> x0, x -> x0 before it is clipped), for the
+      prediction that is made at x.
+    start: the first x.
+    draw: see `sample`.
+    pull: see `sample`.
+  """
+  remembers, draws, keeps = c.previous.any(), c.noise.any(), c.kept.any()
 
   def body(carry, now):
     x, before = carry
-    x0 = clean(x, now["step"])
+    clean, unclipped = estimate(x, now["step"])
+    x0 = clean(x)
     new = now["x"] * x + now["x0"] * x0
     if remembers:
       new += now["previous"] * before
+    if keeps and unclipped is not clean:
+      new += now["kept"] * (x0 - unclipped(x))
     if draws:
       # Selected, not multiplied by 0: the last draw must not count at all.
       new += jnp.where(now["noise"] > 0, now["noise"] * draw(now["i"]), 0.0)
+    if pull is not None:
+      new -= pull(clean, x)
     return (new, x0 if remembers else before), None
 
   scanned = {
@@ -142,7 +181,7 @@ def _linear(c: Coefficients, clean: Predict, start: jax.Array, draw: Draw) -> ja
     "step": jnp.asarray(c.step),
   } | {
     field: jnp.asarray(getattr(c, field), jnp.float32)
-    for field in ("x", "x0", "previous", "noise")
+    for field in ("x", "x0", "previous", "noise", "kept")
   }
   before = jnp.zeros_like(start) if remembers else ()
   (x, _), _ = jax.lax.scan(body, (start, before), scanned)
@@ -184,7 +223,13 @@ def _heun(
   return y
 
 
-def check(name: str, num_steps: int, schedule_steps: int, eta: float = 0.0) -> None:
+def check(
+  name: str,
+  num_steps: int,
+  schedule_steps: int,
+  eta: float = 0.0,
+  spacing: str = "ends",
+) -> None:
   """Refuses what `sample` could not do.
 
   Args:
@@ -192,6 +237,7 @@ def check(name: str, num_steps: int, schedule_steps: int, eta: float = 0.0) -> N
     num_steps: 0, or how many steps are wanted.
     schedule_steps: N of the noise schedule.
     eta: DDIM's share of fresh noise.
+    spacing: of the steps.
 
   Raises:
     ConfigError: (a ValueError) names the key of forecast.sampler.
@@ -212,6 +258,19 @@ def check(name: str, num_steps: int, schedule_steps: int, eta: float = 0.0) -> N
       f"forecast.sampler.eta={eta} is an option of 'ddim', but"
       f" forecast.sampler.name={name!r}: set eta to 0."
     )
+  errors.pick("forecast.sampler.spacing", spacing, dict.fromkeys(SPACINGS))
+  if spacing == "leading":
+    if name not in _ANCESTRAL:
+      raise errors.ConfigError(
+        f"forecast.sampler.spacing='leading' is for {' and '.join(_ANCESTRAL)}, but"
+        f" forecast.sampler.name={name!r}: set spacing to 'ends'."
+      )
+    if schedule_steps / 2 < num_steps < schedule_steps:
+      raise errors.ConfigError(
+        f"forecast.sampler.steps={num_steps} with spacing='leading' would begin at"
+        f" step {num_steps - 1} of {schedule_steps}, where too much is left of the"
+        f" data: take at most {schedule_steps // 2} steps, or spacing='ends'."
+      )
 
 
 def sample(
@@ -224,7 +283,9 @@ def sample(
   kind: str = "epsilon",
   num_steps: int = 0,
   eta: float = 0.0,
+  spacing: str = "ends",
   clip_x0: Bounds | None = None,
+  pull: Pull | None = None,
 ) -> jax.Array:
   """Turns noise into a sample.
 
@@ -243,33 +304,52 @@ def sample(
         (Lu et al. 2022, algorithm 2).
     predict: (x, step int32 scalar) -> prediction like x.
     schedule: the one trained with.
-    start: the state at step N-1, standard normal, any shape.
+    start: the state at the first step that is visited, standard normal, any shape.
     draw: number i (int32, 0, 1, ...: one a step) -> standard normal like x.
       Called only by "ddpm" and "ddim" with eta; what it gives at the last
       step is not used. The caller owns the keys.
     kind: what `predict` predicts, out of `parameterisations.KINDS`.
     num_steps: n <= N steps of the schedule, see `kept_steps`; 0: all N.
     eta: share of fresh noise of "ddim".
+    spacing: which n steps, see `kept_steps`; "leading" for "ddpm" and "ddim".
     clip_x0: lower and upper bound that every predicted x0 is clipped to, each
-      a number or an array that broadcasts against x; None: not clipped.
+      a number or an array that broadcasts against x; None: not clipped. "ddim"
+      keeps the noise that was predicted; for the others, the noise of a step is
+      what x leaves over beside the clipped x0.
+    pull: what guides "ddpm" or "ddim", see `guidance.pull_towards`: (x0 as a
+      function of x for the prediction that was made, x) -> what is taken off the
+      next state; None: nothing.
 
   Returns:
     The sample, like start, float32.
 
   Raises:
-    ConfigError: (a ValueError) see `check`; or unknown kind.
+    ConfigError: (a ValueError) see `check`; or unknown kind; or a pull on another
+      sampler.
   """
-  check(name, num_steps, schedule.num_steps, eta)
-
-  def clean(x, step):
-    x0, _ = parameterisations.to_x0_and_noise(
-      kind, predict(x, step), x, schedule.signal(step), schedule.sigma(step)
+  check(name, num_steps, schedule.num_steps, eta, spacing)
+  if pull is not None and name not in _ANCESTRAL:
+    raise errors.ConfigError(
+      f"A guide needs forecast.sampler.name={' or '.join(map(repr, _ANCESTRAL))},"
+      f" which is {name!r}."
     )
-    return x0 if clip_x0 is None else jnp.clip(x0, *clip_x0)
+
+  def estimate(x, step):
+    prediction = predict(x, step)
+
+    def unclipped(x):
+      return parameterisations.to_x0_and_noise(
+        kind, prediction, x, schedule.signal(step), schedule.sigma(step)
+      )[0]
+
+    if clip_x0 is None:
+      return unclipped, unclipped
+    return lambda x: jnp.clip(unclipped(x), *clip_x0), unclipped
 
   start = jnp.asarray(start, jnp.float32)
   if name == "heun":
     step = kept_steps(name, schedule, num_steps)
-    return _heun(step, schedule.alpha_bar[step], clean, start)
-  coefficients = linear_coefficients(name, schedule, num_steps, eta)
-  return _linear(coefficients, clean, start, draw)
+    alpha_bar = schedule.alpha_bar[step]
+    return _heun(step, alpha_bar, lambda x, t: estimate(x, t)[0](x), start)
+  coefficients = linear_coefficients(name, schedule, num_steps, eta, spacing)
+  return _linear(coefficients, estimate, start, draw, pull)

@@ -102,9 +102,16 @@ class Diffusion(base.Method):
         " that was also trained without history: method.condition_dropout,"
         " here 0, must be above 0."
       )
+    sampling = self.sampling
     diffusion.samplers.check(
-      self.sampling.name, self.sampling.steps, self.num_steps, self.sampling.eta
+      sampling.name, sampling.steps, self.num_steps, sampling.eta, sampling.spacing
     )
+    if sampling.guidance_strength and self.prediction == "x0":
+      raise errors.ConfigError(
+        "guidance_strength pulls by what x0 owes to the noisy field beside the"
+        " network, which is nothing for method.prediction='x0': take a network that"
+        " predicts 'epsilon' or 'v'."
+      )
 
   @functools.cached_property
   def noise_schedule(self) -> diffusion.NoiseSchedule:
@@ -312,7 +319,8 @@ class Diffusion(base.Method):
       )(keys)
       prior_shift = self.prior_shift(frozen, sign)
       start = draw(self.num_steps)
-      return mean + self.sample(variables, contexts, prior_shift, start, draw)
+      pull = self.pull(batch, mean + prior_shift)
+      return mean + self.sample(variables, contexts, prior_shift, start, draw, pull)
 
     return base.map_members(one, members, self.member_chunk, mean.size)
 
@@ -330,6 +338,29 @@ class Diffusion(base.Method):
       histories.append(jnp.zeros_like(batch["inputs"]))
     return tuple(self._encode(variables, batch, history) for history in histories)
 
+  def pull(self, batch: base.Batch, offset: jax.Array) -> Any:
+    """What guides the samples to the batch's targets; None if nothing does.
+
+    Args:
+      batch: with targets; their missing points do not pull.
+      offset: [B, T_out, H, W, C], m + z, what the samples are added to.
+
+    Raises:
+      ConfigError: there is a strength, but there are no targets.
+    """
+    strength = self.sampling.guidance_strength
+    if not strength:
+      return None
+    if "targets" not in batch:
+      raise errors.ConfigError(
+        f"guidance_strength={strength} pulls samples towards the targets, which this"
+        " batch does not have: set it to 0."
+      )
+    wanted = batch["targets"].astype(jnp.float32)
+    weight = regression.example_weights(batch, wanted)
+    whole_batch = self.sampling.guidance_norm == "batch"
+    return diffusion.pull_towards(wanted - offset, weight, strength, whole_batch)
+
   def sample(
     self,
     variables: base.Variables,
@@ -337,6 +368,7 @@ class Diffusion(base.Method):
     prior_shift: jax.Array,
     start: jax.Array,
     draw: Any,
+    pull: Any = None,
   ) -> jax.Array:
     """Draws what is diffused, y - m, for given random numbers.
 
@@ -346,6 +378,7 @@ class Diffusion(base.Method):
       prior_shift: [B, T_out, H, W, C], z; the same at every step.
       start: like prior_shift, standard normal.
       draw: number of the draw -> the standard normal added there.
+      pull: of `pull`.
 
     Returns:
       [B, T_out, H, W, C].
@@ -377,5 +410,8 @@ class Diffusion(base.Method):
       kind=self.prediction,
       num_steps=self.sampling.steps,
       eta=self.sampling.eta,
+      spacing=self.sampling.spacing,
+      clip_x0=self.sampling.clip_x0 or None,
+      pull=pull,
     )
     return x + prior_shift

@@ -7,9 +7,13 @@ from golden.case import Case, NotBuilt
 
 Runner = Callable[[Case], None]
 RUNNERS: dict[tuple[str, str], Runner] = {}
+# Of cases without arrays, which tell names and shapes only.
+MANIFESTS: dict[tuple[str, str], Runner] = {}
 
 
-def runner(system: str, *models: str) -> Callable[[Runner], Runner]:
+def runner(
+  system: str, *models: str, table: dict[tuple[str, str], Runner] = RUNNERS
+) -> Callable[[Runner], Runner]:
   """Registers a function that checks the cases of some models.
 
   The function takes a `Case`. It raises `NotBuilt` if a case has an option that
@@ -18,12 +22,13 @@ def runner(system: str, *models: str) -> Callable[[Runner], Runner]:
   Args:
     system: the "system" of the cases.
     *models: their "model", or the name of the original class or function.
+    table: `RUNNERS`, or `MANIFESTS`.
   """
 
   def register(function: Runner) -> Runner:
     for model in models:
-      assert (system, model) not in RUNNERS, f"{system} {model} is registered twice"
-      RUNNERS[system, model] = function
+      assert (system, model) not in table, f"{system} {model} is registered twice"
+      table[system, model] = function
     return function
 
   return register
@@ -36,13 +41,13 @@ def run(case: Case) -> None:
   model's name without what follows in brackets or after a comma.
 
   Raises:
-    NotBuilt: no function is registered, or the case has no arrays.
+    NotBuilt: no function is registered.
   """
   system, model = case.meta.get("system"), str(case.meta.get("model"))
   names = (model, case.original, re.split(r" *[(,]", model)[0])
-  found = next((RUNNERS[system, n] for n in names if (system, n) in RUNNERS), None)
+  table = RUNNERS if case.has_arrays else MANIFESTS
+  found = next((table[system, n] for n in names if (system, n) in table), None)
   if found is None:
-    raise NotBuilt(f"model {model} of system {system}")
-  if not case.has_arrays:
-    raise NotBuilt(f"model {model} of system {system}: the case has no arrays")
+    without = "" if case.has_arrays else ": the case has no arrays"
+    raise NotBuilt(f"model {model} of system {system}{without}")
   found(case)

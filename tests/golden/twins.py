@@ -135,6 +135,7 @@ def _cosine_mean(y: jax.Array) -> jax.Array:
 LOSSES = {
   "sfp": _cosine_mean,
   "simvp": _ramp_mean,
+  "syncast": lambda y: jnp.mean(jnp.square(y)),
   "triton": lambda y: jnp.mean(jnp.square(y)),
 }
 
