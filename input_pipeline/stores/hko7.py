@@ -22,8 +22,6 @@ EXCLUDED = ("missing", "zero")
 _Z_FACTOR, _Z_EXPONENT = 58.53, 1.56
 _FOLDER, _MASKS = "radarPNG", "radarPNG_mask"
 _FRAME = re.compile(r"RAD(\d{10})00\.png")
-# A frame's name among folders, or a date as digits with anything between.
-_TIME = re.compile(r"(?:.*RAD)?(\d{2})?(\d{2})\D?(\d{2})\D?(\d{2})\D?(\d{2})\D?(\d{2})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Hko7Store(base.Store):
     if not lists:
       self._sequences = [_Sequence(day, days[day], None) for day in days.found()]
     elif all(_is_day(name) for name in lists):
-      self._sequences = [_Sequence(day, days[day], s) for day, s in lists.items()]
+      self._sequences = [_Sequence(d, days.listed(d), s) for d, s in lists.items()]
     else:
       self._sequences = _blocks(lists, block, days)
     self.num_sequences = len(self._sequences)
@@ -211,12 +209,22 @@ class _Days:
       for day in _numbered(os.path.join(self._folder, year, month), 2)
     ]
     days = [day for day in days if len(self[day])]
+    # A day without images is an error only where a list names it.
     if not days:
       raise errors.DataError(
         f"{self._folder} has no images YYYY/MM/DD/RADyymmddHHMM00.png. Change "
         "data.path."
       )
     return days
+
+  def listed(self, day: str) -> np.ndarray:
+    """The times of a day that must have images."""
+    if not len(self[day]):
+      raise errors.DataError(
+        f"The lists of the splits name {day}, but its folder in {self._folder} has "
+        "no images."
+      )
+    return self[day]
 
   def __getitem__(self, day: str) -> np.ndarray:
     if day not in self._times:
@@ -228,7 +236,13 @@ class _Days:
         )
       names = map(_FRAME.fullmatch, sorted(os.listdir(folder)))
       stamps = [name[1] for name in names if name and name[1][:6] == day[2:]]
-      self._times[day] = np.array([_seconds(day + stamp[6:]) for stamp in stamps], int)
+      try:
+        times = [_seconds(day + stamp[6:]) for stamp in stamps]
+      except ValueError as error:
+        raise errors.DataError(
+          f"{folder} has an image that is not named after a time ({error})."
+        ) from error
+      self._times[day] = np.array(times, np.int64)
       self.read.append(folder)
     return self._times[day]
 
@@ -255,14 +269,16 @@ def _blocks(lists: dict[str, str], block: int, days: _Days) -> list[_Sequence]:
   """The sequences of lists of frames."""
   moments = {}
   for name, split in lists.items():
-    match = _TIME.match(name)
+    image = _FRAME.fullmatch(os.path.basename(name))
+    digits = f"20{image[1]}" if image else re.sub(r"[-/: T_]", "", name)
     try:
-      century, *rest = match.groups()
-      seconds = _seconds("".join((century or "20", *rest)))
-    except (AttributeError, ValueError) as error:
+      if not re.fullmatch(r"\d{12}(00)?", digits):
+        raise ValueError("not so many digits")
+      seconds = _seconds(digits)
+    except ValueError as error:
       raise errors.DataError(
-        f"The lists of the splits name {name!r}; expected days like 20090328, or "
-        "times like 200903281206 in all lists."
+        f"The lists of the splits name {name!r} ({error}); expected days like "
+        "20090328 in all of them, or times like 200903281206 in all of them."
       ) from error
     moments.setdefault(split, []).append(seconds)
   found = []

@@ -211,11 +211,11 @@ def _space(path: str, grid: tuple[int, int]) -> xr.Dataset:
 
 def _numbered(folder: str) -> list[tuple[int, str]]:
   """The .npy files of a folder that are named by a number, in order."""
-  stems = [name.removesuffix(".npy") for name in os.listdir(folder) if ".npy" in name]
+  parts = [(name, *os.path.splitext(name)) for name in os.listdir(folder)]
   return sorted(
-    (int(stem), os.path.join(folder, f"{stem}.npy"))
-    for stem in stems
-    if stem.isdecimal()
+    (int(stem), os.path.join(folder, name))
+    for name, stem, ending in parts
+    if ending == ".npy" and stem.isdecimal()
   )
 
 

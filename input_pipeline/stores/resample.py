@@ -158,7 +158,10 @@ class Resampled(base.Wrapper):
 
   def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
     kept = self._kept(sequence)[start:stop]
-    frames = self._store.read_every(sequence, kept.start, kept.stop, kept.step)
+    if not kept:
+      height, width = (self._space.sizes[d] for d in self._space.attrs["spatial_dims"])
+      return np.zeros((0, height, width, len(self.variables)), np.float32)
+    frames = self._store.read_every(sequence, kept[0], kept[-1] + 1, kept.step)
     return self._resampling.fields(frames, self.location(sequence))
 
   def _kept(self, sequence: int) -> range:
