@@ -79,9 +79,7 @@ def apply(
     kind = "memory" if fits and not resolved["loader"]["workers"] else "none"
   if kind == "none":
     return store
-  key = options.digest(
-    resolved["store"], options.store_options(resolved), files_state(store)
-  )
+  key = options.digest(resolved["store"], options.reading(resolved), files_state(store))
   if kind == "memory":
     with _lock:
       copied = _in_memory.get(key)

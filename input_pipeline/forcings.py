@@ -106,8 +106,11 @@ def config_of(section: str, resolved: Mapping[str, Any]) -> dict[str, Any] | Non
         f"data.{section}.{key} cannot be used: store {resolved['store']!r} "
         f"has no data.{key}. Use a store of files."
       )
-  # Winds go below -1, whatever the data need.
-  return {**resolved, **given, "transform": "identity"}
+  # Winds go below -1, and have other units, whatever the data need.
+  changed = {"transform": "identity"}
+  if resolved["normalise"] == "fixed":
+    changed |= {"normalise": "standard", "offset": (), "scale": ()}
+  return {**resolved, **given, **changed}
 
 
 @contextlib.contextmanager

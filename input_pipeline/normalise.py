@@ -15,7 +15,7 @@ import numpy as np
 from input_pipeline import errors
 
 TRANSFORMS = ("identity", "log1p")
-KINDS = ("none", "standard", "range")
+KINDS = ("none", "standard", "range", "fixed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,8 +25,8 @@ class Statistics:
   Attributes:
     variables: channel names, in the order of the channel axis.
     transform: "identity" or "log1p", applied before everything else.
-    kind: "none" (offset 0, scale 1), "standard" (mean 0, deviation 1) or
-      "range" (minimum 0, maximum 1).
+    kind: "none" (offset 0, scale 1), "standard" (mean 0, deviation 1), "range"
+      (minimum 0, maximum 1) or "fixed" (offset and scale as given).
     offset: [C] float32, in transformed units.
     scale: [C] float32, in transformed units, never 0.
     mean: [C] float64 over the distinct training frames, transformed units;
@@ -136,6 +136,8 @@ def compute(
   kind: str,
   transform: str,
   ddof: int = 0,
+  offset: float | Sequence[float] = (),
+  scale: float | Sequence[float] = (),
   where: str = "the training split",
 ) -> Statistics:
   """Streams over frames and accumulates in float64.
@@ -148,14 +150,18 @@ def compute(
     transform: one of TRANSFORMS (data.transform).
     ddof: squares are divided by the number of values less this: 0 for the
       deviation of a population, 1 for that of a sample.
+    offset: for the kind "fixed", in transformed units: one number, or one for each
+      variable (data.offset); () is 0.
+    scale: for the kind "fixed", likewise (data.scale); () is 1.
     where: what the frames are of, for messages.
 
   Returns:
     The statistics. A constant channel gets scale 1, with a warning.
 
   Raises:
-    DataError: for an unknown kind or transform, a channel without any
-      observed value, or log1p of a value of -1 or less.
+    DataError: for an unknown kind or transform, an offset or a scale that cannot
+      be used, a channel without any observed value, or log1p of a value of -1 or
+      less.
 
   Source: chunks are merged after Chan, Golub & LeVeque 1983, eq. 2.1.
   """
@@ -164,6 +170,10 @@ def compute(
   if transform not in TRANSFORMS:
     raise errors.unknown("transform (data.transform)", transform, TRANSFORMS)
   channels = len(variables)
+  offset, scale = (
+    _given("offset", offset, 0.0, channels),
+    _given("scale", scale, 1.0, channels),
+  )
   count = np.zeros(channels, np.int64)
   total = 0
   mean, square = np.zeros(channels), np.zeros(channels)
@@ -198,7 +208,6 @@ def compute(
       "data.variables, data.split and the missing-value code of the file."
     )
   std = np.sqrt(square / np.maximum(count - ddof, 1))
-  offset, scale = np.zeros(channels), np.ones(channels)
   if kind == "standard":
     offset, scale = mean, std
   elif kind == "range":
@@ -206,6 +215,7 @@ def compute(
   # Rounding leaves a tiny deviation on a constant that float32 cannot hold.
   magnitude = np.maximum(np.abs(minimum), np.abs(maximum))
   constant = (maximum - minimum) <= 1e-7 * magnitude
+  constant &= kind != "fixed"
   for c in np.flatnonzero(constant):
     if kind != "none":
       warnings.warn(
@@ -227,3 +237,23 @@ def compute(
     missing_share=1 - count / max(total, 1),
     count=count,
   )
+
+
+def _given(
+  key: str, value: float | Sequence[float], default: float, channels: int
+) -> np.ndarray:
+  """data.offset or data.scale as one number for each channel, [C] float64."""
+  try:
+    numbers = np.asarray(value, np.float64).reshape(-1)
+  except (ValueError, TypeError):
+    numbers = np.array([np.nan])
+  if not numbers.size:
+    numbers = np.array([default])
+  good = np.isfinite(numbers).all() and (key != "scale" or (numbers > 0).all())
+  if not good or len(numbers) not in (1, channels):
+    what = "numbers above 0" if key == "scale" else "numbers"
+    raise errors.DataError(
+      f"data.{key}={value!r}; expected {what}: one, or one for each of the "
+      f"{channels} variables."
+    )
+  return np.broadcast_to(numbers, channels).copy()

@@ -16,7 +16,10 @@ COMMON = {
   "history": 10,  # Frames of the history, which are given.
   "horizon": 10,  # Frames to forecast.
   "stride": 1,  # Frames between the starts of neighbouring windows.
-  "normalise": "standard",  # "none", "standard" or "range".
+  "normalise": "standard",  # "none", "standard", "range" or "fixed".
+  # For normalise="fixed", (x - offset) / scale: one number, or one per variable.
+  "offset": (),  # () is 0.
+  "scale": (),
   "transform": "identity",  # "identity" or "log1p", before normalising.
   "missing": "error",  # "error", or "mask": missing is 0 and masked.
   # A folder of preference pairs, WORKDIR/preferences/NAME of the run that made
@@ -33,6 +36,14 @@ COMMON = {
   # Fields without a time axis, such as a land mask or orography: names, and the
   # path of their store if it is not that of the data.
   "static": {"variables": (), "path": ""},
+  # What is kept of the frames and of the grid; see stores/resample.py.
+  "resample": {
+    "first": 0,  # The first frame of each sequence that is kept.
+    "every": 1,  # Every so many frames are kept.
+    "crop": (),  # (first row, stop row, first column, stop column); () is all.
+    "size": (),  # (rows, columns) to which the grid is interpolated; () is as it is.
+    "rounding": "none",  # Or "uint8": to whole numbers, as OpenCV does with images.
+  },
   "statistics": {
     "frames": "all",  # All training frames, or "history": only those given.
     "ddof": 0,  # Deviations divide by the number of values less this.
@@ -129,6 +140,20 @@ def resolve(data_config: Mapping[str, Any]) -> dict[str, Any]:
 def store_options(resolved: Mapping[str, Any]) -> dict[str, Any]:
   """The part of a resolved config that goes to the store's constructor."""
   return {key: resolved[key] for key in store_defaults(resolved["store"])}
+
+
+def reading(resolved: Mapping[str, Any]) -> dict[str, Any]:
+  """What of a resolved config decides which frames a store gives.
+
+  Keys that keep their default are left out of data.resample, so that what was
+  prepared before the key was there is still found.
+  """
+  resample = {
+    key: value
+    for key, value in resolved["resample"].items()
+    if value != COMMON["resample"][key]
+  }
+  return store_options(resolved) | ({"resample": resample} if resample else {})
 
 
 def digest(*parts: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import errors, forcings, normalise, options, stores, training
-from input_pipeline.stores import base
+from input_pipeline.stores import base, resample
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +55,10 @@ def make(
     )
   with forcings.within("data.static"):
     fields, space = read(options.store_options(changed))
+    part = resample.Resampling(**changed["resample"] | {"rounding": "none"})
+    part.check(space)
+    fields = part.fields(fields[None], "data.static")[0]
+    space = part.coordinates(space)
     forcings.check_grid(space, data.space)
     if statistics is None:
       statistics = normalise.compute(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import cache, errors, files, normalise, options, stores, windows
-from input_pipeline.stores import base
+from input_pipeline.stores import base, resample
 
 FRAMES = ("all", "history")
 _CHUNK = 32  # Frames read at a time.
@@ -21,7 +21,8 @@ def open_store(resolved: Mapping[str, Any], cache_dir: str | None) -> base.Store
   given = options.store_options(resolved)
   if "cache_dir" in inspect.signature(store).parameters:
     given["cache_dir"] = cache_dir
-  return cache.apply(store(**given), resolved, cache_dir)
+  opened = resample.apply(store(**given), resolved["resample"])
+  return cache.apply(opened, resolved, cache_dir)
 
 
 def cutting(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +38,17 @@ def check(resolved: Mapping[str, Any]) -> None:
   if ddof not in (0, 1):
     raise errors.DataError(
       f"data.statistics.ddof={ddof!r}; expected 0 (of a population) or 1 (of a sample)."
+    )
+  fixed = {key: resolved[key] for key in ("offset", "scale") if resolved[key] != ()}
+  if resolved["normalise"] == "fixed" and "scale" not in fixed:
+    raise errors.DataError(
+      "data.normalise='fixed' needs data.scale, e.g. (255.0,): the normalised value "
+      "is (x - offset) / scale."
+    )
+  if resolved["normalise"] != "fixed" and fixed:
+    raise errors.DataError(
+      f"{' and '.join(f'data.{key}={value!r}' for key, value in fixed.items())} "
+      f"need data.normalise='fixed', but it is {resolved['normalise']!r}."
     )
 
 
@@ -121,7 +133,7 @@ def kept_path(
     return None
   name = options.digest(
     resolved["store"],
-    options.store_options(resolved),
+    options.reading(resolved),
     cache.files_state(store),
     cutting(resolved),
     resolved["missing"],
@@ -147,6 +159,9 @@ def compute_statistics(
       same.
   """
   frames_of = frames_of or store
+  fixed = {}
+  if resolved["normalise"] == "fixed":
+    fixed = {key: resolved[key] for key in ("offset", "scale")}
   path = kept_path(
     "statistics",
     "json",
@@ -155,6 +170,7 @@ def compute_statistics(
     cache_dir,
     resolved["normalise"],
     resolved["transform"],
+    *fixed.values(),
     *cache.files_state(frames_of),
   )
   if path and os.path.exists(path):
@@ -167,6 +183,7 @@ def compute_statistics(
     kind=resolved["normalise"],
     transform=resolved["transform"],
     ddof=resolved["statistics"]["ddof"],
+    **fixed,
   )
   if path:
     files.write_atomically(path, statistics.to_json())

@@ -14,7 +14,7 @@ from typing import Any
 import ml_collections
 
 from configs import base
-from input_pipeline import files
+from input_pipeline import files, options
 from stjax import errors
 
 # The sections that decide what is trained. A work directory holds one run of
@@ -40,6 +40,12 @@ _PLACES = ("path", "data_dir", "pairs")  # May move: only the last part counts.
 # Keys that older work directories do not have, with what holds for those.
 _BEFORE = {
   "data.calendar": [],
+  "data.offset": [],
+  "data.scale": [],
+  **{
+    f"data.resample.{key}": list(value) if isinstance(value, tuple) else value
+    for key, value in options.COMMON["resample"].items()
+  },
   "data.forcings.variables": [],
   "data.forcings.path": "",
   "data.pairs": "",

@@ -10,7 +10,10 @@ STORES = {
   "array": "input_pipeline.stores.array:ArrayStore",
   "boiling": "input_pipeline.stores.boiling:BoilingStore",
   "folders": "input_pipeline.stores.folders:FoldersStore",
+  "hko7": "input_pipeline.stores.hko7:Hko7Store",
+  "meteonet": "input_pipeline.stores.meteonet:MeteonetStore",
   "navier_stokes": "input_pipeline.stores.navier_stokes:NavierStokesStore",
+  "sevir": "input_pipeline.stores.sevir:SevirStore",
   "tfds": "input_pipeline.stores.tfds:TfdsStore",
   "xarray": "input_pipeline.stores.xarray:XarrayStore",
 }

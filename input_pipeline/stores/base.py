@@ -67,6 +67,13 @@ class Store(abc.ABC):
     The caller does not write into the result, which may be a view.
     """
 
+  def read_every(self, sequence: int, start: int, stop: int, every: int) -> np.ndarray:
+    """Every so many of the frames that `read` gives, beginning with the first.
+
+    A store that finds each frame on its own need not read those in between.
+    """
+    return self.read(sequence, start, stop)[::every]
+
   def times(self, sequence: int) -> np.ndarray | None:
     """int64 [L] seconds since 1970, or None without a time axis."""
     del sequence
@@ -158,6 +165,20 @@ def existing_path(path: str) -> str:
       f"There is no file or folder {absolute} (data.path={path!r}). Change data.path."
     )
   return absolute
+
+
+def memory_mapped(path: str) -> np.ndarray:
+  """The array of a .npy file, of which only what is indexed is read.
+
+  Raises:
+    DataError: naming the file, if it is no .npy file of plain numbers.
+  """
+  try:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+  except (ValueError, OSError, EOFError) as error:
+    raise errors.DataError(
+      f"{path} is no .npy file with plain numbers ({error}). Mend or remove it."
+    ) from error
 
 
 def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
