@@ -10,6 +10,7 @@ STORES = {
   "array": "input_pipeline.stores.array:ArrayStore",
   "boiling": "input_pipeline.stores.boiling:BoilingStore",
   "folders": "input_pipeline.stores.folders:FoldersStore",
+  "moving_rain": "input_pipeline.stores.moving_rain:MovingRainStore",
   "navier_stokes": "input_pipeline.stores.navier_stokes:NavierStokesStore",
   "tfds": "input_pipeline.stores.tfds:TfdsStore",
   "xarray": "input_pipeline.stores.xarray:XarrayStore",
