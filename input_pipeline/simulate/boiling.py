@@ -26,6 +26,7 @@ import numpy as np
 
 from input_pipeline import files
 from input_pipeline.errors import DataError
+from input_pipeline.simulate import checks
 
 BOILING_POINT = 212.0
 DEFAULT_INCREMENT = 10.0
@@ -66,7 +67,7 @@ def initial_conditions(
   Raises:
     DataError: if a size, the number of samples or the seed is out of range.
   """
-  height, width = plate_size(image_size)
+  height, width = checks.size(image_size)
   _check_count("num_samples", num_samples, 1)
   stream = _stream(seed)
   raw = np.empty((num_samples, height, width), np.float32)
@@ -99,7 +100,7 @@ def simulate(
       "initial_raw must have the axes [sample, height, width] with at least "
       f"one sample, but its shape is {state.shape}."
     )
-  plate_size(state.shape[1:])
+  checks.size(state.shape[1:])
   _check_count("num_frames", num_frames, 1)
   if not (np.isfinite(increment) and increment >= 0):
     raise DataError(
@@ -167,7 +168,7 @@ def write_samples(
       holds frames of another length or of another increment.
   """
   directory = pathlib.Path(path)
-  height, width = plate_size(image_size)
+  height, width = checks.size(image_size)
   _check_count("num_samples", num_samples, 1)
   stream = _stream(seed)
   directory.mkdir(parents=True, exist_ok=True)
@@ -190,23 +191,6 @@ def _stream(seed: int) -> np.random.RandomState:
   if not 0 <= seed < 2**32:
     raise DataError(f"seed must be in [0, 2**32), but is {seed}.")
   return np.random.RandomState(seed)
-
-
-def plate_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-  """(H, W) from a side or a pair; raises DataError when it is no plate."""
-  sizes = np.atleast_1d(np.asarray(image_size))
-  if sizes.dtype.kind not in "iu" or sizes.ndim != 1 or len(sizes) > 2:
-    raise DataError(
-      "image_size must be a whole number or a pair (height, width), but is "
-      f"{image_size!r}."
-    )
-  height, width = int(sizes[0]), int(sizes[-1])
-  if height < 2 or width < 2:
-    raise DataError(
-      f"image_size must be at least 2 in each direction, but is "
-      f"{height} x {width}: a single cell has no neighbours."
-    )
-  return height, width
 
 
 def _check_count(name: str, value: int, lowest: int) -> None:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline.simulate import checks
 
 VARIABLES = {
   "vorticity": {"units": "1", "long_name": "vorticity"},
@@ -79,11 +80,11 @@ class Flow:
   dealias: bool = True
 
   def __post_init__(self):
-    check_count("grid", self.grid, 4)
-    check_count("forcing_wavenumber", self.forcing_wavenumber, 0)
+    checks.count("grid", self.grid, 4)
+    checks.count("forcing_wavenumber", self.forcing_wavenumber, 0)
     for name in ("viscosity", "drag"):
-      _check_number(name, getattr(self, name), lowest=0.0)
-    _check_number("forcing_amplitude", self.forcing_amplitude)
+      checks.number(name, getattr(self, name), lowest=0.0)
+    checks.number("forcing_amplitude", self.forcing_amplitude)
     if self.forcing_wavenumber >= self.grid / 3:
       raise errors.DataError(
         f"forcing_wavenumber={self.forcing_wavenumber} is not resolved by "
@@ -276,11 +277,11 @@ def initial_vorticity(
   Raises:
     DataError: if a value is out of range.
   """
-  check_count("num_samples", sample, 0)
-  check_count("simulation_seed", seed, 0)
-  _check_number("peak_wavenumber", peak_wavenumber, above=0.0)
-  _check_number("initial_tau", tau, lowest=0.0)
-  _check_number("initial_max_speed", max_speed, lowest=0.0)
+  checks.count("num_samples", sample, 0)
+  checks.count("simulation_seed", seed, 0)
+  checks.number("peak_wavenumber", peak_wavenumber, above=0.0)
+  checks.number("initial_tau", tau, lowest=0.0)
+  checks.number("initial_max_speed", max_speed, lowest=0.0)
   bits = np.random.MT19937(np.random.SeedSequence([seed, sample]))
   noise = np.random.RandomState(bits).standard_normal((grid, grid))
   psi = random_stream_function(noise, peak_wavenumber, tau)
@@ -299,8 +300,8 @@ def steps_per_frame(frame_spacing: float, time_step: float) -> int:
   Raises:
     DataError: if either is not a positive number.
   """
-  _check_number("frame_spacing", frame_spacing, above=0.0)
-  _check_number("time_step", time_step, above=0.0)
+  checks.number("frame_spacing", frame_spacing, above=0.0)
+  checks.number("time_step", time_step, above=0.0)
   # 0.055 / 0.0005 is a little more than 110 in floating point.
   return max(1, math.ceil(frame_spacing / time_step * (1 - 1e-9)))
 
@@ -314,7 +315,7 @@ def check_frames(
   grid: int, image_size: int, downsample: str, variables: Sequence[str]
 ) -> None:
   """Raises DataError for frames that cannot be made of a grid."""
-  check_count("image_size", image_size, 2)
+  checks.count("image_size", image_size, 2)
   if image_size > grid:
     raise errors.DataError(
       f"image_size={image_size} is more than grid={grid}; expected at most "
@@ -376,8 +377,8 @@ def simulate(
   """
   size = image_size or flow.grid
   check_frames(flow.grid, size, downsample, variables)
-  check_count("num_frames", num_frames, 1)
-  _check_number("spin_up", spin_up, lowest=0.0)
+  checks.count("num_frames", num_frames, 1)
+  checks.number("spin_up", spin_up, lowest=0.0)
   if precision not in PRECISIONS:
     raise errors.unknown("precision (data.precision)", precision, PRECISIONS)
   initial = np.asarray(initial)
@@ -581,27 +582,3 @@ def _full_magnitude(grid: int) -> np.ndarray:
   """|k| [n, n] of the whole spectrum."""
   k = np.fft.fftfreq(grid, 1 / grid)
   return np.hypot(k[:, None], k[None, :])
-
-
-def check_count(name: str, value: int, lowest: int) -> None:
-  """Raises DataError unless an option is a whole number from lowest."""
-  if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-    raise errors.DataError(
-      f"{name}={value!r}; expected a whole number. Change data.{name}."
-    )
-  if value < lowest:
-    raise errors.DataError(
-      f"{name}={value}; expected at least {lowest}. Change data.{name}."
-    )
-
-
-def _check_number(
-  name: str, value: float, *, lowest: float = -math.inf, above: float = -math.inf
-) -> None:
-  number = isinstance(value, (int, float, np.number)) and math.isfinite(value)
-  if isinstance(value, bool) or not number or value < lowest or value <= above:
-    bound = "" if lowest == -math.inf else f" of at least {lowest:g}"
-    bound = bound if above == -math.inf else f" above {above:g}"
-    raise errors.DataError(
-      f"{name}={value!r}; expected a finite number{bound}. Change data.{name}."
-    )

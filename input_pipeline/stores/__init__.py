@@ -12,6 +12,7 @@ STORES = {
   "folders": "input_pipeline.stores.folders:FoldersStore",
   "hko7": "input_pipeline.stores.hko7:Hko7Store",
   "meteonet": "input_pipeline.stores.meteonet:MeteonetStore",
+  "moving_rain": "input_pipeline.stores.moving_rain:MovingRainStore",
   "navier_stokes": "input_pipeline.stores.navier_stokes:NavierStokesStore",
   "sevir": "input_pipeline.stores.sevir:SevirStore",
   "tfds": "input_pipeline.stores.tfds:TfdsStore",

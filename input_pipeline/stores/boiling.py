@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from input_pipeline.simulate import boiling
+from input_pipeline.simulate import boiling, checks
 from input_pipeline.stores import base, simulated
 
 
@@ -38,7 +38,7 @@ class BoilingStore(simulated.SimulatedStore):
     simulation_seed: int = 0,
     cache_dir: str | None = None,
   ):
-    shape = (num_samples, num_frames) + boiling.plate_size(image_size)
+    shape = (num_samples, num_frames) + checks.size(image_size)
     size = "x".join(str(length) for length in shape)
     name = f"boiling_{size}_increment{float(increment)!r}_seed{simulation_seed}"
 

@@ -11,7 +11,7 @@ import xarray as xr
 from absl import logging
 
 from input_pipeline import options
-from input_pipeline.simulate import navier_stokes
+from input_pipeline.simulate import checks, navier_stokes
 from input_pipeline.stores import base, simulated
 
 # Part of the cached file's name: to be raised when the same options come to
@@ -83,9 +83,9 @@ class NavierStokesStore(simulated.SimulatedStore):
     group: int = 0,
     cache_dir: str | None = None,
   ):
-    navier_stokes.check_count("num_samples", num_samples, 1)
-    navier_stokes.check_count("num_frames", num_frames, 1)
-    navier_stokes.check_count("group", group, 0)
+    checks.count("num_samples", num_samples, 1)
+    checks.count("num_frames", num_frames, 1)
+    checks.count("group", group, 0)
     names = base.as_names(variables)
     grid = grid or image_size
     navier_stokes.check_frames(grid, image_size, downsample, names)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline.errors import DataError
-from input_pipeline.simulate import boiling
+from input_pipeline.simulate import boiling, checks
 
 _DESCRIPTION = """
 Simulated boiling plates on a torus. In every frame each cell gives its heat in
@@ -57,7 +57,7 @@ def boiling_config(
   Raises:
     DataError: if an option is unknown or a size out of range.
   """
-  height, width = boiling.plate_size(image_size)
+  height, width = checks.size(image_size)
   known = {field.name for field in dataclasses.fields(BoilingConfig)}
   known -= {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
   known -= {"height", "width"}
