@@ -25,6 +25,7 @@ from stjax import errors, methods
 from stjax import metrics as metrics_lib
 from stjax import sharding as sharding_lib
 from stjax.forecasting import candidates as candidates_lib
+from stjax.methods import diffusion
 from stjax.metrics import scores as scores_lib
 from stjax.planning import pairs as rules
 from stjax.run import run as run_lib
@@ -83,6 +84,7 @@ def check(run: run_lib.Run, splits: bool) -> None:
       f" is {tuple(options.scores)}."
     )
   _scores(run)
+  _guided(run)
   height = run.spec.sizes["height"]
   sharding_lib.check_batch(
     run.mesh, "prefer.batch_size", options.batch_size, 1, height, options.candidates
@@ -211,6 +213,9 @@ def _about(run, source, splits) -> dict[str, Any]:
     "window_stride": every,
     **{name: config[name] for name in ("seed", "precision", "method", "model")},
     "sampler": config["forecast"]["sampler"],
+    "guided_together": bool(
+      config["prefer"]["guidance_strength"] and config["prefer"]["released"]
+    ),
     **{
       name: config["prefer"][name]
       for name in ("candidates", "round", "guidance_strength", "batch_size")
@@ -220,7 +225,26 @@ def _about(run, source, splits) -> dict[str, Any]:
 
 def _guided(run: run_lib.Run) -> run_lib.Run:
   """The run with a sampler that is guided by the observation, where asked for."""
-  return run
+  strength = run.config.prefer.guidance_strength
+  if not strength:
+    return run
+  method = run.method
+  option, _ = methods.WRAPPERS.get(run.config.method.name, ("", ""))
+  drawing = getattr(method, option) if option else method
+  if not isinstance(drawing, diffusion.Diffusion):
+    raise errors.ConfigError(
+      f"prefer.guidance_strength={strength} guides the sampler of a diffusion, which"
+      f" method {run.config.method.name!r} does not have: set it to 0."
+    )
+  sampling = dataclasses.replace(
+    drawing.sampling,
+    guidance_strength=strength,
+    guidance_norm="batch" if run.config.prefer.released else "example",
+  )
+  drawing = dataclasses.replace(drawing, sampling=sampling)
+  if option:
+    drawing = dataclasses.replace(method, **{option: drawing})
+  return dataclasses.replace(run, method=drawing)
 
 
 def _score(run, scores, candidates, name, data) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class Sampling:
   guidance_norm: str = "example"
 
   def __post_init__(self):
+    # A list, as a config has it, could not be compared and hashed.
+    object.__setattr__(self, "clip_x0", tuple(self.clip_x0))
     samplers = dict.fromkeys(diffusion.samplers.SAMPLERS)
     errors.pick("forecast.sampler.name", self.name, samplers)
     norms = dict.fromkeys(("example", "batch"))
