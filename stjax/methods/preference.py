@@ -204,16 +204,29 @@ class Preference(base.Method):
       )
       return error, weight
 
-    own, weight = errors_of(variables, self._of_policy(frozen))
-    reference, _ = errors_of(
-      frozen[REFERENCE]["variables"], frozen[REFERENCE]["frozen"]
+    # At first policy and reference have the same values, and then their gap must be
+    # exactly 0, not what rounding leaves over: beta multiplies it by thousands. So
+    # both are compiled as the same program, the one that keeps what gradients need.
+    @jax.custom_vjp
+    def own_errors(variables):
+      return errors_of(variables, self._of_policy(frozen))
+
+    own_errors.defvjp(
+      lambda variables: _kept_whole(errors_of, variables, self._of_policy(frozen)),
+      lambda pull, cotangent: pull(cotangent),
+    )
+    own, weight = own_errors(variables)
+    (reference, _), _ = _kept_whole(
+      errors_of, frozen[REFERENCE]["variables"], frozen[REFERENCE]["frozen"]
     )
     omega = jnp.asarray(self._weights, jnp.float32)[draws.step]
     if self.previous is None:
       loss, gap = losses.dpo(own, reference, omega, self.beta)
       further = {}
     else:
-      previous, _ = errors_of(frozen[PREVIOUS]["variables"], frozen[PREVIOUS]["frozen"])
+      (previous, _), _ = _kept_whole(
+        errors_of, frozen[PREVIOUS]["variables"], frozen[PREVIOUS]["frozen"]
+      )
       loss, gap, earlier = losses.spo(
         own, previous, reference, omega, self.beta, self.alpha
       )
@@ -245,6 +258,16 @@ class Preference(base.Method):
 
   def forecast(self, variables, frozen, batch, key, members=1):
     return self.policy.forecast(variables, self._of_policy(frozen), batch, key, members)
+
+
+def _kept_whole(function, variables, parts):
+  """Returns function(variables, parts) and its pullback to the variables.
+
+  The compiler may not merge it with what follows: of equal arrays it makes equal
+  values, whether the pullback is used or not.
+  """
+  value, pull = jax.vjp(lambda variables: function(variables, parts), variables)
+  return jax.lax.optimization_barrier((value, pull))
 
 
 def _differences(policy: Diffusion, other: Diffusion):
