@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
+from worker_processes import assert_workers_change_nothing
 
 import input_pipeline
 from input_pipeline.stores import hko7
@@ -83,6 +84,16 @@ def test_every_day_is_a_sequence_and_a_missing_image_a_gap(archive):
   assert split.num_examples == 21 + 1 + 10  # 30 frames; 10 and 19 around the gap.
   again = pickle.loads(pickle.dumps(store))
   np.testing.assert_array_equal(again.read(0, 2, 9), store.read(0, 2, 9))
+
+
+@pytest.mark.slow
+def test_worker_processes_read_the_same(archive, masks):
+  config = {"store": "hko7", "path": str(archive), "missing": "mask"}
+  config["exclude_mask"] = str(archive / "mask_dat.npz")
+  resample = {"size": (3, 2), "rounding": "uint8"}
+  assert_workers_change_nothing(
+    config | {"history": 4, "horizon": 4, "resample": resample}
+  )
 
 
 @pytest.mark.parametrize(
