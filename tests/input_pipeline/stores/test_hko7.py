@@ -176,6 +176,7 @@ def test_lists_of_frames_are_cut_into_blocks(archive, write):
     ("list", {"train": ["soon"]}, ["'soon'"]),
     ("list", {"train": ["20090328"], "test": ["20090328"]}, ["train split"]),
     ("list", {"train": ["200903280000"], "block": 2}, ["data.block=2", "1 frames"]),
+    ("pickle", {}, ["days.pkl", "data.train_list", "pickled"]),
     ("list", {"train": []}, ["train.txt", "names nothing"]),
     ("", {"units": "mm"}, ["data.units", "'mm'"]),
     ("", {"excluded": "nan"}, ["data.excluded"]),
@@ -202,6 +203,9 @@ def test_what_cannot_be_used_is_named(archive, masks, what, options, words):
     names = {key: options[key] for key in ("train", "test") if key in options}
     others = {key: options[key] for key in options if key not in names}
     options = others | lists(archive, **names)
+  if what == "pickle":
+    (archive / "days.pkl").write_bytes(pickle.dumps(["20090328"]))
+    options = {"train_list": str(archive / "days.pkl")}
   if what == "fixed":
     options = {"exclude_mask": str(archive / "mask_dat.npz")}
   with pytest.raises(input_pipeline.DataError) as caught:
