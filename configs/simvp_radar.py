@@ -14,7 +14,7 @@ Run:    python -m stjax.main --config=configs/simvp_radar.py:sevir \\
           --config.data.test_list=hko7_rainy_test_days.txt --workdir=runs/hko7
         python -m stjax.main --config=configs/simvp_radar.py:meteonet \\
           --config.data.path=MeteoNet --workdir=runs/meteonet \\
-          --config.data.split.boundaries=2018-01-01,2018-06-01
+          --config.data.split.boundaries="('2018-01-01','2018-06-01')"
 """
 
 import ml_collections

@@ -174,7 +174,7 @@ def memory_mapped(path: str) -> np.ndarray:
     DataError: naming the file, if it is no .npy file of plain numbers.
   """
   try:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.lib.format.open_memmap(path, mode="r")
   except (ValueError, OSError, EOFError) as error:
     raise errors.DataError(
       f"{path} is no .npy file with plain numbers ({error}). Mend or remove it."

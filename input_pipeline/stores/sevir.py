@@ -126,6 +126,7 @@ class SevirStore(base.Store):
     )
     self._lock = threading.Lock()
     self._opened = {}
+    self._shape = self._frames = None
     self._npy = bool(arrays)
     if arrays:
       frames, *self._shape = _npy_shape(arrays[0])
@@ -233,11 +234,11 @@ class SevirStore(base.Store):
             f"{path}: vil is {array.dtype} of shape {array.shape}; expected uint8 "
             "[event, row, column, frame]."
           )
-        shape = getattr(self, "_shape", None)
-        if shape and array.shape[1:] != (*shape, self._frames):
+        expected = self._shape and (*self._shape, self._frames)
+        if expected and array.shape[1:] != expected:
           raise errors.DataError(
             f"{path}: vil has the shape {array.shape}, but the events of the first "
-            f"file are of {(*shape, self._frames)} rows, columns and frames."
+            f"file are of {expected} rows, columns and frames."
           )
         names = [n.decode() if isinstance(n, bytes) else str(n) for n in names]
         self._opened[path] = array, names

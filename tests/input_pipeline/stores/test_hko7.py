@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
+from worker_processes import assert_workers_change_nothing
 
 import input_pipeline
 from input_pipeline.stores import hko7
@@ -83,6 +84,16 @@ def test_every_day_is_a_sequence_and_a_missing_image_a_gap(archive):
   assert split.num_examples == 21 + 1 + 10  # 30 frames; 10 and 19 around the gap.
   again = pickle.loads(pickle.dumps(store))
   np.testing.assert_array_equal(again.read(0, 2, 9), store.read(0, 2, 9))
+
+
+@pytest.mark.slow
+def test_worker_processes_read_the_same(archive, masks):
+  config = {"store": "hko7", "path": str(archive), "missing": "mask"}
+  config["exclude_mask"] = str(archive / "mask_dat.npz")
+  resample = {"size": (3, 2), "rounding": "uint8"}
+  assert_workers_change_nothing(
+    config | {"history": 4, "horizon": 4, "resample": resample}
+  )
 
 
 @pytest.mark.parametrize(
@@ -165,6 +176,7 @@ def test_lists_of_frames_are_cut_into_blocks(archive, write):
     ("list", {"train": ["soon"]}, ["'soon'"]),
     ("list", {"train": ["20090328"], "test": ["20090328"]}, ["train split"]),
     ("list", {"train": ["200903280000"], "block": 2}, ["data.block=2", "1 frames"]),
+    ("pickle", {}, ["days.pkl", "data.train_list", "pickled"]),
     ("list", {"train": []}, ["train.txt", "names nothing"]),
     ("", {"units": "mm"}, ["data.units", "'mm'"]),
     ("", {"excluded": "nan"}, ["data.excluded"]),
@@ -191,6 +203,9 @@ def test_what_cannot_be_used_is_named(archive, masks, what, options, words):
     names = {key: options[key] for key in ("train", "test") if key in options}
     others = {key: options[key] for key in options if key not in names}
     options = others | lists(archive, **names)
+  if what == "pickle":
+    (archive / "days.pkl").write_bytes(pickle.dumps(["20090328"]))
+    options = {"train_list": str(archive / "days.pkl")}
   if what == "fixed":
     options = {"exclude_mask": str(archive / "mask_dat.npz")}
   with pytest.raises(input_pipeline.DataError) as caught:

@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from worker_processes import assert_workers_change_nothing
 
 import input_pipeline
 from input_pipeline.stores import meteonet, npz
@@ -109,6 +110,11 @@ def test_files_are_one_sequence_and_no_window_crosses_a_gap(archive):
   assert batch["mask"].sum() == 4 * (H * W - 1)
   again = pickle.loads(pickle.dumps(store))
   np.testing.assert_array_equal(again.read(0, 5, 13), store.read(0, 5, 13))
+
+
+@pytest.mark.slow
+def test_worker_processes_read_the_same(archive):
+  assert_workers_change_nothing(config(archive[0]))
 
 
 def test_reflectivities_are_classes_of_which_255_is_missing(tmp_path):

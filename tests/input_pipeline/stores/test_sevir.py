@@ -5,6 +5,7 @@ import pickle
 import h5py
 import numpy as np
 import pytest
+from worker_processes import assert_workers_change_nothing
 
 import input_pipeline
 from input_pipeline.stores import sevir
@@ -241,6 +242,11 @@ def test_what_cannot_be_used_is_named(archive, what, options, words):
       store.read(sequence, 0, 40)
   for word in words:
     assert word in str(caught.value)
+
+
+@pytest.mark.slow
+def test_worker_processes_read_the_same(archive):
+  assert_workers_change_nothing(config(archive, history=3, horizon=3))
 
 
 def test_with_partial_events_without_a_file_are_left_out(archive):
