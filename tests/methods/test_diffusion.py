@@ -247,7 +247,8 @@ def test_a_pull_brings_members_to_the_targets_that_are_observed():
 
   def distances(strength):
     method = build(sampling={"name": "ddim", "guidance_strength": strength})
-    drawn = method.forecast(VARIABLES, {}, batch, KEY, 1)[0]
+    forecast = jax.jit(functools.partial(method.forecast, members=1))
+    drawn = forecast(VARIABLES, {}, batch, KEY)[0]
     return jnp.abs(drawn - batch["targets"])
 
   free, pulled = distances(0.0), distances(0.3)
