@@ -49,6 +49,19 @@ def test_a_checkpoints_weights_are_found_in_it(tmp_path):
   assert_same_weights(files.read(path), {"w": np.array([1.5, -2.0], np.float32)})
 
 
+def test_the_trained_network_is_found_beside_frozen_ones(tmp_path):
+  torch = pytest.importorskip("torch")
+  path = tmp_path / "checkpoint_latest_save_step100.pth"
+  names = ("diffcast_ref", "diffcast", "diffcast_far")
+  weights = {
+    name: {"module.unet.init_conv.bias": torch.full((2,), float(number))}
+    for number, name in enumerate(names)
+  }
+  torch.save({"step": 100, "model": weights, "optimizer": {}}, path)
+  found = files.read(path)
+  assert_same_weights(found, {"module.unet.init_conv.bias": np.ones(2, np.float32)})
+
+
 def test_bfloat16_comes_as_float32_without_torch(tmp_path):
   path = tmp_path / "weights.safetensors"
   files.write(path, {"w": np.array([1.5, -2.0], jnp.bfloat16)})

@@ -255,6 +255,40 @@ def test_dpm_keeps_steps_evenly_spread_in_the_log_of_signal_to_noise():
   np.testing.assert_allclose(np.diff(ratio), np.ptp(ratio) / 10, rtol=0.2)
 
 
+@pytest.mark.parametrize(
+  ("num_steps", "first", "width"), [(20, 950, 50), (30, 957, 33), (0, 999, 1)]
+)
+def test_leading_steps_are_multiples_down_to_zero(num_steps, first, width):
+  steps = samplers.kept_steps("ddim", fine(), num_steps, "leading")
+  assert len(steps) == (num_steps or 1000)
+  assert (steps[0], steps[-1]) == (first, 0) and (np.diff(steps) == -width).all()
+
+
+def test_ddim_keeps_the_predicted_noise_where_x0_is_clipped():
+  start, noise = jnp.asarray([3.0, 0.1]), jnp.asarray([-1.0, 0.2])
+  signal = np.sqrt(fine().alpha_bar[[500, 0]])
+  sigma = np.sqrt(1 - fine().alpha_bar[[500, 0]])
+
+  def first_only(x, step):
+    # The second of the two steps, at t = 0, then sees no noise at all.
+    return jnp.where(step == 500, noise, 0.0)
+
+  x = diffusion.sample(
+    "ddim",
+    first_only,
+    fine(),
+    start,
+    no_draw,
+    num_steps=2,
+    spacing="leading",
+    clip_x0=(-0.6, 0.6),
+  )
+  x0 = np.clip((start - sigma[0] * noise) / signal[0], -0.6, 0.6)
+  assert (np.abs(x0) == 0.6).any() and (np.abs(x0) < 0.6).any()
+  after = signal[1] * x0 + sigma[1] * noise
+  np.testing.assert_allclose(x, np.clip(after / signal[1], -0.6, 0.6), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
 @pytest.mark.parametrize("kind", ["x0", "v"])
 def test_every_parameterisation_gives_the_same_samples(name, kind):
@@ -379,6 +413,10 @@ def test_one_step_returns_the_first_guess_of_x0(name):
     ("ddim", {"eta": 1.5}, "forecast.sampler.eta=1.5"),
     ("heun", {"eta": 0.5}, "forecast.sampler.eta=0.5.*'heun'"),
     ("ddpm", {"kind": "eps"}, "method.prediction='eps'"),
+    ("ddpm", {"spacing": "trailing"}, "forecast.sampler.spacing.*'leading'"),
+    ("heun", {"spacing": "leading"}, "spacing='leading' is for.*'heun'"),
+    ("ddim", {"spacing": "leading", "num_steps": 26}, "at most 25 steps"),
+    ("dpm++", {"pull": lambda clean, x: x}, "guide.*'ddim'"),
   ],
 )
 def test_what_no_sampler_can_do_is_refused(name, options, message):

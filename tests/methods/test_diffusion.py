@@ -242,6 +242,64 @@ def test_temperature_scales_what_members_differ_by(sampler):
   np.testing.assert_allclose(whole - half, 2 * (half - quarter), rtol=1e-3, atol=1e-4)
 
 
+def test_a_pull_brings_members_to_the_targets_that_are_observed():
+  batch = masked_batch()
+
+  def distances(strength):
+    method = build(sampling={"name": "ddim", "guidance_strength": strength})
+    forecast = jax.jit(functools.partial(method.forecast, members=1))
+    drawn = forecast(VARIABLES, {}, batch, KEY)[0]
+    return jnp.abs(drawn - batch["targets"])
+
+  free, pulled = distances(0.0), distances(0.3)
+  assert (pulled[:3].mean((1, 2, 3, 4)) < free[:3].mean((1, 2, 3, 4))).all()
+  # Neither a missing point nor a filled row is pulled.
+  same = np.asarray(pulled == free)
+  assert same[3].all() and same[1, 1, 2, 0] and same[:3].sum() == 1
+
+
+@pytest.mark.slow
+def test_examples_pull_each_other_only_by_the_norm_of_the_batch():
+  def forecast(norm, rows):
+    sampling = {"name": "ddim", "guidance_strength": 0.3, "guidance_norm": norm}
+    return build(sampling=sampling).forecast(VARIABLES, {}, make_batch(rows), KEY, 1)
+
+  np.testing.assert_allclose(
+    forecast("example", 4)[:, :2], forecast("example", 2), rtol=1e-5, atol=1e-6
+  )
+  apart = forecast("batch", 4)[:, :2] - forecast("batch", 2)
+  assert np.abs(apart).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
+    ({"sampling": {"guidance_strength": -1.0}}, "guidance_strength=-1"),
+    ({"sampling": {"guidance_norm": "sample"}}, "guidance_norm='sample'"),
+    ({"sampling": {"clip_x0": (1.0, 0.0)}}, "clip_x0"),
+    ({"sampling": {"spacing": "trailing"}}, "forecast.sampler.spacing"),
+    ({"sampling": {"guidance_strength": 1.0}, "prediction": "x0"}, "'epsilon'"),
+  ],
+)
+def test_wrong_ways_of_sampling_are_refused_in_words(options, words):
+  with pytest.raises(errors.ConfigError, match=words):
+    build(**options)
+
+
+def test_a_pull_without_targets_is_refused():
+  method = build(sampling={"name": "ddim", "guidance_strength": 0.1})
+  batch = {"inputs": make_batch()["inputs"], "index": jnp.arange(4)}
+  with pytest.raises(errors.ConfigError, match="does not have"):
+    method.forecast(VARIABLES, {}, batch, KEY, 1)
+
+
+def test_a_bound_of_x0_is_one_of_the_samples():
+  sampling = {"name": "ddim", "steps": 2, "clip_x0": (-0.1, 0.2)}
+  drawn = build(sampling=sampling).forecast(VARIABLES, {}, make_batch(), KEY, 1)
+  # Some of the last x0 lie beyond both bounds.
+  assert drawn.min() == np.float32(-0.1) and drawn.max() == np.float32(0.2)
+
+
 def test_a_temperature_of_zero_is_refused():
   with pytest.raises(errors.ConfigError, match="temperature=0"):
     build(sampling={"temperature": 0.0})
