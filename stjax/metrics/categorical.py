@@ -101,8 +101,8 @@ def checked(thresholds: Sequence[float]) -> tuple[float, ...]:
 def average(values):
   """Returns the mean [...] over the last axis, NaN left out; NaN if all are."""
   xp = jnp if isinstance(values, jax.Array) else np
-  defined = values == values
-  return xp.where(defined, values, 0).sum(-1) / defined.sum(-1)
+  missing = xp.isnan(values)
+  return xp.where(missing, 0, values).sum(-1) / (~missing).sum(-1)
 
 
 def contingency(

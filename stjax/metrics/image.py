@@ -39,14 +39,13 @@ def _box_sum(x: jax.Array, size: int = WINDOW) -> jax.Array:
 def _gaussian_mean(x: jax.Array) -> jax.Array:
   """Returns Gaussian means [..., H, W, C], with frames mirrored at their edges."""
   weights = _GAUSSIAN / _GAUSSIAN.sum()
-  edge = [(0, 0)] * (x.ndim - 3) + [(GAUSSIAN_EDGE,) * 2] * 2 + [(0, 0)]
-  x = jnp.pad(x, edge, mode="reflect")
   for axis in (-3, -2):
-    length = x.shape[axis] - 2 * GAUSSIAN_EDGE
-    x = sum(
-      float(w) * lax.slice_in_dim(x, i, i + length, axis=axis % x.ndim)
-      for i, w in enumerate(weights)
-    )
+    # As a matrix [new points, points], it is compiled far faster than as a sum.
+    size = x.shape[axis]
+    mirrored = np.pad(np.eye(size), ((GAUSSIAN_EDGE,) * 2, (0, 0)), mode="reflect")
+    matrix = sum(w * mirrored[i : i + size] for i, w in enumerate(weights))
+    x = jnp.tensordot(x, matrix, (axis, 1), precision=lax.Precision.HIGHEST)
+    x = jnp.moveaxis(x, -1, axis)
   return x
 
 

@@ -122,8 +122,10 @@ def convention(case: Case) -> None:
   number = sum(key.startswith("pred") for key in inputs)
   every = [(inputs[f"pred{i}"], inputs[f"target{i}"]) for i in range(number)]
   first, target = every[0]
-  # The notes of the cases say which sequence and frame these are.
-  sequence, frame = 1, 2
+  sequence, frame = (
+    int(re.search(words, case.meta["notes"])[1])
+    for words in (r"pred0\[(\d+)\]", r"frame (\d+)")
+  )
   single = first[sequence][None], target[sequence][None]
 
   whole, one = batches.scores(*every), batches.scores(single)

@@ -14,11 +14,11 @@ CONVENTIONS = {
   "weather": {},
   "spectral": {},
   "heatwave": {"min_duration": 2},
-  "categorical": {"thresholds": (0.5, 0.8), "scales": (3,)},
+  "categorical": {"thresholds": (0.5, 0.8), "scales": (1,)},
   "syncast": {"dataset": "hko7", "thresholds": (0.5, 0.8), "full_scale": 1.0},
 }
 READS = {"weather": ("climatology",), "heatwave": ("threshold", "history")}
-SLOW = ("ensemble", "cost", "syncast")
+SLOW = ("ensemble", "cost", "categorical", "syncast")
 ROWS = 7
 every = pytest.mark.parametrize(
   "name",
