@@ -70,23 +70,41 @@ def stjax_contender(
     precision: of the network.
     **method_options: options of `stjax.methods.regression.Regression`.
   """
-  import jax
   import numpy as np
 
-  from stjax import methods, models, sharding
-  from stjax.training import optim
-  from stjax.training import state as state_lib
-  from stjax.training import step as step_lib
+  from stjax import methods, models
 
   network = models.build(**config.model.to_dict() | {"dtype": precision})
   method = methods.build(
     "regression", network, horizon=targets.shape[1], **method_options
   )
+  batch = {"inputs": np.moveaxis(inputs, 2, -1), "targets": np.moveaxis(targets, 2, -1)}
+  return method_contender(method, config, batch)
+
+
+def method_contender(
+  method, config, batch, make_frozen=lambda variables: {}
+) -> Contender:
+  """The step that stjax compiles for a method.
+
+  Args:
+    method: a `stjax.methods.base.Method`.
+    config: has optimizer and mesh.
+    batch: what the method trains on, by its keys.
+    make_frozen: initial variables -> what the method reads and never trains; not
+      the arrays themselves, which the step uses up.
+  """
+  import jax
+  import numpy as np
+
+  from stjax import sharding
+  from stjax.training import optim
+  from stjax.training import state as state_lib
+  from stjax.training import step as step_lib
+
   optimizer = optim.build(config.optimizer, 1000, 100.0)
   mesh = sharding.make_mesh(config.mesh)
-  batch = sharding.put_batch(
-    {"inputs": np.moveaxis(inputs, 2, -1), "targets": np.moveaxis(targets, 2, -1)}, mesh
-  )
+  batch = sharding.put_batch(batch, mesh)
 
   def create(key):
     example = {"inputs": np.zeros((1, *batch["inputs"].shape[1:]), np.float32)}
@@ -101,6 +119,7 @@ def stjax_contender(
       out_shardings=whole,
       compiler_options={"xla_backend_optimization_level": 0},
     )(jax.random.key(0))
+    frozen = make_frozen(state.variables())
     step = jax.jit(
       functools.partial(
         step_lib.train_step,
@@ -111,11 +130,11 @@ def stjax_contender(
       out_shardings=whole,
       donate_argnums=0,
     )
-    compiled = step.lower(state, batch, {}).compile()
+    compiled = step.lower(state, batch, frozen).compile()
 
   def run():
     nonlocal state
-    state, scalars = compiled(state, batch, {})
+    state, scalars = compiled(state, batch, frozen)
     return float(scalars["loss"])
 
   parameters = sum(x.size for x in jax.tree.leaves(state.params))

@@ -36,9 +36,7 @@ cannot reset that peak, so it may contain what compiling tried out.
 """
 
 import argparse
-import concurrent.futures
 import functools
-import multiprocessing
 import os
 import statistics
 
@@ -164,48 +162,7 @@ def weigh(
   contender = make_contender(arguments, library, precision, horizon, remat)
   for _ in range(WARM_UP):
     contender.run()
-  cells = {}
-  grown = _device_growth(library, contender.run)
-  if grown is None:
-    grown, peak = memory.resident_growth(contender.run)
-    cells["process MiB"] = _mebibytes(peak)
-  cells["memory MiB"] = _mebibytes(grown)
-  if contender.temporary_bytes is not None:
-    cells["XLA MiB"] = _mebibytes(contender.temporary_bytes)
-  return cells
-
-
-def _device_growth(library: str, step) -> int | None:
-  """Bytes that a step takes on the GPU at most; None without a GPU."""
-  if library == "stjax":
-    import jax
-
-    device = jax.devices()[0]
-    if device.platform != "gpu":
-      return None
-    before = device.memory_stats()["bytes_in_use"]
-    step()
-    return device.memory_stats()["peak_bytes_in_use"] - before
-  import torch
-
-  if not torch.cuda.is_available():
-    return None
-  torch.cuda.reset_peak_memory_stats()
-  before = torch.cuda.memory_allocated()
-  step()
-  return torch.cuda.max_memory_allocated() - before
-
-
-def _mebibytes(count: int) -> str:
-  return f"{count / 2**20:.1f}"
-
-
-def in_own_process(function, *arguments):
-  """Calls a function in a fresh process; returns its result."""
-  with concurrent.futures.ProcessPoolExecutor(
-    1, mp_context=multiprocessing.get_context("spawn")
-  ) as pool:
-    return pool.submit(function, *arguments).result()
+  return memory.cells(library, contender)
 
 
 def compare_steps(
@@ -234,7 +191,7 @@ def compare_rollouts(
       lines = {
         program: {"forecasts": str(horizon), "precision": precision}
         | {"program": program}
-        | in_own_process(weigh, arguments, program, precision, horizon)
+        | memory.in_own_process(weigh, arguments, program, precision, horizon)
         for program in PROGRAMS
       }
       contenders = {
