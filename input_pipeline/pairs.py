@@ -28,7 +28,16 @@ MANIFEST = "manifest.json"
 CANDIDATES = "candidates.zarr"
 FORMAT = 1
 # The keys of data that decide which windows there are and what they hold.
-_DATA = ("store", "variables", "history", "horizon", "stride", "transform", "split")
+_DATA = (
+  "store",
+  "variables",
+  "history",
+  "horizon",
+  "stride",
+  "transform",
+  "resample",
+  "split",
+)
 
 
 def about_data(resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def main() -> None:
   following = {"prefer": run.config.prefer.next_command}
   following |= dict.fromkeys(("all", "train"), run.config.next_command)
   if following.get(mode):
-    print(f"Next: {following[mode].format(workdir=run.workdir)}")
+    named = following[mode].format(workdir=cli.WORKDIR.value, config=run.config)
+    print(f"Next: {named}")
 
 
 if __name__ == "__main__":

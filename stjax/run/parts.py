@@ -37,7 +37,7 @@ STATISTICS = {
   "static_statistics": "data.static.variables",
 }
 # What must agree between the data of a part and of the run that uses it.
-_SAME_DATA = ("calendar", "slots_per_day", "history")
+_SAME_DATA = ("calendar", "slots_per_day", "history", "resample")
 
 
 @dataclasses.dataclass(frozen=True)
