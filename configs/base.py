@@ -112,8 +112,8 @@ def get_config() -> ml_collections.ConfigDict:
     window_stride=1,  # Every n-th window of the split is scored.
     validation_stride=1,  # Every n-th window is scored while training.
     # How far a score of the validation split may change from what it was before the
-    # first step, such as {"events/csi": -0.02}: below 0 it may fall so far, above 0 it
-    # may rise so far. Beyond that the run stops. A name is written as in the log.
+    # first step, such as {"categorical/csi": -0.02}: below 0 it may fall so far, above
+    # 0 it may rise so far. Beyond that the run stops.
     guards=ml_collections.ConfigDict(),
     validation_members=1,  # Ensemble members of a forecast that is scored in training.
   )
@@ -157,7 +157,7 @@ def get_config() -> ml_collections.ConfigDict:
     window_stride=1,  # Every n-th window gets candidates.
     batch_size=8,  # Windows whose candidates are drawn at the same time.
     candidates=5,  # Members that are drawn for each window.
-    ensemble_mean=False,  # Whether the mean of the members is one candidate more.
+    ensemble_mean=False,  # Whether the (normalised) mean is one candidate more.
     # By what the candidates are scored: "far", "csi", "pod", "hss", "pooled_csi",
     # "fss", "spectral_error", "crps_share", "mae", "rmse".
     scores=("far",),

@@ -6,7 +6,8 @@ They are made by `--mode=prefer` and lie in one folder:
     candidates.zarr    an array for each split, float32 [window, candidate, T_out,
                        H, W, C] in normalised units, a chunk for each window
 
-Numbers of candidates in the manifest point into the arrays. A pair that was chosen
+Numbers of candidates in the manifest point into the arrays; the number that follows
+the last one is the mean of all. A pair that was chosen
 frame by frame has a number for each frame.
 """
 
@@ -95,6 +96,10 @@ class Pairs:
 
 
 def _pick(candidates, number):
+  """A candidate by its number, of which the one past the last is their mean."""
+  if np.max(number) == len(candidates):
+    mean = candidates.mean(0, keepdims=True)
+    candidates = np.concatenate([candidates, mean])
   if isinstance(number, int):
     return candidates[number]
   return candidates[np.asarray(number), np.arange(len(number))]

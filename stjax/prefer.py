@@ -258,9 +258,9 @@ def _score(run, scores, candidates, name, data) -> dict[str, Any]:
 
   @jax.jit
   def compute(members, batch):
+    if options.ensemble_mean:  # As the loader makes it, in normalised units.
+      members = jnp.concatenate([members, members.mean(0, keepdims=True)])
     fields = run.to_physical(members)
-    if options.ensemble_mean:
-      fields = jnp.concatenate([fields, fields.mean(0, keepdims=True)])
     observation = input_pipeline.inverse(run.statistics, batch["targets"], xp=jnp)
     horizon = observation.shape[1]
     weight = metrics_lib.point_weights(

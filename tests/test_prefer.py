@@ -1,7 +1,11 @@
 """From a trained diffusion to pairs, and from pairs to a diffusion that prefers."""
 
 import json
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import ml_collections
@@ -353,6 +357,105 @@ def test_a_reference_of_another_network_and_a_missing_one_are_refused(
   c = optimised(rain, base, "")
   with pytest.raises(errors.ConfigError, match="data.pairs"):
     build(c, tmp_path / "c")
+
+
+@pytest.mark.slow
+def test_residuals_of_a_frozen_mean_are_preferred_by_their_share_of_the_crps(
+  rain, tmp_path
+):
+  c = config(rain)
+  c.model = ml_collections.ConfigDict(
+    {"name": "threshold_rule", "features": 4, "gates": 2}
+  )
+  c.method = ml_collections.ConfigDict({"name": "regression", "predict_tendency": True})
+  assert train.train(build(c, tmp_path / "mean"))
+  residual = {
+    "name": "residual_diffusion",
+    "scale": "residual",
+    "num_steps": 20,
+    "mean_only": False,
+    "mean_dropout": False,
+  }
+  shares = {"prefer__scores": ("crps_share",), "prefer__name": "crps"}
+  c = config(rain, **shares)
+  c.method = ml_collections.ConfigDict(residual)
+  mean = {"mean": {"init_from": str(tmp_path / "mean")}}
+  c.frozen = ml_collections.ConfigDict(mean)
+  run = build(c, tmp_path / "base")
+  assert train.train(run)
+  folder = prefer.prefer(run)
+  made = {}
+  for name, previous in (("one", None), ("two", tmp_path / "one")):
+    c = optimised(rain, tmp_path / "base", folder, previous, **shares)
+    c.method.policy = ml_collections.ConfigDict(residual)
+    assert train.train(build(c, tmp_path / name))
+    steps = [line for line in log_of(tmp_path / name) if "train/gap" in line]
+    assert steps[0]["train/gap"] == 0 and steps[-1]["train/gap"] != 0
+    made[name] = c
+  # The mean and the scale of the base have come along, so that nothing else is
+  # needed for a forecast.
+  shutil.rmtree(tmp_path / "mean")
+  shutil.rmtree(tmp_path / "base")
+  again = build(made["two"], tmp_path / "two")
+  assert xr.open_zarr(forecast.forecast(again))["rain_rate"].size
+  inner = tmp_path / "two/frozen/previous"
+  assert json.loads((inner / "config.json").read_text())["method"] == residual
+  assert (inner / "frozen/mean/config.json").exists() and (inner / "constants").is_dir()
+
+
+@pytest.mark.slow
+def test_another_mean_of_the_stage_before_is_refused(base, rain, tmp_path):
+  arrays = {
+    name: {"variables": {}, "frozen": {"scale": np.full(2, value)}}
+    for name, value in (("reference", 1.0), ("previous", 2.0))
+  }
+  run = build(optimised(rain, base, base / "preferences/far", base), tmp_path)
+  with pytest.raises(errors.ConfigError, match="frozen.previous reads other"):
+    run.method.check_frozen(arrays, np.asarray)
+  arrays["previous"]["frozen"]["scale"][:] = 1.0
+  run.method.check_frozen(arrays, np.asarray)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_and_pair_like_one(base, rain, tmp_path):
+  shutil.copytree(base, tmp_path / "base", ignore=shutil.ignore_patterns("preferences"))
+  path = tmp_path / "config.py"
+  path.write_text(
+    "import json, ml_collections\n"
+    "def get_config():\n"
+    f"  values = json.loads(open({str(base / 'config.json')!r}).read())\n"
+    "  return ml_collections.ConfigDict(values, convert_dict=True)\n"
+  )
+  environment = {
+    k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")
+  }
+  root = pathlib.Path(__file__).parents[1]
+  command = ["bash", "launch/local.sh", "2", f"--config={path}", "--mode=prefer"]
+  result = subprocess.run(
+    [*command, f"--workdir={tmp_path / 'base'}"],
+    cwd=root,
+    env=environment | {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  one, two = (w / "preferences/far" for w in (base, tmp_path / "base"))
+  pairs = [
+    json.loads((folder / "manifest.json").read_text())["splits"]
+    for folder in (one, two)
+  ]
+  for name in pairs[0]:
+    fields = [
+      zarr.open_group(folder / "candidates.zarr", mode="r")[name][:]
+      for folder in (one, two)
+    ]
+    np.testing.assert_allclose(*fields, atol=1e-4 * np.abs(fields[0]).max())
+    picked = [
+      [(p["window"], p["chosen"], p["rejected"]) for p in part[name]["pairs"]]
+      for part in pairs
+    ]
+    assert picked[0] == picked[1]
 
 
 @pytest.mark.slow

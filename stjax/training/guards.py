@@ -1,6 +1,7 @@
 """Guards: scores that a training must not lose while it gains others."""
 
 import json
+import math
 
 import jax
 
@@ -53,13 +54,20 @@ class Guards:
       step: number of steps made.
 
     Raises:
-      ConfigError: the run has made steps already.
+      ConfigError: the run has made steps already, or a score has no value.
     """
     if step:
       raise errors.ConfigError(
         f"evaluation.guards compares with the scores before the first step, which"
         f" {self._path} does not have: the run has made {step} steps without these"
         " guards. Leave evaluation.guards as it was, or use another --workdir."
+      )
+    without = [name for name in self.wanted if not math.isfinite(scores[name])]
+    if without:
+      raise errors.ConfigError(
+        f"evaluation.guards[{without[0]!r}] has no value before the first step, such as"
+        " the FAR of forecasts without an event, or the spread of one member"
+        " (evaluation.validation_members): guard another score."
       )
     self._first = {name: scores[name] for name in self.wanted}
     if jax.process_index() == 0:
