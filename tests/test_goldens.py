@@ -39,6 +39,7 @@ LARGE = (
   "syncast/diffcast",
   "syncast/dpo_loss",
   "syncast/dps_sampling",
+  "syncast/manifest",
   "syncast/spo_loss",
   "syncast/unet",
   "triton/cno",
