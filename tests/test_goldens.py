@@ -39,7 +39,11 @@ LARGE = (
   "syncast/diffcast",
   "syncast/dpo_loss",
   "syncast/dps_sampling",
+<<<<<<< HEAD
   "syncast/metrics_",
+=======
+  "syncast/manifest",
+>>>>>>> network
   "syncast/spo_loss",
   "syncast/unet",
   "triton/cno",
