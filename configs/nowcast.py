@@ -20,7 +20,7 @@ A variant is named after the colon:
                the range of the radars, which count for nothing.
   radar_mrms   Rain rates every 2 minutes in twelve regions of the United States: 8
                minutes to the next 24, on as many cells.
-The two radar variants run, but how good they get has not been measured; they are
+Of the two radar variants only a few steps were run, and no score measured; they are
 meant for a GPU.
 """
 
