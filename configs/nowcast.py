@@ -5,6 +5,12 @@ Run:    python -m stjax.main --config=configs/nowcast.py:moving_rain \\
         python -m stjax.main --config=configs/nowcast.py:radar_eu \\
           --config.data.path=radar_eu_5min.nc --workdir=runs/radar_eu
 
+Expect: moving_rain, 2.6 minutes of processor time; on the 30 test sequences
+        (persistence in brackets)
+        rmse .897 (1.350) mm/h, critical success index at 0.5, 1 and 5 mm/h after
+        5 minutes .91, .90, .81 (.83, .80, .69), after 30 minutes .52, .49, .24
+        (.37, .30, .13).
+
 A variant is named after the colon:
   moving_rain  Cells that grow, decay and move, simulated on the spot: 30 minutes
                to the next 30, on 32 x 32 cells.
@@ -14,7 +20,7 @@ A variant is named after the colon:
                the range of the radars, which count for nothing.
   radar_mrms   Rain rates every 2 minutes in twelve regions of the United States: 8
                minutes to the next 24, on as many cells.
-The two radar variants run, but how good they get has not been measured; they are
+Of the two radar variants only a few steps were run, and no score measured; they are
 meant for a GPU.
 """
 
@@ -48,7 +54,7 @@ def get_config(variant: str = "moving_rain") -> ml_collections.ConfigDict:
 
 def _moving_rain(c: ml_collections.ConfigDict) -> None:
   """Simulates the rain, and takes a network that learns within two minutes."""
-  c.num_epochs = 3.0
+  c.num_epochs = 4.0
   c.model = simvp.network(
     spatial_features=8, temporal_features=32, temporal_depth=3, mlp_ratio=2.0
   )
@@ -59,7 +65,7 @@ def _moving_rain(c: ml_collections.ConfigDict) -> None:
     image_size=32,
     speed=1.0,  # Of the mean motion, in cells of the grid per frame.
     cells=10.0,  # Rain cells within 64 x 64 cells of the grid at a time.
-    lifetime=18.0,  # Mean life of a rain cell, in frames.
+    lifetime=30.0,  # Mean life of a rain cell, in frames.
     simulation_seed=0,
     history=6,
     horizon=6,
