@@ -39,12 +39,10 @@ LARGE = (
   "syncast/diffcast",
   "syncast/dpo_loss",
   "syncast/dps_sampling",
-<<<<<<< HEAD
-  "syncast/metrics_",
-=======
   "syncast/manifest",
->>>>>>> network
+  "syncast/metrics_",
   "syncast/spo_loss",
+  "syncast/two_stage",
   "syncast/unet",
   "triton/cno",
   "triton/dit_",
