@@ -1,6 +1,5 @@
 """The torch SynCast of the benchmarks gives the released code's numbers."""
 
-import os
 import pathlib
 
 import numpy as np
@@ -10,8 +9,7 @@ from golden.case import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, Case, assert_close
 torch = pytest.importorskip("torch")
 torch_syncast = pytest.importorskip("benchmarks.torch_syncast")
 
-HERE = pathlib.Path(__file__).parents[1] / "goldens"
-FOLDERS = [HERE, pathlib.Path(os.environ.get("STJAX_GOLDENS") or HERE)]
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "syncast"
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +22,7 @@ def one_thread():
 
 
 def case(name):
-  """A case of tests/goldens, or of STJAX_GOLDENS where it is not among these."""
-  paths = [folder / "syncast" / f"{name}.json" for folder in FOLDERS]
-  return Case(next((path for path in paths if path.exists()), paths[0]))
+  return Case(GOLDENS / f"{name}.json")
 
 
 def tensors(case, group):
@@ -96,9 +92,6 @@ def test_loss_of_the_base_and_its_gradients():
   check_gradients(twin, golden)
 
 
-@pytest.mark.skipif(
-  not case("unet").has_arrays, reason="STJAX_GOLDENS has no syncast/unet"
-)
 def test_unet_and_whole_network():
   golden = case("unet")
   config, given = golden.meta["config"], tensors(golden, "input")
