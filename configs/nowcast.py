@@ -47,6 +47,7 @@ def get_config(variant: str = "moving_rain") -> ml_collections.ConfigDict:
   c.optimizer.clip_norm = 1.0
   c.optimizer.schedule.name = "one_cycle"
   c.evaluation.baselines = ("persistence",)
+  c.evaluation.conventions = ("physical", "categorical")
   c.evaluation.thresholds = (0.5, 1.0, 5.0)  # In mm/h.
   c.forecast.clip_range = (0.0, None)  # There is no negative rain.
   return c
