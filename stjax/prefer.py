@@ -315,10 +315,12 @@ def _gather(rows, windows, arrays):
   def gather(x, axis):
     width = [(0, 0)] * x.ndim
     width[axis] = (0, most - count)
-    found = multihost_utils.process_allgather(np.pad(x, width, mode="edge"))
+    found = multihost_utils.process_allgather(np.pad(x, width))
     return np.concatenate(list(found), axis=axis)
 
-  return gather(rows, 0), gather(windows, 0), [gather(x, 1) for x in arrays]
+  there = gather(np.ones(count, bool), 0)
+  rows, windows = (gather(x, 0)[there] for x in (rows, windows))
+  return rows, windows, [gather(x, 1)[:, there] for x in arrays]
 
 
 def _pair(name, scored, scores, run) -> dict[str, Any]:

@@ -312,6 +312,21 @@ def test_preferences_that_cannot_be_made_are_refused(changes, words, rain, tmp_p
     main.check(build(config(rain, **changes), tmp_path), "prefer")
 
 
+def test_members_that_are_all_the_same_make_no_pair(rain, tmp_path):
+  c = config(rain, prefer__splits=("preference",))
+  c.model = ml_collections.ConfigDict({"name": "none"})
+  c.method = ml_collections.ConfigDict({"name": "persistence"})
+  run = build(c, tmp_path)
+  assert train.train(run)
+  with pytest.raises(errors.ConfigError, match="6 have candidates of equal scores"):
+    prefer.prefer(run)
+  # What was drawn is kept, so that another score finds it.
+  assert (tmp_path / "preferences/pairs/candidates.zarr").is_dir()
+  c.prefer.guidance_strength = 0.1
+  with pytest.raises(errors.ConfigError, match="prefer.guidance_strength=0.1 guides"):
+    main.check(build(c, tmp_path), "prefer")
+
+
 def test_windows_without_a_pair_are_counted_and_a_split_without_one_is_refused(
   base, rain, tmp_path
 ):
