@@ -142,7 +142,9 @@ class TensorBoardWriter(Writer):
 
   def write_scalars(self, step, scalars):
     for name, value in scalars.items():
-      self._writer.add_scalar(name, _number(value), step)
+      # A score without a value has no point in the curve.
+      if math.isfinite(value := _number(value)):
+        self._writer.add_scalar(name, value, step)
 
   def write_histograms(self, step, arrays):
     for name, array in arrays.items():
