@@ -1,6 +1,10 @@
 """SynCast: nowcasts of rain by diffusion, then preferred by FAR and by CSI.
 
-A variant is SET,STAGE. The stages of a set, in order:
+Run:    python -m stjax.main --config=configs/syncast.py:moving_rain,base \\
+          --workdir=runs/syncast/moving_rain
+
+and so on: each stage prints the command of the next one in the end. A variant is
+SET,STAGE. The stages of a set, in order:
 
   SET,base      a diffusion of the frames to come, given those seen
   --mode=prefer draws five members of every window of the preference split and
@@ -8,11 +12,6 @@ A variant is SET,STAGE. The stages of a set, in order:
   SET,dpo_far   preference optimisation on these pairs, held to the base
   SET,base,csi  with --mode=prefer: the same members, paired by CSI
   SET,spo_csi   preference optimisation on these, held to the stage before
-
-Each prints the command of the next one in the end. The first is
-
-  python -m stjax.main --config=configs/syncast.py:moving_rain,base \\
-    --workdir=runs/syncast/moving_rain
 
 SET is moving_rain (simulated), radar_eu or radar_mrms (give --config.data.path of
 the file), sevir, hko7 or meteonet (the archives of docs/data.md). The last three

@@ -9,7 +9,7 @@ import ml_collections
 import pytest
 
 import input_pipeline
-from configs import simvp_boiling
+from configs import simvp_boiling, syncast
 from stjax import config as config_lib
 from stjax import models
 from stjax.models.translators import TRANSLATORS
@@ -48,6 +48,37 @@ def test_a_config_is_complete_and_its_keys_are_known(name, variant):
     if section and section.name != "none":
       build_network(section, config.data)
   assert "Run:" in module.__doc__
+
+
+@pytest.mark.parametrize("name", syncast.SETS)
+def test_each_stage_of_syncast_names_a_next_one_that_finds_what_it_left(name):
+  folders = {}
+  for stage in ("base", "dpo_far", "base,csi"):
+    config = syncast.get_config(f"{name},{stage}")
+    config.data.update({"path": "FILE"} if name != "moving_rain" else {})
+    folder = folders.get(stage, "W")
+    if stage == "dpo_far":
+      config.init_from = "W"
+    commands = [config.next_command] * (stage != "base,csi")
+    commands += [config.prefer.next_command] * stage.startswith("base")
+    for command in commands:
+      words = command.format(workdir=folder, config=config).split()
+      flags = dict(word[2:].split("=", 1) for word in words[3:])
+      following = flags["config"].split(":")[1]
+      assert following in syncast.VARIANTS and following.startswith(name)
+      folders[following.split(",", 1)[1]] = flags["workdir"]
+      assert flags.get("config.data.path", "FILE") == "FILE"
+      if following.endswith(("dpo_far", "spo_csi")):
+        assert flags["config.data.pairs"] == f"W/preferences/{following[-3:]}"
+        assert flags["config.frozen.reference.init_from"] == "W"
+      else:
+        assert flags["workdir"] == "W" and flags["mode"] == "prefer"
+  assert folders == {
+    "base": "W",
+    "base,csi": "W",
+    "dpo_far": "W_far",
+    "spo_csi": "W_csi",
+  }
 
 
 @pytest.mark.parametrize("variant", simvp_boiling.VARIANTS)
