@@ -142,8 +142,7 @@ def build(
     if train:
       numbers = np.asarray(sorted(pairs.numbers))
       logging.info(
-        "%d of the %d windows of the %s split have a pair in %s; the others are left"
-        " out",
+        "Training reads the %d of %d windows of the %s split that have a pair in %s",
         len(numbers),
         len(whole),
         split,
