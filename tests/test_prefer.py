@@ -217,6 +217,7 @@ def test_the_first_gap_is_0_and_held_out_pairs_are_scored(far, base, rain):
   assert trees_equal(first.params, trained["params"])
 
 
+@pytest.mark.slow
 def test_a_second_preference_is_held_to_the_first(far, base, rain, tmp_path):
   moved = tmp_path / "pairs"
   shutil.copytree(base / "preferences/far", moved)
@@ -241,6 +242,7 @@ def test_a_second_preference_is_held_to_the_first(far, base, rain, tmp_path):
   assert len(source["from"]) == 3
 
 
+@pytest.mark.slow
 def test_a_guard_stops_a_run_before_anything_is_saved(far, base, rain, tmp_path):
   c = optimised(
     rain,
