@@ -155,7 +155,7 @@ def _prefer(c, name: str) -> None:
     )
   )
   published = name in ARCHIVES
-  c.optimizer.update(learning_rate=1e-6 if published else 2e-4, clip_norm=0.0)
+  c.optimizer.update(learning_rate=1e-6 if published else 5e-5, clip_norm=0.0)
   c.optimizer.schedule.update(name="constant", warmup=0.0)
   c.ema_decay = 0.0
   c.evaluation.every_steps = c.checkpoint.every_steps = 100 if published else 30
