@@ -7,7 +7,6 @@ Sources: Wallace et al. 2024 (Diffusion-DPO, arXiv 2311.12908, equation 14); Xu 
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -207,12 +206,13 @@ class Preference(base.Method):
 
     names = [name for name in (REFERENCE, PREVIOUS) if name in self.parts]
     held = [frozen[name] for name in names]
-    found, weight = _by_one_program(
-      errors_of,
-      [*(part["variables"] for part in held), variables],
-      [*(part["frozen"] for part in held), self._of_policy(frozen)],
-    )
-    reference, own = found[0], found[-1]
+    found = [errors_of(part["variables"], part["frozen"])[0] for part in held]
+    own, weight = errors_of(variables, self._of_policy(frozen))
+    reference = found[0]
+    # Before the first update the policy is what it is held to. Two calls in one
+    # program round differently, and beta multiplies what that leaves in the gap.
+    same = _equal(variables, held[-1]["variables"])
+    own += jax.lax.stop_gradient(jnp.where(same, found[-1] - own, 0.0))
     omega = jnp.asarray(self._weights, jnp.float32)[draws.step]
     if self.previous is None:
       loss, gap = losses.dpo(own, reference, omega, self.beta)
@@ -251,56 +251,9 @@ class Preference(base.Method):
     return self.policy.forecast(variables, self._of_policy(frozen), batch, key, members)
 
 
-def _by_one_program(
-  function: Callable[[PyTree, PyTree], tuple[jax.Array, jax.Array]],
-  variables: list[PyTree],
-  parts: list[PyTree],
-) -> tuple[jax.Array, jax.Array]:
-  """Calls a function for several networks, and passes gradients to the last one.
-
-  At first policy and reference have the same values, and then their gap must be
-  exactly 0, not what rounding leaves over: beta multiplies it by thousands. As two
-  calls the compiler would merge each with other neighbours, and round otherwise. In
-  a loop all are one program, which keeps what the gradients of the last one need.
-
-  Args:
-    function: (variables, parts) -> errors, weight.
-    variables: of each network.
-    parts: what each of them reads and never trains.
-
-  Returns:
-    The errors of all networks, stacked, and the weight, which is the same for all.
-  """
-  *fixed, last = variables
-
-  def each(last):
-    kept = []
-
-    def body(_, number):
-      own, read = jax.tree.map(
-        lambda *x: jax.lax.select_n(number, *x),
-        *zip([*fixed, last], parts, strict=True),
-      )
-      value, pull = jax.vjp(lambda own: function(own, read), own)
-      leaves, structure = jax.tree.flatten(pull)
-      kept.append(structure)
-      return leaves, value
-
-    shapes, _ = jax.eval_shape(body, None, jnp.int32(0))
-    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    leaves, values = jax.lax.scan(body, none, jnp.arange(len(variables)))
-    return values, jax.tree.unflatten(kept[-1], leaves)
-
-  @jax.custom_vjp
-  def errors_of(last):
-    return each(last)[0]
-
-  def backward(pull, cotangents):
-    return pull(jax.tree.map(lambda x: x[-1], cotangents))
-
-  errors_of.defvjp(each, backward)
-  found, weight = errors_of(last)
-  return found, weight[0]
+def _equal(ours: PyTree, theirs: PyTree) -> jax.Array:
+  """Whether two trees of the same structure hold the same numbers."""
+  return jnp.stack(jax.tree.leaves(jax.tree.map(jnp.array_equal, ours, theirs))).all()
 
 
 def _differences(policy: Diffusion, other: Diffusion):
