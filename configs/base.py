@@ -95,6 +95,7 @@ def get_config() -> ml_collections.ConfigDict:
     # "syncast".
     thresholds=(),
     scales=(),  # Sides of the blocks of the convention "categorical", in points.
+    velocities=(),  # Names of the two velocity components, of the convention "tke".
     heatwave=config_dict.create(  # Options of the convention "heatwave".
       quantile=0.9,  # The threshold, as a quantile of a calendar cell in training.
       min_duration=1,  # Frames in a row that make a heatwave.

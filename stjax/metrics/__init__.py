@@ -29,6 +29,7 @@ from stjax.metrics.heatwave import Heatwave
 from stjax.metrics.probabilistic import Cost, Ensemble
 from stjax.metrics.spectral import Spectral
 from stjax.metrics.syncast import Syncast
+from stjax.metrics.tke import Tke
 from stjax.metrics.weather import Weather
 
 METRICS: dict[str, type] = {
@@ -41,6 +42,7 @@ METRICS: dict[str, type] = {
   "spectral": Spectral,
   "heatwave": Heatwave,
   "syncast": Syncast,
+  "tke": Tke,
 }
 
 __all__ = (
@@ -58,6 +60,7 @@ __all__ = (
   "Score",
   "Spectral",
   "Syncast",
+  "Tke",
   "Weather",
   "build",
   "evaluate",
@@ -76,8 +79,9 @@ def build(conventions: Sequence[str], **options: Any) -> dict[str, Metric]:
       channel_names (openstl), thresholds, scales and area_weights
       (categorical), thresholds and area_weights (ensemble),
       qice_bins, interval_percent and coverage_percent (cost), cell_weights
-      (weather), variables (spectral), quantile, min_duration and area_weights
-      (heatwave), dataset, thresholds, full_scale and epsilon (syncast).
+      (weather), variables (spectral, tke), velocities (tke), quantile,
+      min_duration and area_weights (heatwave), dataset, thresholds,
+      full_scale and epsilon (syncast).
 
   Returns:
     The metrics by name, in the order of `conventions`.

@@ -178,6 +178,33 @@ def windows(
   )
 
 
+def zero_padded_windows(forecast: jax.Array, observation: jax.Array) -> Windows:
+  """Returns the statistics of the 3x3 windows around all points, as SFP has them.
+
+  Beyond its edges a frame is 0, and these zeros count in the means; variances
+  are those of a population.
+
+  Args:
+    forecast: [..., H, W, C].
+    observation: [..., H, W, C].
+
+  Returns:
+    Statistics [..., H, W, C].
+  """
+  x, y = forecast, observation
+  stacked = jnp.stack([x, y, x * x, y * y, x * y])
+  edges = [(0, 0)] * (stacked.ndim - 3) + [(1, 1), (1, 1), (0, 0)]
+  mean_x, mean_y, xx, yy, xy = _box_sum(jnp.pad(stacked, edges), 3) / 9
+  return Windows(
+    mean_x=mean_x,
+    mean_y=mean_y,
+    var_x=xx - mean_x**2,
+    var_y=yy - mean_y**2,
+    cov=xy - mean_x * mean_y,
+    whole=jnp.ones_like(mean_x),
+  )
+
+
 def similarity(stats: Windows, span: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns the SSIM [..., C] of every frame, and its count, as `ssim` does.
 

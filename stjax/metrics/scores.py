@@ -17,7 +17,7 @@ import numpy as np
 
 from stjax import errors
 from stjax.errors import MetricError
-from stjax.metrics import categorical, spectral
+from stjax.metrics import categorical, image, spectral
 from stjax.metrics.deterministic import where_counted
 
 LOWER, HIGHER = "lower", "higher"
@@ -315,14 +315,52 @@ class Mae(_Mean):
     return jnp.abs(candidates - observation)
 
 
-class Rmse(_Mean):
-  """Root mean square error, in units of the variable."""
+class Mse(_Mean):
+  """Mean square error, in squared units of the variable."""
 
   def _errors(self, candidates, observation):
     return jnp.square(candidates - observation)
 
+
+class Rmse(Mse):
+  """Root mean square error, in units of the variable."""
+
   def _finish(self, mean):
     return jnp.sqrt(mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ssim(CandidateScore):
+  """Structural similarity: the mean of that of each frame and variable.
+
+  It is the score ssim of the convention "physical"; see `image.ssim`.
+
+  Attributes:
+    data_range: range in physical units: one number, one number for each
+      variable, or "frame" for the range of every observed frame.
+  """
+
+  better = HIGHER
+  data_range: image.DataRange = image.FRAME
+
+  def __post_init__(self):
+    if not isinstance(self.data_range, str):
+      span = tuple(map(float, np.atleast_1d(self.data_range)))
+      object.__setattr__(self, "data_range", span)
+
+  def _sums(self, candidates, observation, weight):
+    fields = jnp.broadcast_arrays(candidates, observation, weight)
+    span = image.resolve_range(self.data_range, *fields)
+    score, frames = image.similarity(self._windows(*fields), span)
+    return {"ssim": score, "frames": frames}
+
+  def _windows(self, candidates, observation, weight) -> image.Windows:
+    return image.windows(candidates, observation, weight)
+
+  def value(self, sums, per_frame):
+    sums = _pooled(sums, per_frame)
+    value = sums["ssim"] / sums["frames"]
+    return value, jnp.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,29 +425,35 @@ SCORES: dict[str, type[CandidateScore]] = {
   "spectral_error": SpectralError,
   "crps_share": CrpsShare,
   "mae": Mae,
+  "mse": Mse,
   "rmse": Rmse,
+  "ssim": Ssim,
 }
 
 
 def build(
-  name: str, thresholds: Sequence[float] = (), **options: Any
+  name: str,
+  thresholds: Sequence[float] = (),
+  table: Mapping[str, type] = SCORES,
+  **options: Any,
 ) -> CandidateScore:
   """Builds a score by name.
 
   Args:
-    name: a name out of `SCORES`.
+    name: a name out of `table`.
     thresholds: thresholds in physical units. Scores of events need them, and
       the others have no use for them.
+    table: the scores that are known, by name.
     **options: released (csi, far, pod, hss, pooled_csi, fss), scale
       (pooled_csi, fss), pooling (pooled_csi), band (spectral_error), fair
-      (crps_share).
+      (crps_share), data_range (ssim).
 
   Raises:
     ConfigError: the name or an option is unknown; the message lists near ones.
     MetricError: thresholds are missing, or an option is impossible.
   """
-  kind = errors.pick("score", name, SCORES)
-  known = {field.name for field in dataclasses.fields(kind)}
+  kind = errors.pick("score", name, table)
+  known = {field.name for field in dataclasses.fields(kind) if field.init}
   errors.check_options(f"score {name}", options, known - {"thresholds"})
   if "thresholds" in known:
     options["thresholds"] = tuple(thresholds)
@@ -429,10 +473,19 @@ def combine(
   Raises:
     ConfigError: a name is unknown, or a weight is not positive and finite.
   """
+  check_weights(weights)
+  parts = (build(x, thresholds) if isinstance(x, str) else x for x in weights)
+  return Combined(tuple(parts), tuple(map(float, weights.values())))
+
+
+def check_weights(weights: Mapping[Any, float]) -> None:
+  """Refuses weights of scores that are not positive and finite.
+
+  Raises:
+    ConfigError: one is not.
+  """
   for name, weight in weights.items():
     if not 0 < weight < np.inf:
       raise errors.ConfigError(
         f"The weight {weight} of the score {name} must be positive and finite."
       )
-  parts = (build(x, thresholds) if isinstance(x, str) else x for x in weights)
-  return Combined(tuple(parts), tuple(map(float, weights.values())))

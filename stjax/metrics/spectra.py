@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def _sum_by(index: np.ndarray, values: jax.Array, size: int) -> jax.Array:
+def sum_by(index: np.ndarray, values: jax.Array, size: int) -> jax.Array:
   """Sums [..., H, W, C] by index [H, W] to [..., size, C], without index -1."""
   chosen = np.nonzero(index.ravel() >= 0)[0]
   flat = values.reshape(*values.shape[:-3], -1, values.shape[-1])
@@ -40,7 +40,7 @@ def shell_enstrophy(vorticity: jax.Array, energy: bool = False) -> jax.Array:
     power = power * inverse[..., None]
   shells = min(h, w) // 2 + 1
   index = np.rint(size).astype(int)
-  return _sum_by(np.where(index < shells, index, -1), power, shells)
+  return sum_by(np.where(index < shells, index, -1), power, shells)
 
 
 def transform(fields: jax.Array) -> jax.Array:
@@ -71,7 +71,7 @@ def shell_sums(waves: jax.Array) -> jax.Array:
   size = longer * np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None])
   shells = longer // 2 + 1
   index = np.rint(size).astype(int)
-  return _sum_by(np.where(index < shells, index, -1), waves, shells)
+  return sum_by(np.where(index < shells, index, -1), waves, shells)
 
 
 def enstrophy_shares(vorticity: jax.Array) -> jax.Array:
@@ -98,7 +98,7 @@ def enstrophy_shares(vorticity: jax.Array) -> jax.Array:
   half = jnp.fft.rfftn(vorticity, axes=(-3, -2))
   power = jnp.square(jnp.abs(half))
   index = np.where(inside, nearest - 1, -1)
-  total = _sum_by(index, power, n // 2 - 1)
+  total = sum_by(index, power, n // 2 - 1)
   return total / total.sum(-2, keepdims=True)
 
 
@@ -123,4 +123,4 @@ def error_spectrum(
   # to it.
   index = np.minimum(np.searchsorted(edges, size, "right") - 1, bins - 1)
   error = jnp.abs(forecast - observation)
-  return _sum_by(index, jnp.abs(jnp.fft.fft2(error, axes=(-3, -2))), bins)
+  return sum_by(index, jnp.abs(jnp.fft.fft2(error, axes=(-3, -2))), bins)

@@ -82,6 +82,7 @@ class Evaluator:
         "evaluation.area_weights", options.area_weights, run.coordinates
       ),
       variables=tuple(map(str, run.coordinates.data_vars)),
+      velocities=tuple(options.velocities),
       **config_lib.plain(options.heatwave),
       **config_lib.plain(options.syncast),
     )

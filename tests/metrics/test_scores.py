@@ -3,13 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from scoring import candidate_fields as _fields
 from scoring import scores as verify
 
 from stjax.errors import ConfigError, MetricError
 from stjax.metrics import scores
 
 THRESHOLDS = (0.4, 0.8)
-CANDIDATES, ROWS = 2, 3
+CANDIDATES, ROWS = 2, 3  # Of `_fields`.
 CATEGORICAL = {"thresholds": THRESHOLDS, "scales": (4,)}
 
 
@@ -20,16 +21,6 @@ def _slow(*case):
 
 def _run(score, *fields, per_frame=False):
   return jax.jit(score, static_argnames="per_frame")(*fields, per_frame=per_frame)
-
-
-def _fields():
-  """Candidates, observation with missing points, and a weight."""
-  rng = np.random.default_rng(0)
-  shape = (ROWS, 2, 9, 8, 2)
-  observation = rng.random(shape).astype(np.float32)
-  noise = rng.normal(0.1, 0.3, (CANDIDATES, *shape))
-  weight = (rng.random(shape) > 0.1).astype(np.float32)
-  return (observation + noise).astype(np.float32), observation, weight
 
 
 @pytest.mark.parametrize(
@@ -49,13 +40,19 @@ def _fields():
     ),
     _slow("spectral_error", {"band": "low"}, "spectral", {}, "amplitude_error_low"),
     _slow("mae", {}, "physical", {"data_range": 1.0}, "mae"),
+    _slow("mse", {}, "physical", {"data_range": 1.0}, "mse"),
     _slow("rmse", {}, "physical", {"data_range": 1.0}, "rmse"),
+    _slow("ssim", {"data_range": 1.0}, "physical", {"data_range": 1.0}, "ssim"),
+    _slow("ssim", {}, "physical", {"data_range": "frame"}, "ssim"),
   ],
 )
 def test_the_sums_are_those_of_the_verification(
   name, options, convention, of_convention, score
 ):
   candidates, observation, weight = _fields()
+  if name == "ssim":  # It needs windows of 7 x 7 points without a missing one.
+    weight = np.ones_like(weight)
+    weight[..., 0, :] = 0
   built = scores.build(name, THRESHOLDS, **options)
   sums = jax.jit(built.sums)(candidates, observation, weight)
   value, eligible = built.value(sums, per_frame=False)

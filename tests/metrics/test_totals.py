@@ -16,9 +16,10 @@ CONVENTIONS = {
   "heatwave": {"min_duration": 2},
   "categorical": {"thresholds": (0.5, 0.8), "scales": (1,)},
   "syncast": {"dataset": "hko7", "thresholds": (0.5, 0.8), "full_scale": 1.0},
+  "tke": {"variables": ("u", "v"), "velocities": ("u", "v")},
 }
 READS = {"weather": ("climatology",), "heatwave": ("threshold", "history")}
-SLOW = ("ensemble", "cost", "categorical", "syncast")
+SLOW = ("ensemble", "cost", "categorical", "syncast", "tke")
 ROWS = 7
 every = pytest.mark.parametrize(
   "name",

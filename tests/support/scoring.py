@@ -44,3 +44,13 @@ def accumulated(
 def scores(name, *arrays, **options):
   """The scores of one convention; see `accumulated`."""
   return accumulated((name,), *arrays, **options).compute()[name]
+
+
+def candidate_fields():
+  """Two candidates of three windows, their observation, and a weight."""
+  rng = np.random.default_rng(0)
+  shape = (3, 2, 9, 8, 2)
+  observation = rng.random(shape).astype(np.float32)
+  noise = rng.normal(0.1, 0.3, (2, *shape))
+  weight = (rng.random(shape) > 0.1).astype(np.float32)
+  return (observation + noise).astype(np.float32), observation, weight
