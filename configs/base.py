@@ -147,6 +147,9 @@ def get_config() -> ml_collections.ConfigDict:
       clip_x0=(),  # (Lowest, highest) value, normalised, of what a step predicts.
       guidance=1.0,  # Scale of classifier-free guidance; 1 is without it.
       temperature=1.0,  # Factor on the noise, and so on the spread of the members.
+      # "spectrum" or "agreement": how method self_training chooses among the futures
+      # of its world model; with "" it makes its own forecast. See docs/sfp.md.
+      reward="",
     ),
   )
   c.prefer = config_dict.create(  # --mode=prefer; see docs/syncast.md.

@@ -65,7 +65,8 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     run,
     options.batch_size,
     members=run.config.forecast.members,
-    baselines=baselines_lib.build(run),
+    # A reconstruction knows what it makes, so that no forecast compares with it.
+    baselines=baselines_lib.build(run) if run.method.kind == "forecast" else {},
   )
   # The examples that are drawn are spread evenly over the split.
   count = min(options.figures, data.num_examples)

@@ -4,7 +4,7 @@ Trains, evaluates and forecasts, or draws and pairs candidate forecasts; any lea
 the config is overridden by --config.a.b=value.
 """
 
-from absl import flags
+from absl import flags, logging
 
 from stjax.run import cli, distributed
 
@@ -29,8 +29,15 @@ def check(run, mode: str) -> None:
     ConfigError: a setting that does not fit the data, of any command.
     DataError: a split that is needed has no window.
   """
-  from stjax import evaluate, forecast, prefer, train
+  from stjax import errors, evaluate, forecast, prefer, train
 
+  if mode in ("forecast", "prefer") and run.method.kind != "forecast":
+    raise errors.ConfigError(
+      f"--mode={mode} asks for forecasts, but method.name={run.config.method.name!r}"
+      " makes reconstructions of what it is shown. Use --mode=train or evaluate, or"
+      " name its work directory in another run, such as"
+      " config.frozen.world.init_from."
+    )
   commands = {"train": train, "evaluate": evaluate, "forecast": forecast}
   for name, command in commands.items():
     command.check(run, splits=mode in ("all", name))
@@ -58,7 +65,9 @@ def main() -> None:
       return  # Asked to stop: the same command goes on later.
     if mode in ("all", "evaluate"):
       evaluate.evaluate(run)
-    if mode in ("all", "forecast"):
+    if mode == "all" and run.method.kind != "forecast":
+      logging.info("%s makes no forecasts.", run.config.method.name)
+    elif mode in ("all", "forecast"):
       forecast.forecast(run)
     if mode == "prefer":
       prefer.prefer(run)

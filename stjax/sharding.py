@@ -25,6 +25,9 @@ BATCH_AXES = ("data", "fsdp")
 # Splitting arrays of fewer values costs more in messages than it saves in memory.
 _MIN_SPLIT_SIZE = 1024
 
+# Collections that every device holds whole, as each reads all of them for its rows.
+_WHOLE = ("codebook",)
+
 # The ambient mesh. A user context is part of the key of jit's caches, so that no
 # trace is reused for another mesh.
 _ambient = jax.make_user_context(None)
@@ -222,7 +225,7 @@ def state_shardings(abstract: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
   """Returns shardings for parameters, moments and averages from their shapes.
 
   Each array is split over `fsdp` along the largest axis that divides evenly.
-  Small arrays, and those without such an axis, are replicated.
+  Small arrays, those without such an axis, and codebooks are replicated.
 
   Args:
     abstract: tree of shapes, as `jax.eval_shape` returns it.
@@ -230,14 +233,15 @@ def state_shardings(abstract: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
   """
   size = mesh.shape["fsdp"]
 
-  def one(leaf):
-    if size > 1 and math.prod(leaf.shape) >= _MIN_SPLIT_SIZE:
+  def one(path, leaf):
+    whole = any(getattr(step, "key", None) in _WHOLE for step in path)
+    if size > 1 and math.prod(leaf.shape) >= _MIN_SPLIT_SIZE and not whole:
       for axis in sorted(range(leaf.ndim), key=lambda a: -leaf.shape[a]):
         if leaf.shape[axis] % size == 0:
           return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
     return replicated(mesh)
 
-  return jax.tree.map(one, abstract)
+  return jax.tree.map_with_path(one, abstract)
 
 
 def row_parts(mesh: jax.sharding.Mesh) -> int:

@@ -200,6 +200,7 @@ def train(run: run_lib.Run) -> bool:
     config.evaluation.batch_size,
     members=config.evaluation.validation_members,
     pairs=pairs,
+    all_parts=True,
   )
   names = evaluator.score_names()
   asked = {"checkpoint.best_metric": config.checkpoint.best_metric}

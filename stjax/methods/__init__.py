@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
@@ -15,6 +15,8 @@ from stjax.methods import (
   regression,
   residual,
   residual_diffusion,
+  self_training,
+  world_model,
 )
 from stjax.methods.sampling import Sampling
 
@@ -25,10 +27,30 @@ METHODS: dict[str, type[base.Method]] = {
   "regression": regression.Regression,
   "residual_diffusion": residual_diffusion.ResidualDiffusion,
   "residual_gaussian": residual.ResidualGaussian,
+  "self_training": self_training.SelfTraining,
+  "world_model": world_model.WorldModel,
 }
-# Methods that train another one: the option that names it, and the frozen part whose
-# own parts and constants it reads.
-WRAPPERS = {"preference": ("policy", preference.REFERENCE)}
+
+
+class Wrapper(NamedTuple):
+  """A method that trains another one.
+
+  Attributes:
+    option: the option that names the other one.
+    part: the frozen part without which it does not work.
+    like_part: whether the other method is that of the part, whose own parts and
+      constants it reads; otherwise it has none but those of the run.
+  """
+
+  option: str
+  part: str
+  like_part: bool
+
+
+WRAPPERS = {
+  "preference": Wrapper("policy", preference.REFERENCE, like_part=True),
+  "self_training": Wrapper("agent", self_training.WORLD, like_part=False),
+}
 
 
 def build(
@@ -36,6 +58,7 @@ def build(
   network: nn.Module | None,
   frozen: Mapping[str, base.Method] | None = None,
   sampling: Mapping[str, Any] | None = None,
+  units: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> base.Method:
   """Builds a method around its network and the methods that it reads.
@@ -45,9 +68,10 @@ def build(
     network: the network it trains; None for a method that has none.
     frozen: methods it reads and never trains, by name: "mean" ...
     sampling: fields of `Sampling`, for a method that draws.
+    units: fields of `base.Units`, for a method that scores in physical units.
     **options: the method's other fields, such as horizon. A method that trains
-      another one takes its name and options as `policy`; without them it is what
-      the frozen reference is.
+      another one takes its name and options as `policy` or `agent`; without them a
+      policy is what the frozen reference is, and an agent a regression.
 
   Raises:
     ConfigError: unknown name or option; lists the near ones.
@@ -55,39 +79,59 @@ def build(
   method = errors.pick("method.name", name, METHODS)
   fields = base.field_names(method)
   errors.check_options("frozen", frozen or {}, method.part_names)
-  given = {"network": network, "sampling": Sampling(**(sampling or {}))}
+  given = {
+    "network": network,
+    "sampling": Sampling(**(sampling or {})),
+    "units": base.Units(**(units or {})),
+  }
   given = {key: value for key, value in given.items() if key in fields}
-  reserved = {"network", "sampling", *method.part_names}
+  reserved = {"network", "sampling", "units", *method.part_names}
   if name in WRAPPERS:
-    option, part = WRAPPERS[name]
+    option, part, like_part = WRAPPERS[name]
     wrapped = options.pop(option, None)
     if part not in (frozen or {}):
       raise errors.ConfigError(
         f"method.name={name!r} needs a {part}: give the work directory of the run that"
-        f" it starts from in frozen.{part}.init_from."
+        f" made it in frozen.{part}.init_from."
       )
-    given[option] = _wrapped(
-      f"method.{option}", wrapped, frozen[part], network, sampling, options
-    )
+    horizon = options.get("horizon", frozen[part].horizon)
+    where = f"method.{option}"
+    if like_part:
+      given[option] = _policy(where, wrapped, frozen[part], network, sampling, horizon)
+    else:
+      given[option] = _agent(where, wrapped, frozen[part], network, sampling, horizon)
     reserved.add(option)
   errors.check_options("method", options, [f for f in fields if f not in reserved])
   return method(**given, **(frozen or {}), **options)
 
 
-def _wrapped(where, wrapped, reference, network, sampling, options) -> base.Method:
-  """The method that another one trains."""
+def _named(where, wrapped, network, parts, sampling, horizon) -> base.Method:
+  """The method that a section of another one's options names."""
+  if "name" not in wrapped:
+    raise errors.ConfigError(f"The config has no key {where}.name.")
+  own = {key: value for key, value in wrapped.items() if key != "name"}
+  return build(
+    wrapped["name"], network, frozen=parts, sampling=sampling, horizon=horizon, **own
+  )
+
+
+def _agent(where, wrapped, world, network, sampling, horizon) -> base.Method:
+  """The method that learns by itself."""
+  wrapped = dict(wrapped or {"name": "regression"})
+  if not getattr(network, "forecasts_latents", False):
+    return _named(where, wrapped, network, {}, sampling, horizon)
+  errors.pick(f"{where}.name", wrapped.pop("name", ""), {"regression": None})
+  fields = base.field_names(self_training.LatentAgent)
+  errors.check_options(where, wrapped, set(fields) - {"network", "horizon", "world"})
+  return self_training.LatentAgent(
+    network=network, horizon=horizon, world=world, **wrapped
+  )
+
+
+def _policy(where, wrapped, reference, network, sampling, horizon) -> base.Method:
+  """The method that is trained by preferences."""
   if wrapped:
-    if "name" not in wrapped:
-      raise errors.ConfigError(f"The config has no key {where}.name.")
-    own = {key: value for key, value in wrapped.items() if key != "name"}
-    return build(
-      wrapped["name"],
-      network,
-      frozen=reference.parts,
-      sampling=sampling,
-      horizon=options.get("horizon", reference.horizon),
-      **own,
-    )
+    return _named(where, wrapped, network, reference.parts, sampling, horizon)
   if not hasattr(reference, "sampling"):
     return reference
   return dataclasses.replace(

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
+import input_pipeline
 from input_pipeline import spec
 
 PyTree = Any
@@ -65,6 +66,7 @@ class Material:
       `stjax.metrics.grid`) that returns the weights [H, W] of the cells, of mean 1.
     climatology: function that returns the normalised training mean of every place
       for each cell of data.calendar, [*calendar sizes, H, W, C].
+    statistics: normalisation of the training split.
   """
 
   series: Callable[[], list[np.ndarray]]
@@ -72,6 +74,35 @@ class Material:
   fetch: Callable[[jax.Array], np.ndarray]
   areas: Callable[[str, str], np.ndarray]
   climatology: Callable[[], np.ndarray]
+  statistics: input_pipeline.Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+  """How normalised fields become physical ones, beside their offset and scale.
+
+  Attributes:
+    transform: data.transform, "identity" or "log1p".
+    clip_range: forecast.clip_range, (lowest, highest) value; () clips nothing.
+  """
+
+  transform: str = "identity"
+  clip_range: tuple[float | None, ...] = ()
+
+  def physical(
+    self, fields: jax.Array, offset: jax.Array, scale: jax.Array
+  ) -> jax.Array:
+    """Returns normalised fields [..., C] in physical units.
+
+    Args:
+      fields: [..., C].
+      offset: [C], of the normalisation.
+      scale: [C].
+    """
+    fields = fields * scale + offset
+    if self.transform == "log1p":
+      fields = jnp.expm1(fields)
+    return jnp.clip(fields, *self.clip_range) if self.clip_range else fields
 
 
 class Method(abc.ABC):
@@ -88,6 +119,9 @@ class Method(abc.ABC):
 
   horizon: int
   part_names: ClassVar[tuple[str, ...]] = ()
+  # "forecast", or "reconstruction" for a method that must be shown what it makes: it
+  # is scored without forecast baselines, and asked for no forecasts.
+  kind: ClassVar[str] = "forecast"
 
   @property
   def trainable(self) -> bool:
@@ -220,6 +254,14 @@ class Method(abc.ABC):
     """
     del summed
     return collections
+
+  def own_scores(self, totals: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Returns scores from the sums of `Outputs.scores` over a whole split.
+
+    Args:
+      totals: (sum, weight) by name; the weight is above 0.
+    """
+    return {name: total / weight for name, (total, weight) in totals.items()}
 
   def undefined_mask(self, batch: Batch) -> jax.Array | None:
     """Returns where a forecast has no meaning, such as on land: [B, H, W, C].

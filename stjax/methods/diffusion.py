@@ -88,7 +88,7 @@ class Diffusion(base.Method):
         "model.name='none', but a diffusion needs a denoiser, such as"
         " 'stid_denoiser' or 'unet_denoiser'."
       )
-    regression.check_kind("model", self.network, True)
+    regression.check_kind("model", self.network, "denoises")
     rows = getattr(self.network, "num_steps", self.num_steps)
     if self.noise_schedule.num_steps > rows:
       raise errors.ConfigError(
@@ -103,6 +103,11 @@ class Diffusion(base.Method):
         " here 0, must be above 0."
       )
     sampling = self.sampling
+    if sampling.reward:
+      raise errors.ConfigError(
+        f"forecast.sampler.reward={sampling.reward!r} chooses among the candidates of"
+        " method 'self_training'; a diffusion draws members."
+      )
     diffusion.samplers.check(
       sampling.name, sampling.steps, self.num_steps, sampling.eta, sampling.spacing
     )
@@ -144,6 +149,24 @@ class Diffusion(base.Method):
     """Returns z for signs [B, T_out, H, W, C] of -1 and +1."""
     del frozen
     return jnp.zeros_like(sign)
+
+  def imagine(
+    self,
+    variables: base.Variables,
+    frozen: PyTree,
+    batch: base.Batch,
+    action: jax.Array,
+    key: jax.Array,
+    count: int,
+    latent: bool = False,
+  ) -> jax.Array:
+    """Returns members [K, B, T_out, H, W, C] as candidates of a planner.
+
+    The arguments are those of `WorldModel.imagine`. A diffusion imagines from the
+    history, whatever the action is.
+    """
+    del action, latent
+    return self.forecast(variables, frozen, batch, key, count)
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
     inputs = batch["inputs"]

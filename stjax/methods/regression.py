@@ -5,7 +5,7 @@ import fractions
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -62,20 +62,31 @@ def divergence_regulariser(
   return jnp.mean(p * jnp.log(p / (q + tiny) + tiny))
 
 
-def check_kind(key: str, network: nn.Module | None, denoises: bool) -> None:
-  """Raises ConfigError for a denoiser where a forecaster goes, or reversed.
+FORECASTER = "a network of forecasts"
+# The attribute by which a network says that it is of another kind, and the kind.
+_KINDS = {
+  "denoises": "a denoiser",
+  "reconstructs": "a network that reconstructs",
+  "forecasts_latents": "a network of latents",
+}
+
+
+def check_kind(key: str, network: nn.Module | None, attribute: str = "") -> None:
+  """Raises ConfigError for a network where one of another kind goes.
 
   Args:
     key: config key of the network.
     network: None passes.
-    denoises: whether it should be a denoiser.
+    attribute: "denoises", "reconstructs" or "forecasts_latents"; "" asks for a
+      network of forecasts.
   """
-  if network is None or getattr(network, "denoises", False) == denoises:
+  has = [name for name in _KINDS if getattr(network, name, False)]
+  if network is None or has == [attribute] * bool(attribute):
     return
-  kinds = ("a network of forecasts", "a denoiser")
+  kinds = _KINDS | {"": FORECASTER}
   raise errors.ConfigError(
-    f"{key}.name: {type(network).__name__} is {kinds[not denoises]}, but"
-    f" {kinds[denoises]} is needed here."
+    f"{key}.name: {type(network).__name__} is {kinds[has[0] if has else '']}, but"
+    f" {kinds[attribute]} is needed here."
   )
 
 
@@ -124,6 +135,8 @@ class Regression(base.Method):
       the last row and column; what is forecast there is cut off.
   """
 
+  network_kind: ClassVar[str] = ""
+
   network: nn.Module
   horizon: int
   loss_name: str = "mse"
@@ -147,7 +160,7 @@ class Regression(base.Method):
       raise errors.ConfigError(
         "model.name='none', but method 'regression' needs a network."
       )
-    check_kind("model", self.network, False)
+    check_kind("model", self.network, self.network_kind)
     known = _LOSSES | {_RELATIVE: None}
     errors.pick("method.loss_name", self.loss_name, known)
     errors.pick("method.area_weights", self.area_weights, grid.AREA_WEIGHTS)
@@ -209,7 +222,8 @@ class Regression(base.Method):
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
 
     def network(shown, **known):
-      return self.network.init_with_output(key, shown, train=False, **known)
+      made, variables = self.network.init_with_output(key, shown, train=False, **known)
+      return self.finish(made, shown, None), variables
 
     history, known = batch["inputs"], self._known(batch)
     represent = self._represent()
@@ -220,6 +234,17 @@ class Regression(base.Method):
       network, history, known, represent.blank(example), batch.get("static")
     )
     return dict(variables)
+
+  def finish(self, made: jax.Array, shown: jax.Array, frozen: PyTree) -> jax.Array:
+    """Turns what the network makes into a forecast.
+
+    Args:
+      made: what the network returned.
+      shown: [B, T_in, H, W, C'], what it was shown.
+      frozen: what the method reads; None if only the shape counts.
+    """
+    del shown, frozen
+    return made
 
   def _known(self, batch: base.Batch) -> dict[str, jax.Array]:
     """What is read along time, from the first history frame on."""
@@ -237,9 +262,16 @@ class Regression(base.Method):
     frozen: PyTree = None,
   ) -> tuple[jax.Array, dict[str, PyTree]]:
     """Returns the forecast [B, T_out, H, W, C] and the new collections."""
-    return self._rollout(variables, frozen or {}, batch, train, key)[:2]
+    return self.rollout(variables, frozen or {}, batch, train, key)[:2]
 
-  def _rollout(self, variables, frozen, batch, train, key):
+  def rollout(
+    self,
+    variables: base.Variables,
+    frozen: PyTree,
+    batch: base.Batch,
+    train: bool,
+    key: jax.Array,
+  ) -> tuple[jax.Array, dict[str, PyTree], int]:
     """As `apply`; and how many frames at the start nothing learns from."""
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
@@ -252,16 +284,16 @@ class Regression(base.Method):
       def network(shown, **known):
         arguments = {"params": params, **collections}, shown
         if not train:
-          forecast = self.network.apply(*arguments, train=False, **known)
-          return forecast, collections
-        forecast, updated = self.network.apply(
+          made = self.network.apply(*arguments, train=False, **known)
+          return self.finish(made, shown, frozen), collections
+        made, updated = self.network.apply(
           *arguments,
           train=True,
           rngs={"dropout": jax.random.fold_in(key, number)},
           mutable=list(collections),
           **known,
         )
-        return forecast, dict(updated)
+        return self.finish(made, shown, frozen), dict(updated)
 
       return self._represent().through(
         network, history, known, frozen, batch.get("static")
@@ -334,8 +366,33 @@ class Regression(base.Method):
     key: jax.Array,
     train: bool,
   ) -> tuple[jax.Array, base.Outputs]:
-    targets = batch["targets"][:, : self.horizon].astype(jnp.float32)
-    forecast, collections, skipped = self._rollout(variables, frozen, batch, train, key)
+    forecast, collections, skipped = self.rollout(variables, frozen, batch, train, key)
+    loss, scalars, count = self.error(
+      forecast, batch["targets"], batch, frozen, skipped
+    )
+    return loss, base.Outputs(scalars, collections, count)
+
+  def error(
+    self,
+    forecast: jax.Array,
+    targets: jax.Array,
+    batch: base.Batch,
+    frozen: PyTree,
+    skipped: int = 0,
+  ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+    """Compares a forecast with what it should have been.
+
+    Args:
+      forecast: [B, T_out, H, W, C], normalised.
+      targets: the same or more frames, normalised.
+      batch: says which points count.
+      frozen: holds what `prepare` made.
+      skipped: frames at the start that nothing learns from; see `rollout`.
+
+    Returns:
+      The loss; scalars for the log; the sum of the weights of all points.
+    """
+    targets = targets[:, : self.horizon].astype(jnp.float32)
     if forecast.shape != targets.shape:
       raise ValueError(
         f"the network forecasts {forecast.shape} where the targets are"
@@ -363,7 +420,7 @@ class Regression(base.Method):
     if self.divergence_weight:
       scalars["divergence"] = divergence_regulariser(forecast, targets)
       loss = loss + self.divergence_weight * scalars["divergence"]
-    return loss, base.Outputs(scalars, collections, count)
+    return loss, scalars, count
 
   def undefined_mask(self, batch: base.Batch) -> jax.Array | None:
     if not self.zero_missing:

@@ -25,6 +25,9 @@ class Sampling:
     guidance_strength: how far each step is pulled towards the batch's own targets;
       0: not at all. It makes candidates for training; a forecast does not know its
       targets, so that no config has this option.
+    reward: how method "self_training" chooses among the futures of its world model
+      when it forecasts: a reward that needs no truth (`stjax.metrics.rewards`); "":
+      it forecasts without them.
     guidance_norm: "example", or "batch" for one distance of all examples to their
       targets; see `stjax.diffusion.pull_towards`.
 
@@ -42,6 +45,7 @@ class Sampling:
   member_chunk: int = 0
   guidance_strength: float = 0.0
   guidance_norm: str = "example"
+  reward: str = ""
 
   def __post_init__(self):
     # A list, as a config has it, could not be compared and hashed.

@@ -51,6 +51,7 @@ from stjax.models.stid import STID
 from stjax.models.threshold import ThresholdRule
 from stjax.models.triton import Triton
 from stjax.models.unet_forecast import StridedUNet, UNet
+from stjax.models.vq import VQ
 
 __all__ = ["MODELS", "NetworkError", "build", "complete", "example_arguments"]
 
@@ -75,6 +76,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "unet": UNet,
   "unet_denoiser": UNetDenoiser,
   "unet_strided": StridedUNet,
+  "vq": VQ,
 }
 
 

@@ -195,12 +195,15 @@ def check_options(network: nn.Module) -> None:
   checks.one_of(network, "padding_mode", PADDING_MODES)
 
 
-def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
+def check_input(
+  shape: tuple[int, ...], spatial_depth: int, option: str = "spatial_depth"
+) -> None:
   """Checks the history of a network with an `Encoder`.
 
   Args:
     shape: shape of the history, [B, T, H, W, C].
     spatial_depth: number of layers of the encoder.
+    option: name of the option that says it.
 
   Raises:
     NetworkError: the history has other axes, or a grid that the encoder cannot
@@ -212,7 +215,7 @@ def check_input(shape: tuple[int, ...], spatial_depth: int) -> None:
   if h % factor or w % factor:
     raise NetworkError(
       f"the grid is {h} x {w}; expected multiples of {factor} = "
-      f"2 ** (model.spatial_depth / 2): change model.spatial_depth (now "
+      f"2 ** (model.{option} / 2): change model.{option} (now "
       f"{spatial_depth}), crop the data, or pad them (method.pad_to_multiple)"
     )
 

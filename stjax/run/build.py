@@ -65,6 +65,10 @@ def _method(
     frozen=frozen,
     sampling=config_lib.plain(config.forecast.sampler)
     | {"member_chunk": config.forecast.member_chunk},
+    units={
+      "transform": config.data.get("transform", "identity"),
+      "clip_range": tuple(config.forecast.clip_range),
+    },
     horizon=config.data.horizon,
     **config_lib.without(config.method, "name"),
   )
@@ -74,8 +78,8 @@ def _method(
 def _noise_steps(options, frozen: Mapping[str, base.Method]) -> int | None:
   """Steps of the noise schedule of a method, or of the one that it trains."""
   if options.name in methods.WRAPPERS:
-    option, part = methods.WRAPPERS[options.name]
-    reference = frozen.get(part)
+    option, part, like_part = methods.WRAPPERS[options.name]
+    reference = frozen.get(part) if like_part else None
     options = options.get(option) or {
       "num_steps": getattr(reference, "num_steps", None)
     }

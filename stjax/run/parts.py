@@ -128,10 +128,12 @@ def read(
   if folder:
     theirs = _config_of(folder, key)
     if theirs.method.name in methods.WRAPPERS:
-      # It is what it wraps, which reads what its reference read.
-      reference = place / methods.WRAPPERS[theirs.method.name][1]
-      theirs = _unwrapped(theirs, reference, key)
-      place, constants = reference / FOLDER, reference / CONSTANTS
+      # It is what it wraps, which may read what its reference read.
+      wrapper = methods.WRAPPERS[theirs.method.name]
+      reference = place / wrapper.part
+      theirs = _unwrapped(theirs, wrapper, reference, key)
+      if wrapper.like_part:
+        place, constants = reference / FOLDER, reference / CONSTANTS
   else:
     if path and "model" not in own:
       raise errors.ConfigError(
@@ -165,12 +167,20 @@ def read(
   return Part(key, theirs, method, path, copy, inner, options, constants)
 
 
-def _unwrapped(theirs, reference: pathlib.Path, key) -> ml_collections.ConfigDict:
+def _unwrapped(
+  theirs, wrapper: methods.Wrapper, reference: pathlib.Path, key
+) -> ml_collections.ConfigDict:
   """The config of a run as that of the method which it trained by another one."""
-  option, _ = methods.WRAPPERS[theirs.method.name]
-  source = _config_of(reference, key)
   made = ml_collections.ConfigDict(config_lib.plain(theirs))
-  wrapped = theirs.method.get(option) or source.method
+  wrapped = theirs.method.get(wrapper.option)
+  if not wrapper.like_part:
+    made.method = ml_collections.ConfigDict(
+      config_lib.plain(wrapped or {"name": "regression"})
+    )
+    made.frozen = ml_collections.ConfigDict()
+    return made
+  source = _config_of(reference, key)
+  wrapped = wrapped or source.method
   made.method = ml_collections.ConfigDict(config_lib.plain(wrapped))
   made.frozen = ml_collections.ConfigDict(config_lib.plain(source.frozen))
   return made

@@ -398,9 +398,17 @@ def _say_source(run: run_lib.Run, name: str, part: parts_lib.Part) -> None:
 
 
 def _restore(place: pathlib.Path, expected: PyTree) -> PyTree:
+  """Restores arrays; those that a wrapper kept beside them are left out."""
   with ocp.StandardCheckpointer() as checkpointer:
     try:
-      return checkpointer.restore(place, expected)
+      kept = checkpointer.metadata(place).item_metadata
+      others = {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype)
+        for name, array in kept.items()
+        if name not in expected and hasattr(array, "shape")
+      }
+      restored = checkpointer.restore(place, dict(expected) | others)
+      return {name: restored[name] for name in expected}
     except (ValueError, OSError, KeyError) as error:
       raise errors.ConfigError(
         f"{place} cannot be restored into the frozen arrays of this config; delete"
@@ -461,4 +469,6 @@ def _material(run: run_lib.Run) -> base.Material:
     table = input_pipeline.forward(run.statistics, table)
     return table.reshape(*run.spec.calendar.values(), *table.shape[1:])
 
-  return base.Material(series, batches, sharding_lib.fetch, areas, climatology)
+  return base.Material(
+    series, batches, sharding_lib.fetch, areas, climatology, run.statistics
+  )

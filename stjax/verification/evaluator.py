@@ -34,7 +34,8 @@ class Scores:
     results: scores by source ("forecast", "persistence", ...), convention and
       name.
     diagrams: the forecast's curves and histograms by convention.
-    own: scores of the method's own by name; see `stjax.methods.base.Outputs`.
+    own: scores of the method's own by name; see `stjax.methods.base.Outputs`. Those
+      named "<convention>/<score>" are among the results as well.
   """
 
   loss: float
@@ -51,8 +52,9 @@ class Evaluator:
     batch_size: number of examples of a batch, over all devices.
     members: number of ensemble members M.
     baselines: further forecasts to score, by name.
-    pairs: whether the batches hold preference pairs, and the method is given all
-      its frozen parts, to be compared by them.
+    pairs: whether the batches hold preference pairs.
+    all_parts: whether the method is given all its frozen parts, and not only those
+      that forecasts need.
   """
 
   def __init__(
@@ -63,9 +65,11 @@ class Evaluator:
     members: int = 1,
     baselines: Mapping[str, baselines_lib.Baseline] | None = None,
     pairs: bool = False,
+    all_parts: bool = False,
   ):
     self._run = run
     self._pairs = pairs
+    self._all_parts = all_parts
     self._batch_size = batch_size
     self._members = members
     self._baselines = baselines or {}
@@ -113,7 +117,7 @@ class Evaluator:
 
   def _read(self, frozen):
     """Returns what is read of the frozen arrays."""
-    return frozen if self._pairs else self._run.for_forecast(frozen)
+    return frozen if self._all_parts else self._run.for_forecast(frozen)
 
   def _score_batch(self, variables, frozen, batch, key):
     """Returns the totals of one batch, and its forecast's mean and quantiles."""
@@ -179,7 +183,8 @@ class Evaluator:
       (totals, terms), fields = self._function(variables, frozen, batch, key)
       # Like the scores, they are added in float64 on the host.
       for name, term in jax.device_get(terms).items():
-        own[name] = own.get(name, 0.0) + np.asarray(term, np.float64)
+        term = [np.asarray(x, np.float64) for x in term]
+        own[name] = [a + b for a, b in zip(own.get(name, (0, 0)), term, strict=True)]
       for source, values in totals.items():
         if source not in accumulators:
           accumulators[source] = metrics_lib.Accumulator(self._metrics)
@@ -190,11 +195,19 @@ class Evaluator:
         self._bring_home(keep, wanted, first, batch, fields)
       first += rows
     loss, weight = own.pop("loss")
+    known = {name: terms for name, terms in own.items() if terms[1]}
+    own = {n: float(x) for n, x in self._run.method.own_scores(known).items()}
+    results = {source: a.compute() for source, a in accumulators.items()}
+    for name, value in own.items():
+      convention, _, score = name.rpartition("/")
+      if convention:
+        by_name = results[FORECAST].setdefault(convention, {})
+        by_name[score] = metrics_lib.Score(np.float64(value))
     return Scores(
       loss=float(loss / max(weight, 1.0)),
-      results={s: a.compute() for s, a in accumulators.items()},
+      results=results,
       diagrams=accumulators[FORECAST].diagrams(),
-      own={n: float(total / weight) for n, (total, weight) in own.items() if weight},
+      own=own,
     )
 
   def _bring_home(self, keep, wanted, first, batch, fields):
@@ -260,7 +273,9 @@ class Evaluator:
     )
     empty = metrics_lib.Accumulator(self._metrics)
     empty.add(jax.tree.map(lambda t: np.ones(t.shape), totals))
-    return ["loss", *outputs.scores, *metrics_lib.scalars(empty.compute())]
+    ones = jax.tree.map(lambda x: np.ones(x.shape), outputs.scores)
+    own = run.method.own_scores(ones)
+    return ["loss", *own, *metrics_lib.scalars(empty.compute())]
 
   @staticmethod
   def summary(scores: Scores) -> dict[str, float]:
