@@ -252,9 +252,8 @@ def _selected(
   places |= {name: number for number, name in enumerate(names)}
   for name in wanted:
     if name not in places:
-      raise errors.unknown(
-        f"variable (data.variables) of {where}, which has {count},", name, places
-      )
+      kind = f"variable (data.variables: a label, or a number below {count}) of {where}"
+      raise errors.unknown(kind, name, labels or range(count))
   positions = [places[name] for name in wanted]
   if len(set(positions)) < len(positions):
     raise errors.DataError(
