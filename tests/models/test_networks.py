@@ -51,10 +51,10 @@ NETWORKS = {
       temporal_depth=2,
       mlp_ratio=2.0,
       fourier_features=8,
-      fourier_depth=2,
+      fourier_depth=1,
       fourier_mlp_ratio=1.5,
     ),
-    (3, 8, 24, 2),
+    (3, 8, 16, 2),
   ),
   "fno": (
     "fno",
@@ -395,8 +395,8 @@ def test_options_without_weights_make_a_difference(case, one, other):
   assert jnp.abs(y - z).max() > 1e-3
 
 
-@pytest.mark.parametrize("case", ["earthfarseer", "fno", "gnot"])
-@pytest.mark.parametrize("horizon", [2, 3, 7])
+@pytest.mark.parametrize("case", ["earthfarseer", "gnot"])
+@pytest.mark.parametrize("horizon", [2, 7])
 def test_the_horizon_may_differ_from_the_history(case, horizon):
   module, shape = build(case, horizon=horizon, out_channels=4)
   y = jax.eval_shape(module.apply, shapes_of(module, shape), jnp.zeros((2, *shape)))

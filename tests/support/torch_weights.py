@@ -38,16 +38,6 @@ _STID = dict(
   calendar_dims=(3, 4),
 )
 _CNO = dict(in_shape=SQUARE, features=4, depth=2, lift_features=6, neck_blocks=2)
-_EARTHFARSEER = dict(
-  in_shape=(2, 8, 16, 3),
-  spatial_features=4,
-  temporal_features=6,
-  spatial_depth=2,
-  temporal_depth=3,
-  mlp_ratio=2.0,
-  fourier_features=8,
-  fourier_depth=2,
-)
 _RESNET = dict(in_shape=SQUARE, features=4, blocks=(1, 2))
 _LSM = dict(in_shape=GRID, features=8, depth=2, patch_size=1)
 # The options and in_shape of networks, by the family and, after a comma, what is
@@ -72,8 +62,16 @@ NETWORKS = {
     depth=1,
     position="learned",
   ),
-  "earthfarseer": _EARTHFARSEER,
-  "earthfarseer, equal width": _EARTHFARSEER | dict(temporal_features=8),
+  "earthfarseer": dict(
+    in_shape=(2, 8, 16, 3),
+    spatial_features=4,
+    temporal_features=6,
+    spatial_depth=2,
+    temporal_depth=2,
+    mlp_ratio=2.0,
+    fourier_features=8,
+    fourier_depth=1,
+  ),
   "fno": dict(in_shape=SQUARE, features=5, modes_h=3, modes_w=2),
   "fourcastnet": dict(in_shape=GRID, features=8, depth=2, blocks=2, patch_size=(2, 3)),
   "gnot": dict(in_shape=GRID, features=4, heads=2, depth=2, experts=3, mlp_ratio=2),
