@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -19,6 +20,15 @@ from input_pipeline.stores import xarray as xarray_lib
 _YEAR = "{year}"
 # What netCDF puts where nothing was written, in files that name no _FillValue.
 _DEFAULT_FILL = np.float32(9.969209968386869e36)
+
+
+class _Year(NamedTuple):
+  """A year's file, the numbers of its frames that are kept, and their times."""
+
+  year: int
+  path: str
+  kept: np.ndarray
+  times: np.ndarray | None
 
 
 class YearFilesStore(base.Store):
@@ -38,8 +48,8 @@ class YearFilesStore(base.Store):
       labels where it has some; () takes all. A number that is no label gives
       the channel that name, and without labels it is called channel_<number>.
     time_steps: numbers of the frames of each year that are kept, counted from
-      0, in this order; those beyond the end of a year are left out. () keeps
-      all.
+      0, in this order; those beyond the end of a year are left out, and so is
+      a year that has none of them. () keeps all.
     train_years: years of the training split.
     validation_years: years of the validation split.
     test_years: years of the test split.
@@ -69,60 +79,60 @@ class YearFilesStore(base.Store):
     self._splits = _splits(
       {"train": train_years, "validation": validation_years, "test": test_years}
     )
-    self._years = tuple(self._splits) or _found(folder, file_pattern)
-    self.num_sequences = len(self._years)
+    years = tuple(self._splits) or _found(folder, file_pattern)
     self.files = tuple(
-      _file(folder, file_pattern, year, self._splits) for year in self._years
+      _file(folder, file_pattern, year, self._splits) for year in years
     )
     self._array = array
     steps = _whole_numbers("time_steps", time_steps)
     self._lock = threading.Lock()
     self._opened = {}
-    first = self._dataset(0)
+    first = self._dataset(self.files[0])
     time, self._channel, *self._dims = first[array].dims
     labels = _labels(first, self._channel)
     self._positions, self.variables = _selected(
-      variables, labels, first.sizes[self._channel], f"{self.files[0]}, {array}"
+      variables, labels, first.sizes[self._channel], f"{self.files[0]} ({array})"
     )
     self.space = grid.coordinates(first, self._dims)
-    self._kept, self._times = [], []
-    for sequence, file in enumerate(self.files):
-      dataset = self._dataset(sequence)
-      self._check_same(file, dataset, labels)
-      kept = np.arange(dataset.sizes[time])
-      if steps:
-        kept = np.array([t for t in steps if t < len(kept)], int)
-      if not len(kept):
-        raise errors.DataError(
-          f"{file}: {array} has {dataset.sizes[time]} frames, of which "
-          f"data.time_steps={steps} keeps none."
-        )
-      self._kept.append(kept)
+    self._years = []
+    for year, path in zip(years, self.files, strict=True):
+      dataset = self._dataset(path)
+      self._check_same(path, dataset, labels)
+      length = dataset.sizes[time]
+      kept = np.array([t for t in steps or range(length) if t < length], int)
       times = grid.times(dataset, time, "", "")
-      self._times.append(None if times is None else times[kept])
+      if len(kept):
+        times = None if times is None else times[kept]
+        self._years.append(_Year(year, path, kept, times))
+    self.num_sequences = len(self._years)
+    if not self._years:
+      raise errors.DataError(
+        f"{array} has {length} frames in {path}, and data.time_steps={steps} keeps "
+        "none of any year. Change it, or data.path."
+      )
     if calendar := grid.calendar(first, time):
       self.space.attrs["calendar"] = calendar
 
   def length(self, sequence: int) -> int:
-    return len(self._kept[sequence])
+    return len(self._years[sequence].kept)
 
   def times(self, sequence: int) -> np.ndarray | None:
-    return self._times[sequence]
+    return self._years[sequence].times
 
   def sample_id(self, sequence: int) -> str:
     """The year."""
-    return str(self._years[sequence])
+    return str(self._years[sequence].year)
 
   def split_label(self, sequence: int) -> str | None:
     """The split whose list names the year; None without lists."""
-    return self._splits.get(self._years[sequence])
+    return self._splits.get(self._years[sequence].year)
 
   def location(self, sequence: int) -> str:
-    return self.files[sequence]
+    return self._years[sequence].path
 
   def read(self, sequence: int, start: int, stop: int) -> np.ndarray:
-    field = self._dataset(sequence)[self._array]
-    kept = self._kept[sequence][start:stop]
+    year = self._years[sequence]
+    field, kept = self._dataset(year.path)[self._array], year.kept[start:stop]
     where = dict(zip(field.dims, map(_as_slice, (kept, self._positions)), strict=False))
     frames = field.isel(where).values.astype(np.float32, copy=False)
     frames = np.where(frames == _DEFAULT_FILL, np.float32(np.nan), frames)
@@ -134,11 +144,11 @@ class YearFilesStore(base.Store):
   def __setstate__(self, state):
     self.__dict__.update(state, _lock=threading.Lock())
 
-  def _dataset(self, sequence: int) -> xr.Dataset:
+  def _dataset(self, path: str) -> xr.Dataset:
     """The file of a year, opened once in each process."""
     with self._lock:
-      if sequence not in self._opened:
-        path, array = self.files[sequence], self._array
+      if path not in self._opened:
+        array = self._array
         dataset = xarray_lib.open_file(path)
         if array not in dataset.data_vars:
           raise errors.unknown(
@@ -150,13 +160,13 @@ class YearFilesStore(base.Store):
             f"{', '.join(map(str, dataset[array].dims))}; expected numbers with "
             "four: time, variable, row, column."
           )
-        self._opened[sequence] = dataset
-      return self._opened[sequence]
+        self._opened[path] = dataset
+      return self._opened[path]
 
-  def _check_same(self, file: str, dataset: xr.Dataset, labels: list[str]) -> None:
+  def _check_same(self, path: str, dataset: xr.Dataset, labels: list[str]) -> None:
     """Raises DataError unless a year has the grid and variables of the first."""
-    first, field = self._dataset(0)[self._array], dataset[self._array]
-    where = f"{file}: {self._array}"
+    first, field = self._dataset(self.files[0])[self._array], dataset[self._array]
+    where = f"{path}: {self._array}"
     if field.dims != first.dims or field.shape[1:] != first.shape[1:]:
       raise errors.DataError(
         f"{where} has the sizes {dict(field.sizes)}, but in {self.files[0]} it has "
