@@ -1,6 +1,6 @@
 """EarthFarseer in SFP's form: convolutions and a Fourier branch, added up.
 
-Wu et al. 2024, "EarthFarsser: Versatile Spatio-Temporal Dynamical Systems
+Wu et al. 2024, "Earthfarsser: Versatile Spatio-Temporal Dynamical Systems
 Modeling in One Model". SFP (arXiv 2510.04020) keeps two of its parts: SimVP
 with gated spatiotemporal attention, which sees all frames together, and
 patches of each frame mixed in Fourier space.
