@@ -17,6 +17,7 @@ STORES = {
   "sevir": "input_pipeline.stores.sevir:SevirStore",
   "tfds": "input_pipeline.stores.tfds:TfdsStore",
   "xarray": "input_pipeline.stores.xarray:XarrayStore",
+  "year_files": "input_pipeline.stores.year_files:YearFilesStore",
 }
 
 

@@ -116,7 +116,7 @@ class XarrayStore(base.Store):
       DataError: if a variable is not there or changes along another axis.
     """
     path, *more = _find(options["path"])
-    with _open(path) as dataset:
+    with open_file(path) as dataset:
       names = _requested(dataset, base.as_names(options["variables"]), least_dims=1)
       time = {*grid.time_dims(dataset, names[0]), options["time_dim"]}
       dims = grid.spatial_dims(
@@ -186,7 +186,7 @@ class XarrayStore(base.Store):
     with self._lock:
       if file not in self._opened:
         self._opened[file] = grid.select(
-          _open(self.files[file]), self._select, several_files=len(self.files) > 1
+          open_file(self.files[file]), self._select, several_files=len(self.files) > 1
         )
       return self._opened[file]
 
@@ -264,7 +264,7 @@ def _find(path: str) -> tuple[str, ...]:
   return found
 
 
-def _open(path: str) -> xr.Dataset:
+def open_file(path: str) -> xr.Dataset:
   """One file; DataError if xarray cannot read it."""
   try:
     # Without the cache: it would keep every frame ever read.

@@ -81,6 +81,10 @@ POINTWISE = _kernel_and_bias(
   lambda weight: weight.reshape(weight.shape[:2]).T,
   lambda kernel: kernel.T[:, :, None, None],
 )
+# The same of convolutions along one axis.
+POINTWISE_1D = _kernel_and_bias(
+  lambda weight: weight[:, :, 0].T, lambda kernel: kernel.T[:, :, None]
+)
 TRANSPOSED = _kernel_and_bias(transposed_from_torch, transposed_to_torch)
 # These are transposed convolutions whose taps do not overlap.
 SPREAD = _kernel_and_bias(

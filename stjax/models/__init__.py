@@ -39,8 +39,10 @@ from stjax.models.denoisers.diffcast import DiffCast
 from stjax.models.denoisers.stid import STIDDenoiser
 from stjax.models.denoisers.unet import UNetDenoiser
 from stjax.models.dit import DiT
+from stjax.models.earthfarseer import EarthFarseer
 from stjax.models.fno import FNO
 from stjax.models.fourcastnet import FourCastNet
+from stjax.models.gnot import GNOT
 from stjax.models.kno import KNO
 from stjax.models.lsm import LSM
 from stjax.models.mgno import MgNO
@@ -61,8 +63,10 @@ MODELS: dict[str, type[nn.Module]] = {
   "convlstm_states": ConvLSTMStates,
   "diffcast": DiffCast,
   "dit": DiT,
+  "earthfarseer": EarthFarseer,
   "fno": FNO,
   "fourcastnet": FourCastNet,
+  "gnot": GNOT,
   "kno": KNO,
   "lsm": LSM,
   "mgno": MgNO,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.errors import NetworkError
+from stjax.models.denoisers.common import dense
 from stjax.models.layers import checks
 from stjax.models.layers.basic import Conv, LayerNorm, truncated_normal
 from stjax.models.layers.conv_unit import unit_class
@@ -99,6 +100,10 @@ class FourierFilter(Mixer):
     modes: share of the modes that are kept; the others become 0.
     legacy_modes: whether to keep the released code's modes; see `kept_modes`.
     expansion: hidden width of the layers over the width.
+    linear_skip: whether x is added through a linear layer, not as it is.
+    legacy_product: whether the second layer takes its own real part for that
+      of its input where it computes the imaginary part, as EarthFarseer's code
+      does; needs an `expansion` of 1.
   """
 
   blocks: int = 8
@@ -106,6 +111,8 @@ class FourierFilter(Mixer):
   modes: float = 1.0
   legacy_modes: bool = False
   expansion: int = 1
+  linear_skip: bool = False
+  legacy_product: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -129,7 +136,10 @@ class FourierFilter(Mixer):
     spectrum = jnp.roll(spectrum, roll, axis=1)[:, rows, :columns]
     spectrum = einops.rearrange(spectrum, "b h w (n c) -> b h w n c", n=self.blocks)
     parts = complex_linear(spectrum.real, spectrum.imag, *layers[0])
-    parts = complex_linear(*map(nn.relu, parts), *layers[1])
+    real, imaginary = map(nn.relu, parts)
+    parts = complex_linear(real, imaginary, *layers[1])
+    if self.legacy_product:
+      parts = parts[0], complex_linear(parts[0], imaginary, *layers[1])[1]
     shrink = functools.partial(soft_shrink, threshold=self.threshold)
     y = jax.lax.complex(*map(shrink, parts))
     y = einops.rearrange(y, "b h w n c -> b h w (n c)")
@@ -140,6 +150,8 @@ class FourierFilter(Mixer):
     # each axis gives the same result everywhere.
     y = jnp.fft.ifft(y, axis=1, norm="ortho")
     y = jnp.fft.irfft(y, w, axis=2, norm="ortho")
+    if self.linear_skip:
+      x = dense(features, features, self.dtype, name="skip")(x)
     return x + y.astype(x.dtype)
 
 

@@ -82,6 +82,22 @@ TRITON = dict(spatial_hidden_dim=8, output_channels=1, temporal_hidden_dim=24)
       dict(in_shape=(2, 8, 9, 3), features=256, depth=12, heads=2, time_step=411),
     ),
     (
+      "earthfarseer",
+      originals.earthfarseer(
+        dict(in_shape=FRAMES, hid_S=8, N_S=3),
+        dict(img_size=[8, 9], in_channels=3, embed_dim=16, depth=2),
+      ),
+      dict(
+        in_shape=(2, 8, 9, 3),
+        out_channels=1,
+        spatial_features=8,
+        spatial_depth=2,
+        fourier_features=16,
+        fourier_mlp_ratio=4.0,
+        legacy_product=True,
+      ),
+    ),
+    (
       "fourcastnet",
       originals.fourcastnet(num_blocks=8),
       dict(in_shape=(1, 120, 240, 97), out_channels=93, depth=4, legacy_modes=True),
@@ -124,6 +140,12 @@ def test_frames_go_where_the_original_has_channels_for_them():
       "kernel size for each layer",
     ),
     (lambda: originals.dit((1, *FRAMES), time_step=[1, 2]), NotBuilt, "several steps"),
+    (
+      lambda: originals.earthfarseer(dict(in_shape=FRAMES), dict(out_channels=2)),
+      NotBuilt,
+      "Fourier module of out_channels 2",
+    ),
+    (lambda: originals.gnot("galerkin"), NotBuilt, "galerkin attention"),
     (lambda: originals.mgno(FRAME, 1, 4, 2, [[1, 1]], 1, 8, 8), NotBuilt, "2 to 4"),
     (lambda: originals.kno(FRAME, "conv", "conv", 1), NotBuilt, "KNO with conv"),
   ],

@@ -355,3 +355,59 @@ def mgno(
     "depth": num_layer,
     "iterations": tuple(map(tuple, num_iteration)),
   }
+
+
+FOURIER_MODULE = {
+  "embed_dim": "fourier_features",
+  "depth": "fourier_depth",
+  "mlp_ratio": ("fourier_mlp_ratio", 4.0),
+}
+
+
+def earthfarseer(multi_conv_params, fourier_module_params):
+  """Translates CombinedModel, whose result has one channel."""
+  fourier = dict(fourier_module_params)
+  options = simvp(**multi_conv_params)
+  frames, *grid, channels = options["in_shape"]
+  expected = dict(
+    img_size=grid,
+    patch_size=8,
+    in_channels=channels,
+    out_channels=1,
+    input_frames=frames,
+  )
+  for name, value in expected.items():
+    given = fourier.pop(name, value)
+    if (list(given) if isinstance(given, Sequence) else given) != value:
+      raise NotBuilt(f"a Fourier module of {name} {given} beside {options['in_shape']}")
+  del options["translator"]
+  options |= renamed(FOURIER_MODULE, fourier)
+  return options | {"out_channels": 1, "legacy_product": True}
+
+
+# The sizes of its inputs, by which the original knows the widths of its layers.
+GNOT_SIZES = ("trunk_size", "branch_sizes")
+GNOT = {
+  "space_dim": ("place_features", 2),
+  "output_size": ("out_features", 3),
+  "n_layers": ("depth", 2),
+  "n_hidden": ("features", 64),
+  "n_head": ("heads", 1),
+  "n_experts": ("experts", 2),
+  "n_inner": ("mlp_ratio", 4),
+  "mlp_layers": ("mlp_depth", 2),
+  "act": ("activation", "gelu"),
+  "ffn_dropout": (None, 0.0),
+  "attn_dropout": (None, 0.0),
+  **dict.fromkeys(GNOT_SIZES, (None, None)),
+}
+
+
+def gnot(attn_type="linear", horiz_fourier_dim=0, **arguments):
+  """Translates GNOT to the options of its core; there is no in_shape.
+
+  Dropout is off, as it was when the goldens were made.
+  """
+  if attn_type != "linear" or horiz_fourier_dim:
+    raise NotBuilt(f"GNOT with {attn_type} attention or Fourier features")
+  return renamed(GNOT, arguments)

@@ -42,6 +42,20 @@ NETWORKS = {
     dict(spatial_features=4, spatial_depth=2, features=8, depth=2),
     (3, 6, 10, 2),
   ),
+  "earthfarseer": (
+    "earthfarseer",
+    dict(
+      spatial_features=4,
+      temporal_features=8,
+      spatial_depth=2,
+      temporal_depth=2,
+      mlp_ratio=2.0,
+      fourier_features=8,
+      fourier_depth=1,
+      fourier_mlp_ratio=1.5,
+    ),
+    (3, 8, 16, 2),
+  ),
   "fno": (
     "fno",
     dict(features=6, modes_h=3, modes_w=3, depth=2, readout_features=8),
@@ -51,6 +65,11 @@ NETWORKS = {
     "fourcastnet",
     dict(features=8, depth=2, blocks=2, patch_size=(2, 3)),
     (3, 6, 15, 2),
+  ),
+  "gnot": (
+    "gnot",
+    dict(features=8, depth=1, heads=2, mlp_ratio=2, mlp_depth=1),
+    (3, 5, 7, 2),
   ),
   "kno": ("kno", dict(features=5, modes_h=3, modes_w=3, steps=2), (3, 7, 9, 2)),
   "lsm": (
@@ -302,8 +321,10 @@ def test_training_normalises_by_the_batch_and_keeps_statistics(case):
 @pytest.mark.parametrize(
   ("case", "options"),
   [
+    ("earthfarseer", {"dropout": 0.5}),
     ("fourcastnet", {"dropout": 0.5}),
     ("fourcastnet", {"drop_path": 0.5}),
+    ("gnot", {"dropout": 0.5}),
     ("resnet", {"dropout": 0.5}),
     ("simvp, gsta", {"drop_path": 0.9, "dropout": 0.5}),
     ("simvp, gsta", {"drop_path": 0.0}),
@@ -361,6 +382,7 @@ def test_only_circular_padding_has_no_preferred_place(case, padding_mode):
   ("case", "one", "other"),
   [
     ("dit", {"time_step": 0}, {"time_step": 411}),
+    ("earthfarseer", {"legacy_product": False}, {"legacy_product": True}),
     ("fourcastnet", {"double_skip": False}, {"double_skip": True}),
     ("fourcastnet", {"modes": 0.5}, {"modes": 1.0}),
     ("fourcastnet", {"legacy_modes": False}, {"legacy_modes": True}),
@@ -371,6 +393,14 @@ def test_options_without_weights_make_a_difference(case, one, other):
   variables, x = drawn(first, shape), inputs(shape)
   y, z = (jax.jit(module.apply)(variables, x) for module in (first, second))
   assert jnp.abs(y - z).max() > 1e-3
+
+
+@pytest.mark.parametrize("case", ["earthfarseer", "gnot"])
+@pytest.mark.parametrize("horizon", [2, 7])
+def test_the_horizon_may_differ_from_the_history(case, horizon):
+  module, shape = build(case, horizon=horizon, out_channels=4)
+  y = jax.eval_shape(module.apply, shapes_of(module, shape), jnp.zeros((2, *shape)))
+  assert y.shape == (2, horizon, *shape[1:3], 4)
 
 
 @every
@@ -385,6 +415,8 @@ def test_an_input_without_time_is_refused(case):
   [
     ("convlstm", {"patch_size": 4}, (6, 8), "6 x 8.*patch_size = 4"),
     ("dit", {}, (5, 6), "5 x 6.*change model.spatial_depth"),
+    ("earthfarseer", {}, (8, 12), "8 x 12.*multiples of 8.*pad_to_multiple"),
+    ("earthfarseer", {"spatial_depth": 8}, (8, 8), "8 x 8; expected multiples of 16"),
     ("fourcastnet", {}, (6, 14), "6 x 14.*model.patch_size = 2 x 3"),
     ("lsm", {}, (8, 10), "4 x 5 after halving 9 x 10 1 times"),
     ("lsm, transposed", {}, (3, 9), "0 x 2 after.*model.depth"),
@@ -422,12 +454,20 @@ def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
     ("dit", {"position": "learnt"}, "did you mean 'learned"),
     ("dit", {"time_step": -1}, "time_step is -1"),
     ("dit", {"spatial_depth": 0}, "spatial_depth is 0"),
+    ("earthfarseer", {"fourier_features": 6}, "multiple of model.fourier_blocks = 4"),
+    ("earthfarseer", {"fourier_mlp_ratio": 0.5}, "fourier_mlp_ratio is 0.5"),
+    ("earthfarseer", {"horizon": 0}, "model.horizon is 0"),
+    ("earthfarseer", {"spatial_depth": 3}, "spatial_depth is 3; expected an even"),
     ("fno", {"horizon": 0}, "model.horizon is 0"),
     ("fno", {"modes_w": 0}, "model.modes_w is 0"),
     ("fourcastnet", {"features": 24}, "multiple of model.blocks = 16"),
     ("fourcastnet", {"modes": 0}, "modes is 0"),
     ("fourcastnet", {"patch_size": (2, 2, 2)}, "patch_size is"),
     ("fourcastnet", {"drop_path": 1.0}, "drop_path is 1.0"),
+    ("gnot", {"activation": "gelo"}, "did you mean 'gelu"),
+    ("gnot", {"dropout": 1.0}, "model.dropout is 1.0"),
+    ("gnot", {"features": 9, "heads": 2}, "multiple of model.heads = 2"),
+    ("gnot", {"horizon": 0}, "model.horizon is 0"),
     ("kno", {"steps": 0}, "model.steps is 0"),
     ("lsm", {"features": 12}, "multiple of model.heads = 8"),
     ("lsm", {"padding": -1}, "padding is -1"),
