@@ -130,7 +130,7 @@ def prefer(run: run_lib.Run) -> pathlib.Path:
   """
   options = run.config.prefer
   variables = sources.load_variables(run, run.workdir, options.checkpoint)
-  frozen = sources.frozen(run, training=run.config.method.name in methods.WRAPPERS)
+  frozen = sources.frozen(run, training=_held(run))
   source = _source(run, variables, frozen)
   open_split = functools.partial(_open, run)
   splits = {name: open_split(name) for name in options.splits}
@@ -190,7 +190,7 @@ def _source(run, variables, frozen) -> dict[str, Any]:
   finally:
     checkpoints.close()
   digests = [sources.digest(variables)]
-  if run.config.method.name in methods.WRAPPERS:
+  if _held(run):
     digests += [sources.digest(frozen[name]["variables"]) for name in run.parts]
   return {"workdir": str(run.workdir), "step": step, "from": digests}
 
@@ -223,14 +223,20 @@ def _about(run, source, splits) -> dict[str, Any]:
   }
 
 
+def _held(run: run_lib.Run) -> bool:
+  """Whether the run trains by preferences, and is held to its frozen parts."""
+  wrapper = methods.WRAPPERS.get(run.config.method.name)
+  return bool(wrapper and wrapper.like_part)
+
+
 def _guided(run: run_lib.Run) -> run_lib.Run:
   """The run with a sampler that is guided by the observation, where asked for."""
   strength = run.config.prefer.guidance_strength
   if not strength:
     return run
   method = run.method
-  option, _ = methods.WRAPPERS.get(run.config.method.name, ("", ""))
-  drawing = getattr(method, option) if option else method
+  wrapper = methods.WRAPPERS.get(run.config.method.name)
+  drawing = getattr(method, wrapper.option) if wrapper else method
   if not isinstance(drawing, diffusion.Diffusion):
     raise errors.ConfigError(
       f"prefer.guidance_strength={strength} guides the sampler of a diffusion, which"
@@ -242,8 +248,8 @@ def _guided(run: run_lib.Run) -> run_lib.Run:
     guidance_norm="batch" if run.config.prefer.released else "example",
   )
   drawing = dataclasses.replace(drawing, sampling=sampling)
-  if option:
-    drawing = dataclasses.replace(method, **{option: drawing})
+  if wrapper:
+    drawing = dataclasses.replace(method, **{wrapper.option: drawing})
   return dataclasses.replace(run, method=drawing)
 
 

@@ -29,6 +29,7 @@ from stjax.convert import (
   stid,
   triton,
   unet,
+  vq,
 )
 from stjax.convert.mapping import NameMap
 from stjax.errors import ConvertError, unknown_name
@@ -79,6 +80,7 @@ FAMILIES: dict[str, Family] = {
   "triton": Family(triton.name_map),
   "unet": Family(unet.pooled_names),
   "unet_strided": Family(unet.strided_names),
+  "vq": Family(vq.name_map),
 }
 
 

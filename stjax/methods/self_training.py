@@ -183,7 +183,9 @@ class SelfTraining(base.Method):
   def _check_numbers(self):
     for name in ("candidates", "depth"):
       if getattr(self, name) < 1:
-        raise errors.ConfigError(f"method.{name}={getattr(self, name)} must be 1 or more.")
+        raise errors.ConfigError(
+          f"method.{name}={getattr(self, name)} must be 1 or more."
+        )
     if not 0 <= self.width:
       raise errors.ConfigError(f"method.width={self.width} must be 0 (all) or more.")
     if self.horizon % self.depth:
@@ -226,9 +228,7 @@ class SelfTraining(base.Method):
 
   def for_horizon(self, horizon: int) -> "SelfTraining":
     shorter = super().for_horizon(horizon)
-    return dataclasses.replace(
-      shorter, agent=self.agent.for_horizon(horizon), depth=1
-    )
+    return dataclasses.replace(shorter, agent=self.agent.for_horizon(horizon), depth=1)
 
   def input_channels(self, variables: int, known: int) -> int:
     return self.agent.input_channels(variables, known)
@@ -350,7 +350,9 @@ class SelfTraining(base.Method):
       candidates, choice[None, :, None, None, None, None], axis=0
     )[0]
     best = jnp.take_along_axis(values, choice[None], axis=0)[0]
-    chose = {f"chose_{n}": (choice == k).astype(jnp.float32) for k, n in enumerate(named)}
+    chose = {
+      f"chose_{n}": (choice == k).astype(jnp.float32) for k, n in enumerate(named)
+    }
     return pseudo, {"reward_first": values[0], "reward_best": best} | chose
 
   def _search(self, variables, frozen, batch, key):
@@ -451,13 +453,9 @@ class SelfTraining(base.Method):
     if not self.sampling.reward:
       return made
     futures = self._imagined(frozen, batch, made[0], key, self.candidates)
-    values = self._forecast_reward(
-      self._physical(futures, frozen), None, None, frozen
-    )
+    values = self._forecast_reward(self._physical(futures, frozen), None, None, frozen)
     choice = search.select(values, self.candidates)
-    best = jnp.take_along_axis(
-      futures, choice[None, :, None, None, None, None], axis=0
-    )
+    best = jnp.take_along_axis(futures, choice[None, :, None, None, None, None], axis=0)
     return jnp.broadcast_to(best, made.shape)
 
 

@@ -78,11 +78,7 @@ class WorldModel(base.Method):
       raise errors.ConfigError(
         "model.name='none', but method 'world_model' needs the network 'vq'."
       )
-    choices = {
-      "assignment": _ASSIGNMENTS,
-      "initial": _INITIAL,
-      "skip_source": _SKIPS,
-    }
+    choices = {"assignment": _ASSIGNMENTS, "initial": _INITIAL, "skip_source": _SKIPS}
     for name, known in choices.items():
       errors.pick(f"method.{name}", getattr(self, name), dict.fromkeys(known))
     if not 1 <= self.candidates <= self.network.codes:
@@ -145,9 +141,7 @@ class WorldModel(base.Method):
       skip = jnp.where(keep[:, None, None, None, None], skip, 0)
     several = self.assignment == "kth" and train
     numbers = vq.nearest_codes(
-      jax.lax.stop_gradient(latents),
-      book.embedding,
-      self.candidates if several else 1,
+      jax.lax.stop_gradient(latents), book.embedding, self.candidates if several else 1
     )
     codes = book.embedding[numbers[..., 0]]
     straight = latents + jax.lax.stop_gradient(codes - latents)

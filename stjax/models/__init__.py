@@ -1,6 +1,6 @@
 """Networks: Flax modules that know arrays only.
 
-There are two kinds. Both are trained in the same way, and have the same
+There are four kinds. All are trained in the same way, and have the same
 collections, "params" and "batch_stats".
 
 Forecasting networks map inputs [B, T_in, H, W, C] to [B, T_out, H, W, C_out]:
@@ -17,6 +17,10 @@ They return [B, T_out, H, W, C] float32: the noise, the clean field or the
 velocity, as the diffusion is parameterised. `horizon` is their T_out. That call
 runs their two methods `encode`, which reads the history alone, and `denoise`;
 see `denoisers.common.Denoiser`.
+
+The network "vq" (`reconstructs = True`) maps frames to themselves through a codebook,
+the collection "codebook"; "latent_head" (`forecasts_latents = True`) forecasts its
+latents.
 
 A network that reads more of a batch names it in its attribute `extra_inputs`, e.g.
 ("calendar",), and takes each as a keyword argument: calendar [B, T_in + T_out,
@@ -44,6 +48,8 @@ from stjax.models.fno import FNO
 from stjax.models.fourcastnet import FourCastNet
 from stjax.models.gnot import GNOT
 from stjax.models.kno import KNO
+from stjax.models.latent_head import LatentHead
+from stjax.models.latent_head import options as backbone_options
 from stjax.models.lsm import LSM
 from stjax.models.mgno import MgNO
 from stjax.models.recurrent import ConvLSTM, PredRNN
@@ -68,6 +74,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "fourcastnet": FourCastNet,
   "gnot": GNOT,
   "kno": KNO,
+  "latent_head": LatentHead,
   "lsm": LSM,
   "mgno": MgNO,
   "predrnn": PredRNN,
@@ -107,6 +114,10 @@ def build(name: str, **options) -> nn.Module:
   for option in options:
     if option not in known:
       raise unknown_name(f"option of network {name!r} (model.*)", option, known)
+  if "backbone" in known:
+    inner = dict(backbone_options(options.get("backbone")))
+    inner.setdefault("dtype", options.get("dtype", "float32"))
+    options = options | {"backbone": build(inner.pop("name"), **inner)}
   return network(**options)
 
 
@@ -142,6 +153,17 @@ def complete(
     raise unknown_name(f"network ({where}.name)", name, MODELS)
   fields = {field.name: field for field in dataclasses.fields(MODELS[name])}
   options = dict(options)
+  if "backbone" in fields:
+    inner = dict(backbone_options(options.get("backbone")))
+    own = inner.pop("name")
+    options["backbone"] = {"name": own} | complete(
+      f"{where}.backbone",
+      own,
+      inner,
+      horizon=horizon,
+      channels=channels,
+      calendar=calendar,
+    )
 
   def contradicts(option, key, expected):
     return NetworkError(
