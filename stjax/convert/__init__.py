@@ -17,6 +17,7 @@ from stjax.convert import (
   convlstm_states,
   diffcast,
   dit,
+  ffno,
   fourcastnet,
   lsm,
   mapping,
@@ -27,6 +28,7 @@ from stjax.convert import (
   stid,
   triton,
   unet,
+  uno,
 )
 from stjax.convert.mapping import NameMap
 from stjax.errors import ConvertError, unknown_name
@@ -63,6 +65,7 @@ FAMILIES: dict[str, Family] = {
   "convlstm_states": Family(convlstm_states.name_map),
   "diffcast": Family(diffcast.name_map),
   "dit": Family(dit.name_map, dit.constants),
+  "ffno": Family(ffno.name_map, unread=ffno.unread),
   "fno": Family(spectral.fno_names),
   "fourcastnet": Family(fourcastnet.name_map, fourcastnet.constants),
   "kno": Family(spectral.kno_names),
@@ -75,6 +78,7 @@ FAMILIES: dict[str, Family] = {
   "triton": Family(triton.name_map),
   "unet": Family(unet.pooled_names),
   "unet_strided": Family(unet.strided_names),
+  "uno": Family(uno.name_map),
 }
 
 

@@ -39,6 +39,7 @@ from stjax.models.denoisers.diffcast import DiffCast
 from stjax.models.denoisers.stid import STIDDenoiser
 from stjax.models.denoisers.unet import UNetDenoiser
 from stjax.models.dit import DiT
+from stjax.models.ffno import FFNO
 from stjax.models.fno import FNO
 from stjax.models.fourcastnet import FourCastNet
 from stjax.models.kno import KNO
@@ -51,6 +52,7 @@ from stjax.models.stid import STID
 from stjax.models.threshold import ThresholdRule
 from stjax.models.triton import Triton
 from stjax.models.unet_forecast import StridedUNet, UNet
+from stjax.models.uno import UNO
 
 __all__ = ["MODELS", "NetworkError", "build", "complete", "example_arguments"]
 
@@ -60,6 +62,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "convlstm_states": ConvLSTMStates,
   "diffcast": DiffCast,
   "dit": DiT,
+  "ffno": FFNO,
   "fno": FNO,
   "fourcastnet": FourCastNet,
   "kno": KNO,
@@ -75,6 +78,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "unet": UNet,
   "unet_denoiser": UNetDenoiser,
   "unet_strided": StridedUNet,
+  "uno": UNO,
 }
 
 
