@@ -115,7 +115,8 @@ def test_only_directions_of_normed_kernels_count():
 @pytest.mark.parametrize("depth", [1, 3])
 def test_feed_forward_networks_have_the_widths_asked_for(depth, weight_norm):
   module = FeedForward(3, depth, weight_norm, layer_norm=True)
-  params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((2, 4)), False)
+  x = jnp.zeros((2, 4))
+  params = jax.eval_shape(lambda key: module.init(key, x, False), jax.random.key(0))
   params = params["params"]
   shapes = [params[f"linear_{i}"]["kernel"].shape for i in range(depth)]
   assert shapes == {1: [(4, 4)], 3: [(4, 12), (12, 12), (12, 4)]}[depth]

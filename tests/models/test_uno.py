@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +5,9 @@ import pytest
 from networks import drawn
 
 from stjax import models
+
+# Each program runs once, so compiling it counts, not its speed.
+QUICK = {"xla_backend_optimization_level": 0}
 
 
 def build(**options):
@@ -47,31 +48,25 @@ def test_widths_are_rounded_down():
   assert build(variant="p", features=5, factor=0.5).widths[0] == 5
 
 
+@pytest.mark.slow
 def test_only_the_released_crop_moves_the_field():
   module = build(padding=3, modes=((2, 2),) * 7)
   released = build(padding=3, modes=((2, 2),) * 7, legacy_crop=True)
   x = jax.random.normal(jax.random.key(0), (1, 2, 10, 13, 2))
   variables = drawn(module, x.shape[1:])
-  y, z = (jax.jit(network.apply)(variables, x) for network in (module, released))
+  y, z = (
+    jax.jit(network.apply, compiler_options=QUICK)(variables, x)
+    for network in (module, released)
+  )
   assert y.shape == (1, 1, 10, 13, 2) and z.shape == (1, 1, 13, 16, 2)
   np.testing.assert_array_equal(z[:, :, 3:, 3:], y)
 
 
-def test_rows_and_columns_are_told_apart():
-  module = build(modes=((2, 2),) * 7)
-  x = jnp.zeros((1, 1, 12, 12, 1))
-  forecast = jax.jit(functools.partial(module.apply, drawn(module, x.shape[1:])))
-  field = forecast(x)[0, 0, ..., 0]
-  assert np.abs(field - field.T).max() > 1e-3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["p", "s256"])
-def test_other_variants_forecast_any_number_of_frames(variant):
-  module = build(variant=variant, horizon=5, out_channels=3, modes=((1, 1),) * 7)
-  x = jax.random.normal(jax.random.key(0), (2, 2, 32, 40, 2))
-  variables = drawn(module, x.shape[1:])
-  y = jax.jit(module.apply)(variables, x)
-  assert y.shape == (2, 5, 32, 40, 3)
-  grad = jax.jit(jax.grad(lambda x: module.apply(variables, x)[:, -1].sum()))(x)
-  assert (jnp.abs(grad).max((0, 2, 3)) > 0).all()
+@pytest.mark.parametrize("variant", models.uno.VARIANTS)
+def test_every_variant_forecasts_any_number_of_frames(variant):
+  module = build(variant=variant, horizon=5, out_channels=3, dtype="bfloat16")
+  y, variables = jax.eval_shape(
+    module.init_with_output, jax.random.key(0), jnp.zeros((2, 4, 33, 40, 2))
+  )
+  assert y.shape == (2, 5, 33, 40, 3) and y.dtype == jnp.float32
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}

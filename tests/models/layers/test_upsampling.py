@@ -60,7 +60,7 @@ def test_a_bicubic_curve_goes_through_its_values():
   np.testing.assert_allclose(matrix[::3], np.eye(5), atol=1e-6)
   np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
   # Keys' kernel at distances of 4/3, 1/3, 2/3 and 5/3, for a = -3/4.
-  expected = np.array([-1 / 9, 39 / 54, 12 / 27, -1 / 18])
+  expected = np.array([-1 / 9, 43 / 54, 10 / 27, -1 / 18])
   np.testing.assert_allclose(matrix[4, :4], expected, atol=1e-6)
   # Beyond the end, the nearest value counts.
   np.testing.assert_allclose(matrix[1, 0], expected[:2].sum(), atol=1e-6)
