@@ -135,7 +135,7 @@ class UNO(nn.Module):
     if min(self.widths) < 1:
       raise NetworkError(
         f"model.factor is {self.factor}, which leaves layers without channels; "
-        f"expected more than {1 / (2 * self.features):.3g}"
+        f"expected at least {1 / (WIDTHS[0] * self.features):.3g}"
       )
     if self.modes is not None and (
       len(self.modes) != DEPTH
@@ -151,10 +151,13 @@ class UNO(nn.Module):
       )
     super().__post_init__()
 
+  def _factor(self) -> float:
+    return VARIANTS[self.variant].factor if self.factor is None else self.factor
+
   @property
   def widths(self) -> tuple[int, ...]:
     """Output channels of the layers."""
-    factor = VARIANTS[self.variant].factor if self.factor is None else self.factor
+    factor = self._factor()
     return *(int(n * factor * self.features) for n in WIDTHS), self.features
 
   def grids(self, h: int, w: int) -> list[Grid]:
@@ -163,12 +166,10 @@ class UNO(nn.Module):
     Raises:
       NetworkError: a grid has no pixels.
     """
-    variant = VARIANTS[self.variant]
-    factor = variant.factor if self.factor is None else self.factor
     padded = [size + 2 * self.padding for size in (h, w)]
     grids = []
-    for i, share in enumerate(variant.shares):
-      share = factor if share is None else share
+    for i, share in enumerate(VARIANTS[self.variant].shares):
+      share = self._factor() if share is None else share
       rows, columns = (int(size * share) for size in padded)
       if min(rows, columns) < 1:
         raise NetworkError(
@@ -186,7 +187,8 @@ class UNO(nn.Module):
       NetworkError: a grid has no pixels, or fewer modes than were asked for.
     """
     grids = self.grids(h, w)
-    # A layer has the modes that the grids before and after it share.
+    # A layer has the modes that the grids before and after it share. The last
+    # grid is that of the padded field, where the first layer begins.
     shared = [
       tuple(map(min, zip(*pair, strict=True)))
       for pair in zip([grids[-1], *grids], grids, strict=False)

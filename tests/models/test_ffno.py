@@ -27,7 +27,7 @@ def places(h, w):
   return points.reshape(1, h * w, 2).astype(np.float32)
 
 
-@pytest.mark.parametrize("grid", [(6, 9), (9, 6), (5, 8)])
+@pytest.mark.parametrize("grid", [(6, 9), (9, 8)])
 def test_the_modes_of_each_axis_are_mapped_as_defined(grid):
   module, x = FactorizedConv(3, (3, 4)), draw(0, 2, *grid, 2)
   params = {"along_w": draw(1, 2, 4, 2, 3), "along_h": draw(2, 2, 3, 2, 3)}
@@ -58,6 +58,7 @@ def test_points_of_a_regular_grid_give_the_modes_of_its_means():
   np.testing.assert_allclose(from_points, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_means_do_not_depend_on_the_number_of_points_but_sums_do():
   points, x = draw(0, 1, 7, 2), draw(1, 1, 7, 3)
   for legacy, factor in ((False, 1), (True, 2)):

@@ -509,7 +509,7 @@ def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
     ("uno", {"horizon": 0}, "horizon is 0"),
     ("uno", {"horizon": 1, "variant": "s25"}, "did you mean 's256"),
     ("uno", {"horizon": 1, "features": 1}, "features is 1"),
-    ("uno", {"horizon": 1, "factor": 0.01}, "factor is 0.01.*more than 0.0156"),
+    ("uno", {"horizon": 1, "factor": 0.01}, "factor is 0.01.*at least 0.0156"),
     ("uno", {"horizon": 1, "modes": ((3, 3),) * 6}, "modes is.*7 pairs"),
     ("uno", {"horizon": 1, "modes": ((3, 0),) * 7}, "modes is.*at least 1"),
     ("uno", {"horizon": 1, "variant": "p", "legacy_crop": True}, "legacy_crop.*'p'"),
