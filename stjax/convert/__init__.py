@@ -18,6 +18,7 @@ from stjax.convert import (
   diffcast,
   dit,
   earthfarseer,
+  ffno,
   fourcastnet,
   gnot,
   lsm,
@@ -29,6 +30,7 @@ from stjax.convert import (
   stid,
   triton,
   unet,
+  uno,
   vq,
 )
 from stjax.convert.mapping import NameMap
@@ -67,6 +69,7 @@ FAMILIES: dict[str, Family] = {
   "diffcast": Family(diffcast.name_map),
   "dit": Family(dit.name_map, dit.constants),
   "earthfarseer": Family(earthfarseer.name_map, unread=earthfarseer.unread),
+  "ffno": Family(ffno.name_map, unread=ffno.unread),
   "fno": Family(spectral.fno_names),
   "fourcastnet": Family(fourcastnet.name_map, fourcastnet.constants),
   "gnot": Family(gnot.name_map),
@@ -81,6 +84,7 @@ FAMILIES: dict[str, Family] = {
   "unet": Family(unet.pooled_names),
   "unet_strided": Family(unet.strided_names),
   "vq": Family(vq.name_map),
+  "uno": Family(uno.name_map),
 }
 
 

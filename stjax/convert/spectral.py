@@ -6,17 +6,19 @@ from stjax.convert.layout import LAYER, NORM, POINTWISE, Leaf, unread_layout
 from stjax.convert.mapping import Entry, NameMap
 from stjax.models.fno import FNO
 from stjax.models.kno import KNO
+from stjax.models.layers.spectral import corner_names
 
 
 def modes_from_torch(weight: np.ndarray) -> np.ndarray:
   """Turns [C_in, C_out, M_h, M_w] complex into [2, M_h, M_w, C_in, C_out] real.
 
   Args:
-    weight: complex, or real with a last axis of real and imaginary part.
+    weight: complex, or real with a last axis of real and imaginary part; there
+      may be more or fewer axes of modes.
   """
   if np.iscomplexobj(weight):
     weight = np.stack([weight.real, weight.imag], axis=-1)
-  return np.moveaxis(weight, (0, 1), (-2, -1)).transpose(2, 0, 1, 3, 4)
+  return np.moveaxis(weight, (-1, 0, 1), (0, -2, -1))
 
 
 def modes_to_torch(kernel: np.ndarray) -> np.ndarray:
@@ -32,7 +34,14 @@ def modes(torch: str, name: str) -> Leaf:
   return Leaf(torch, "params", name, modes_from_torch, modes_to_torch)
 
 
-SPECTRAL = (modes("weights1", "positive"), modes("weights2", "negative"))
+def spectral_layout(axes: int) -> tuple[Leaf, ...]:
+  """Lays out a `SpectralConv` on a grid of this number of axes."""
+  return tuple(
+    modes(f"weights{number}", name) for number, name in enumerate(corner_names(axes), 1)
+  )
+
+
+SPECTRAL = spectral_layout(2)
 
 
 def fno_names(network: FNO) -> NameMap:

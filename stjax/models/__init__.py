@@ -44,6 +44,7 @@ from stjax.models.denoisers.stid import STIDDenoiser
 from stjax.models.denoisers.unet import UNetDenoiser
 from stjax.models.dit import DiT
 from stjax.models.earthfarseer import EarthFarseer
+from stjax.models.ffno import FFNO
 from stjax.models.fno import FNO
 from stjax.models.fourcastnet import FourCastNet
 from stjax.models.gnot import GNOT
@@ -59,6 +60,7 @@ from stjax.models.stid import STID
 from stjax.models.threshold import ThresholdRule
 from stjax.models.triton import Triton
 from stjax.models.unet_forecast import StridedUNet, UNet
+from stjax.models.uno import UNO
 from stjax.models.vq import VQ
 
 __all__ = ["MODELS", "NetworkError", "build", "complete", "example_arguments"]
@@ -70,6 +72,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "diffcast": DiffCast,
   "dit": DiT,
   "earthfarseer": EarthFarseer,
+  "ffno": FFNO,
   "fno": FNO,
   "fourcastnet": FourCastNet,
   "gnot": GNOT,
@@ -88,6 +91,7 @@ MODELS: dict[str, type[nn.Module]] = {
   "unet_denoiser": UNetDenoiser,
   "unet_strided": StridedUNet,
   "vq": VQ,
+  "uno": UNO,
 }
 
 

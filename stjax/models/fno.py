@@ -1,13 +1,17 @@
 """FNO: the Fourier neural operator on a grid (Li et al. 2021)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from stjax.models.denoisers.common import dense
 from stjax.models.layers import checks
+from stjax.models.layers.basic import GroupNorm
 from stjax.models.layers.folding import fold_frames, unfold_frames
 from stjax.models.layers.spectral import SpectralConv, check_modes
+from stjax.models.layers.upsampling import resize
 from stjax.models.translators.metaformer import gelu
 
 
@@ -24,19 +28,32 @@ class Layer(nn.Module):
     modes: (M_h, M_w), the number of modes along H and along W.
     activate: whether a GELU follows.
     dtype: compute dtype.
+    features: output channels; None means those of the input.
+    grid: (H, W) of the result; None means that of the input. The second map
+      reaches another grid by bicubic interpolation.
+    norm: whether each channel of each sample is normalised before the GELU.
+    kernel_init: initialiser of the spectral convolution; None means its own.
   """
 
   modes: tuple[int, int]
   activate: bool
   dtype: jnp.dtype
+  features: int | None = None
+  grid: tuple[int, int] | None = None
+  norm: bool = False
+  kernel_init: Callable[..., jax.Array] | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [N, H, W, F] to the same shape."""
-    features = x.shape[-1]
-    y = SpectralConv(features, self.modes, name="spectral")(x)
-    pointwise = dense(features, features, self.dtype, name="pointwise")
-    y = y.astype(self.dtype) + pointwise(x)
+    """Maps [N, H, W, C] to [N, *grid, features]."""
+    features = self.features or x.shape[-1]
+    convolve = SpectralConv(
+      features, self.modes, self.grid, self.kernel_init, name="spectral"
+    )
+    pointwise = dense(features, x.shape[-1], self.dtype, name="pointwise")
+    y = convolve(x).astype(self.dtype) + resize(pointwise(x), self.grid)
+    if self.norm:
+      y = GroupNorm(features, name="norm")(y)
     return gelu(y) if self.activate else y
 
 

@@ -140,7 +140,7 @@ def test_the_published_mgno_has_its_number_of_weights():
 # Complex weights.
 
 
-@pytest.mark.parametrize(("family", "count"), [("fno", 8), ("kno", 1)])
+@pytest.mark.parametrize(("family", "count"), [("fno", 8), ("kno", 1), ("uno", 14)])
 def test_complex_weights_may_be_real_and_imaginary_parts(family, count):
   state_dict = torch_weights(family)
   as_parts = {

@@ -69,12 +69,20 @@ class Case:
   @functools.cached_property
   def _made_parameters(self) -> dict[str, np.ndarray]:
     recipe = self.meta["param_recipe"]
-    parameters = {
-      key: _draw(recipe["seed"], key, *how, recipe["bits"])
-      for key, how in recipe["keys"].items()
-    }
+    complex_keys = recipe.get("complex_keys", ())
+    parameters = {}
+    for key, (kind, scale, shape) in recipe["keys"].items():
+      draw = functools.partial(
+        _draw, recipe["seed"], kind=kind, shape=shape, bits=recipe["bits"]
+      )
+      if key in complex_keys:
+        part = scale / np.sqrt(2)
+        real, imaginary = (draw(name, scale=part) for name in (key, f"{key}#imag"))
+        parameters[key] = real + np.complex64(1j) * imaginary
+      else:
+        parameters[key] = draw(key, scale=scale)
     sums = [
-      parameters[key].sum(dtype=np.float64)
+      parameters[key].real.sum(dtype=np.float64)
       for key, how in recipe["keys"].items()
       if how[0] != "skip"
     ]

@@ -56,6 +56,19 @@ NETWORKS = {
     ),
     (3, 8, 16, 2),
   ),
+  "ffno": (
+    "ffno",
+    dict(
+      horizon=3,
+      features=6,
+      modes_h=3,
+      modes_w=4,
+      depth=2,
+      layer_norm=True,
+      readout_features=8,
+    ),
+    (3, 7, 9, 2),
+  ),
   "fno": (
     "fno",
     dict(features=6, modes_h=3, modes_w=3, depth=2, readout_features=8),
@@ -98,10 +111,15 @@ NETWORKS = {
   "triton": ("triton", SIMVP | {"core_first": "conv"}, (3, 6, 10, 2)),
   "unet": ("unet", dict(features=4, depth=1), (3, 7, 9, 2)),
   "unet_strided": ("unet_strided", dict(features=4, depth=3), (3, 8, 16, 2)),
+  "uno": (
+    "uno",
+    dict(horizon=3, features=4, padding=1, instance_norm=True),
+    (3, 11, 14, 2),
+  ),
 }
 WITHOUT = {  # Networks that lack an option.
   "out_channels": ("convlstm", "kno", "predrnn", "predrnn, norms"),
-  "remat": ("kno", "lsm", "lsm, transposed"),
+  "remat": ("ffno", "kno", "lsm", "lsm, transposed", "uno"),
 }
 # Those that compile fast enough for the tests that are not slow.
 FAST = ("convlstm_states", "fno", "fourcastnet", "kno", "resnet", "unet")
@@ -144,6 +162,13 @@ def inputs(shape, batch=2):
       (10, 64, 64, 1),
       15_083_520 - 4 * (25 * 256 * 128 + 256 * 128),
     ),
+    # Less the layers that are never called.
+    (
+      "ffno",
+      dict(horizon=1, out_channels=1),
+      (1, 64, 64, 3),
+      1_088_449 - 3 * 65 * 64 - (2 * 129 * 64 + 2 * 128),
+    ),
     # Every mode has a real and an imaginary part.
     ("fno", {}, (1, 64, 64, 1), 8_413_953 + 4 * 2 * 64**2 * 16**2),
     ("fourcastnet", {"out_channels": 93}, (1, 120, 240, 97), 4_214_016),
@@ -184,6 +209,15 @@ def inputs(shape, batch=2):
     ),
     ("unet", {"frames": "batch"}, (10, 16, 16, 2), 7_702_466),
     ("unet_strided", {}, (10, 32, 32, 1), 24_952_606),
+    (
+      "uno",
+      dict(horizon=1),
+      (10, 64, 64, 1),
+      15_290_065
+      + 2 * 22**2 * 32 * (48 + 96)
+      + 2 * 14**2 * 48 * (96 + 192)
+      + 2 * 6**2 * 192 * (96 + 192 + 96),
+    ),
     *(
       ("simvp", {"translator": translator}, (10, 64, 64, 1), number)
       for translator, number in {
@@ -322,6 +356,7 @@ def test_training_normalises_by_the_batch_and_keeps_statistics(case):
   ("case", "options"),
   [
     ("earthfarseer", {"dropout": 0.5}),
+    ("ffno", {"dropout": 0.5}),
     ("fourcastnet", {"dropout": 0.5}),
     ("fourcastnet", {"drop_path": 0.5}),
     ("gnot", {"dropout": 0.5}),
@@ -417,6 +452,8 @@ def test_an_input_without_time_is_refused(case):
     ("dit", {}, (5, 6), "5 x 6.*change model.spatial_depth"),
     ("earthfarseer", {}, (8, 12), "8 x 12.*multiples of 8.*pad_to_multiple"),
     ("earthfarseer", {"spatial_depth": 8}, (8, 8), "8 x 8; expected multiples of 16"),
+    ("ffno", {}, (9, 5), "model.modes_w is 4.*9 x 5; expected at most 3"),
+    ("ffno", {}, (3, 9), "model.modes_h is 3.*3 x 9; expected at most 2"),
     ("fourcastnet", {}, (6, 14), "6 x 14.*model.patch_size = 2 x 3"),
     ("lsm", {}, (8, 10), "4 x 5 after halving 9 x 10 1 times"),
     ("lsm, transposed", {}, (3, 9), "0 x 2 after.*model.depth"),
@@ -430,6 +467,10 @@ def test_an_input_without_time_is_refused(case):
     ("unet", {}, (8, 1), "8 x 1; expected at least 2.*lower model.depth"),
     ("unet", {"padding_mode": "circular"}, (8, 5), "multiples of 2.*depth"),
     ("unet_strided", {}, (8, 12), "8 x 12; expected multiples of 8.*depth"),
+    ("uno", {}, (1, 9), "layer 2 .*'standard' has 0 x 2 pixels for.* 1 x 9.*padding"),
+    ("uno", {"variant": "p"}, (8, 4), "layer 2 .*'p' has 1 x 0"),
+    ("uno", {"modes": ((3, 3),) * 7}, (20, 8), "3 x 3 modes for layer 2.*5 x 2"),
+    ("uno", {"modes": ((3, 3),) * 7}, (6, 20), "3 x 3 modes for layer 2.*2 x 5"),
   ],
 )
 def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
@@ -458,6 +499,9 @@ def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
     ("earthfarseer", {"fourier_mlp_ratio": 0.5}, "fourier_mlp_ratio is 0.5"),
     ("earthfarseer", {"horizon": 0}, "model.horizon is 0"),
     ("earthfarseer", {"spatial_depth": 3}, "spatial_depth is 3; expected an even"),
+    ("ffno", {"horizon": 1, "feed_forward_depth": 0}, "feed_forward_depth is 0"),
+    ("ffno", {"horizon": 1, "dropout": 1.0}, "dropout is 1.0"),
+    ("ffno", {"horizon": 1, "latent_grid": (8, 0)}, "latent_grid is"),
     ("fno", {"horizon": 0}, "model.horizon is 0"),
     ("fno", {"modes_w": 0}, "model.modes_w is 0"),
     ("fourcastnet", {"features": 24}, "multiple of model.blocks = 16"),
@@ -502,6 +546,13 @@ def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
     ("unet", {"out_channels": 0}, "model.out_channels is 0"),
     ("unet_strided", {"features": 6}, "model.features is 6.*multiple of 4"),
     ("unet_strided", {"dropout": -0.1}, "model.dropout is -0.1"),
+    ("uno", {"horizon": 0}, "horizon is 0"),
+    ("uno", {"horizon": 1, "variant": "s25"}, "did you mean 's256"),
+    ("uno", {"horizon": 1, "features": 1}, "features is 1"),
+    ("uno", {"horizon": 1, "factor": 0.01}, "factor is 0.01.*at least 0.0156"),
+    ("uno", {"horizon": 1, "modes": ((3, 3),) * 6}, "modes is.*7 pairs"),
+    ("uno", {"horizon": 1, "modes": ((3, 0),) * 7}, "modes is.*at least 1"),
+    ("uno", {"horizon": 1, "variant": "p", "legacy_crop": True}, "legacy_crop.*'p'"),
   ],
 )
 def test_wrong_options_are_refused_by_name(name, options, message):

@@ -39,6 +39,7 @@ _STID = dict(
 )
 _CNO = dict(in_shape=SQUARE, features=4, depth=2, lift_features=6, neck_blocks=2)
 _RESNET = dict(in_shape=SQUARE, features=4, blocks=(1, 2))
+_FFNO = dict(in_shape=GRID, horizon=2, features=4, modes_h=3, modes_w=2, depth=2)
 _LSM = dict(in_shape=GRID, features=8, depth=2, patch_size=1)
 # The options and in_shape of networks, by the family and, after a comma, what is
 # special about one of several networks of a family.
@@ -72,6 +73,9 @@ NETWORKS = {
     fourier_features=8,
     fourier_depth=1,
   ),
+  "ffno": _FFNO,
+  "ffno, plain": _FFNO | dict(weight_norm=False, feed_forward_depth=3),
+  "ffno, mesh": _FFNO | dict(mesh=True, latent_grid=5, layer_norm=True),
   "fno": dict(in_shape=SQUARE, features=5, modes_h=3, modes_w=2),
   "fourcastnet": dict(in_shape=GRID, features=8, depth=2, blocks=2, patch_size=(2, 3)),
   "gnot": dict(in_shape=GRID, features=4, heads=2, depth=2, experts=3, mlp_ratio=2),
@@ -109,6 +113,8 @@ NETWORKS = {
   "triton, equal width": _TRITON | dict(core_first="conv", temporal_features=16),
   "unet": dict(in_shape=SQUARE, features=4, depth=2, frames="batch"),
   "unet_strided": dict(in_shape=SQUARE, features=4, depth=3),
+  "uno": dict(in_shape=GRID, horizon=2, features=4, instance_norm=True),
+  "uno, p": dict(in_shape=SQUARE, horizon=1, variant="p", features=4),
 }
 
 

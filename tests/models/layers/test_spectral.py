@@ -8,7 +8,7 @@ import pytest
 from stjax import models
 from stjax.models.layers import spectral
 
-map_modes = jax.jit(spectral.map_modes)
+map_modes = jax.jit(spectral.map_modes, static_argnames="grid")
 
 
 def draw(seed, *shape):
@@ -21,17 +21,25 @@ def drawn_for(module, x):
   return jax.tree.map(lambda s: 1 + 0.3 * draw(7, *s.shape), shapes)
 
 
-def in_full_spectrum(x, positive, negative):
-  """The definition, on a whole half plane of modes."""
-  h, w = x.shape[1:3]
-  rows, columns, _, features = positive.shape[1:]
-  spectrum = np.fft.rfft2(x, axes=(1, 2))
-  result = np.zeros((*spectrum.shape[:3], features), complex)
-  for rows_of, kernel in ((slice(0, rows), positive), (slice(h - rows, h), negative)):
-    result[:, rows_of, :columns] = np.einsum(
-      "nhwi,hwio->nhwo", spectrum[:, rows_of, :columns], kernel[0] + 1j * kernel[1]
+def in_full_spectrum(x, *kernels, grid=None):
+  """The definition, on a whole half space of modes."""
+  grid = grid or x.shape[1:-1]
+  axes = tuple(range(1, len(grid) + 1))
+  *signed, columns = kernels[0].shape[1:-2]
+  spectrum = np.fft.rfftn(x, axes=axes, norm="forward")
+  shape = (len(x), *grid[:-1], grid[-1] // 2 + 1, kernels[0].shape[-1])
+  result = np.zeros(shape, complex)
+  for number, kernel in enumerate(kernels):
+    # A binary digit of the number is the sign along an axis.
+    corner = [
+      slice(-rows, None) if number >> axis & 1 else slice(0, rows)
+      for axis, rows in enumerate(signed)
+    ]
+    corner = (slice(None), *corner, slice(0, columns))
+    result[corner] = np.einsum(
+      "n...i,...io->n...o", spectrum[corner], kernel[0] + 1j * kernel[1]
     )
-  return np.fft.irfft2(result, s=(h, w), axes=(1, 2))
+  return np.fft.irfftn(result, s=grid, axes=axes, norm="forward")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +59,27 @@ def test_modes_are_mapped_as_defined(grid, modes):
   np.testing.assert_allclose(
     actual, in_full_spectrum(x, *kernels), rtol=1e-4, atol=1e-4
   )
+
+
+@pytest.mark.parametrize("grid", [(5, 12), (10, 6), (4, 5)])
+def test_the_result_may_have_another_grid(grid):
+  x, kernels = draw(0, 2, 8, 9, 3), draw(1, 2, 2, 3, 3, 3, 4)
+  actual = map_modes(x, *kernels, grid=grid)
+  expected = in_full_spectrum(x, *kernels, grid=grid)
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("axes", "count"), [(3, 4), (4, 8)])
+def test_a_grid_may_have_more_axes(axes, count):
+  sizes, grid = (4, 5, 3, 6)[-axes:], (5, 3, 4, 4)[-axes:]
+  x = draw(0, 1, *sizes, 2)
+  kernels = draw(1, count, 2, *(2,) * axes, 2, 3)
+  actual = map_modes(x, *kernels, grid=grid)
+  expected = in_full_spectrum(x, *kernels, grid=grid)
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+  names = spectral.corner_names(axes)
+  assert len(names) == count
+  assert names[1] == "_".join(["negative"] + ["positive"] * (axes - 2))
 
 
 def test_an_operator_is_the_same_on_a_finer_grid():
