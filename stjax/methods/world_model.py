@@ -34,7 +34,8 @@ class WorldModel(base.Method):
              + vq_weight commitment_cost mean (z - q_0)^2
 
   Gradients pass from q_0 straight to z; codes move by averages of the latents that
-  are assigned to them. All T_out frames of the targets are encoded, each by itself.
+  are assigned to them. All T_out frames of the targets are encoded, each by itself; a grid
+  that cannot be halved is padded by its last row and column.
 
   Attributes:
     horizon: frames T_out of the targets.
@@ -103,7 +104,7 @@ class WorldModel(base.Method):
     return dataclasses.replace(self, horizon=horizon)
 
   def init(self, key: jax.Array, batch: base.Batch) -> base.Variables:
-    variables = dict(self.network.init(key, batch["inputs"][:, -1:]))
+    variables = dict(self.network.init(key, self._padded(batch["inputs"][:, -1:])))
     if self.initial == "data":
       # Without counts all codes are dead, so that the first step places them.
       book = variables[CODEBOOK]
@@ -113,11 +114,24 @@ class WorldModel(base.Method):
   def _call(self, variables, method, *arguments):
     return self.network.apply(variables, *arguments, method=method)
 
+  def _encode(self, variables, frames):
+    """Latents and skips of frames, whose grid is padded to what can be halved."""
+    return self._call(variables, "encode", self._padded(frames))
+
+  def _padded(self, frames: jax.Array) -> jax.Array:
+    more = [(0, -size % self.network.factor) for size in frames.shape[2:4]]
+    return jnp.pad(frames, ((0, 0), (0, 0), *more, (0, 0)), mode="edge")
+
+  def _decode(self, variables, latents, skip, grid):
+    """Frames [K, B, T, H, W, C] of quantised latents, on a grid of (H, W)."""
+    made = self._call(variables, "decode", latents, skip)
+    return made[:, :, :, : grid[0], : grid[1]]
+
   def _skip(self, variables, batch, frames_skip):
     """The skip [B, T or 1, H, W, D] of a batch."""
     if self.skip_source == "input":
       return frames_skip
-    return self._call(variables, "encode", batch["inputs"][:, -1:])[1]
+    return self._encode(variables, batch["inputs"][:, -1:])[1]
 
   def loss(
     self,
@@ -131,7 +145,7 @@ class WorldModel(base.Method):
     frames = batch["targets"][:, : self.horizon].astype(jnp.float32)
     weight = jnp.broadcast_to(regression.example_weights(batch, frames), frames.shape)
     rows = batch.get("valid", jnp.ones(len(frames), bool))
-    latents, frames_skip = self._call(variables, "encode", frames)
+    latents, frames_skip = self._encode(variables, frames)
     book = vq.Codebook(**variables[CODEBOOK])
     if train:
       book = self._placed(book, latents, rows, jax.random.fold_in(key, _RESEED))
@@ -145,7 +159,7 @@ class WorldModel(base.Method):
     )
     codes = book.embedding[numbers[..., 0]]
     straight = latents + jax.lax.stop_gradient(codes - latents)
-    made = self._call(variables, "decode", straight[None], skip)[0]
+    made = self._decode(variables, straight[None], skip, frames.shape[2:4])[0]
     count = weight.sum()
     error = (weight * jnp.square(made - frames)).sum() / jnp.where(count > 0, count, 1)
     of_rows = rows.astype(jnp.float32)
@@ -215,8 +229,9 @@ class WorldModel(base.Method):
     def mean(values):
       return (weight * values).sum(), count
 
-    candidates = self._decoded(variables, latents, skip, self.candidates)
-    blank = self._call(variables, "decode", jnp.zeros_like(latents)[None], skip)[0]
+    grid = frames.shape[2:4]
+    candidates = self._decoded(variables, latents, skip, self.candidates, grid)
+    blank = self._decode(variables, jnp.zeros_like(latents)[None], skip, grid)[0]
     scores = {
       "error": (error * count, count),
       "error_without_latent": mean(jnp.square(blank - frames)),
@@ -241,10 +256,10 @@ class WorldModel(base.Method):
       "reconstruction/perplexity": jnp.exp(entropy),
     }
 
-  def _decoded(self, variables, latents, skip, count) -> jax.Array:
+  def _decoded(self, variables, latents, skip, count, grid) -> jax.Array:
     """The futures [K, B, T, H, W, C] of the nearest codes of latents."""
     codes = self._call(variables, "quantise", latents, count)
-    return self._call(variables, "decode", codes, skip)
+    return self._decode(variables, codes, skip, grid)
 
   def imagine(
     self,
@@ -276,10 +291,10 @@ class WorldModel(base.Method):
     """
     del frozen, key
     history = batch["inputs"]
-    skip = self._call(variables, "encode", history[:, -1:])[1]
+    skip = self._encode(variables, history[:, -1:])[1]
     if not latent:
-      action = self._call(variables, "encode", action)[0]
-    return self._decoded(variables, action, skip, count)
+      action = self._encode(variables, action)[0]
+    return self._decoded(variables, action, skip, count, history.shape[2:4])
 
   def decode_latents(
     self, variables: base.Variables, history: jax.Array, latents: jax.Array
@@ -294,10 +309,10 @@ class WorldModel(base.Method):
     Returns:
       [B, T, H, W, C], normalised.
     """
-    skip = self._call(variables, "encode", history[:, -1:])[1]
+    skip = self._encode(variables, history[:, -1:])[1]
     codes = self._call(variables, "quantise", jax.lax.stop_gradient(latents), 1)
     straight = latents + jax.lax.stop_gradient(codes - latents)
-    return self._call(variables, "decode", straight, skip)[0]
+    return self._decode(variables, straight, skip, history.shape[2:4])[0]
 
   def forecast(
     self,
@@ -313,8 +328,8 @@ class WorldModel(base.Method):
     """
     del frozen, key
     frames = batch["targets"][:, : self.horizon].astype(jnp.float32)
-    latents, skip = self._call(variables, "encode", frames)
-    made = self._decoded(
-      variables, latents, self._skip(variables, batch, skip), self.candidates
-    )
+    latents, skip = self._encode(variables, frames)
+    skip = self._skip(variables, batch, skip)
+    grid = frames.shape[2:4]
+    made = self._decoded(variables, latents, skip, self.candidates, grid)
     return made[base.numbers(members)]
