@@ -34,8 +34,8 @@ class WorldModel(base.Method):
              + vq_weight commitment_cost mean (z - q_0)^2
 
   Gradients pass from q_0 straight to z; codes move by averages of the latents that
-  are assigned to them. All T_out frames of the targets are encoded, each by itself; a grid
-  that cannot be halved is padded by its last row and column.
+  are assigned to them. All T_out frames of the targets are encoded, each by itself.
+  A grid that cannot be halved is padded by its last row and column.
 
   Attributes:
     horizon: frames T_out of the targets.
