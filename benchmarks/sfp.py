@@ -74,6 +74,7 @@ def stjax_contender(arguments: argparse.Namespace, work: str) -> Contender:
   """The candidates of a batch and the choice among them, or one VQ step."""
   import jax
   import jax.numpy as jnp
+  import numpy as np
 
   from configs import base
   from stjax import methods, models
@@ -84,16 +85,26 @@ def stjax_contender(arguments: argparse.Namespace, work: str) -> Contender:
   network = models.build(
     "vq", out_channels=a.variables, features=a.width, depth=a.layers, codes=a.codes
   )
-  method = methods.build("world_model", network, horizon=1)
+  # The skip is that of the frame itself, as released; another frame's would be one
+  # more convolution.
+  options = {"skip_source": "input", "skip_dropout": 0.0} if work == TRAIN else {}
+  method = methods.build("world_model", network, horizon=1, **options)
   history, action, truth = (random_frames(a, seed)[:, None] for seed in range(3))
   if work == TRAIN:
-    batch = {"inputs": history, "targets": history}
+    batch = {
+      "inputs": history,
+      "targets": history,
+      "index": np.arange(a.batch, dtype=np.int32),
+      "valid": np.ones(a.batch, bool),
+    }
     # The released optimiser is the default one: Adam with a rate of 1e-3.
     return train_step.method_contender(method, base.get_config(), batch)
   reward = rewards.build("sfp_csi", thresholds=(THRESHOLD,))
 
   def plan(variables, history, action, truth):
-    candidates = method.imagine(variables, history, action, a.candidates)
+    candidates = method.imagine(
+      variables, {}, {"inputs": history}, action, None, a.candidates
+    )
     best = search.select(reward(candidates, truth), a.candidates)
     return candidates[best, jnp.arange(a.batch)]
 

@@ -71,7 +71,11 @@ def _weather() -> ml_collections.ConfigDict:
   c = base.get_config()
   c.data.store = "year_files"
   c.data.update(
-    path="",  # The folder of <year>_norm.nc.
+    path="",  # The folder of the files.
+    file_pattern="{year}_norm.nc",
+    array="atmosphere_variables",
+    variables=(),  # Numbers of the variables; () takes all.
+    time_steps=(),
     train_years=tuple(range(1980, 2018)),
     validation_years=(2018,),
     test_years=(2019, 2020, 2021),

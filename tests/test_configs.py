@@ -9,7 +9,7 @@ import ml_collections
 import pytest
 
 import input_pipeline
-from configs import simvp_boiling, syncast
+from configs import sfp, simvp_boiling, syncast
 from stjax import config as config_lib
 from stjax import models
 from stjax.models.translators import TRANSLATORS
@@ -79,6 +79,25 @@ def test_each_stage_of_syncast_names_a_next_one_that_finds_what_it_left(name):
     "dpo_far": "W_far",
     "spo_csi": "W_csi",
   }
+
+
+@pytest.mark.parametrize("name", sfp.SETS)
+def test_each_stage_of_sfp_names_the_next_one(name):
+  for stage, following in zip(sfp.STAGES, sfp.STAGES[1:], strict=False):
+    config = sfp.get_config(f"{name},{stage}")
+    config.data.update({"path": "FILE"} if name != "navier_stokes" else {})
+    words = config.next_command.format(workdir="W", config=config).split()
+    flags = dict(word[2:].split("=", 1) for word in words[3:])
+    assert flags["config"] == f"configs/sfp.py:{name},{following}"
+    assert flags.get("config.data.path", "FILE") == "FILE"
+    # Where the world model is, the agent does not know; it is the default folder.
+    last = sfp.get_config(f"{name},self_training")
+    if following == "self_training":
+      assert flags["config.init_from"] == "W"
+      given = flags["config.frozen.world.init_from"]
+      assert given == last.frozen.world.init_from
+    else:
+      assert flags["workdir"] == last.init_from
 
 
 @pytest.mark.parametrize("variant", simvp_boiling.VARIANTS)
