@@ -327,6 +327,12 @@ class WorldModel(base.Method):
     Member m is made of the m-th nearest codes.
     """
     del frozen, key
+    number = len(base.numbers(members))
+    if number > self.candidates:
+      raise errors.ConfigError(
+        f"forecast.members={number} is more than method.candidates={self.candidates}:"
+        " members of a world model are reconstructions by further codes."
+      )
     frames = batch["targets"][:, : self.horizon].astype(jnp.float32)
     latents, skip = self._encode(variables, frames)
     skip = self._skip(variables, batch, skip)

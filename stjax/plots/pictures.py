@@ -197,6 +197,7 @@ def picture_grid(
   units: str = "",
   lead_labels: Sequence[str] | None = None,
   origin: str = "upper",
+  made: str = "forecast",
 ) -> None:
   """Draws a row each of history, observation, forecast and difference.
 
@@ -214,6 +215,7 @@ def picture_grid(
     units: units beside the colour bars, e.g. "K".
     lead_labels: [T_out] labels of the frames; None means +1, ..., +T_out.
     origin: "lower" if the first row of the grid is the southernmost.
+    made: what a forecast is called, where it is none.
 
   Raises:
     ValueError: the shapes do not fit.
@@ -250,7 +252,7 @@ def picture_grid(
     rows = (
       ("history", history, before, past, field),
       ("observation", observation, after, leads, field),
-      ("forecast", forecast, after, None, field),
+      (made, forecast, after, None, field),
       ("difference", error, after, None, difference),
     )
     for top, (name, frames, picked, names, scale) in zip(tops, rows, strict=True):
@@ -291,6 +293,7 @@ def animation(
   units: str = "",
   lead_labels: Sequence[str] | None = None,
   origin: str = "upper",
+  made: str = "forecast",
 ) -> None:
   """Writes a GIF with observation, forecast and difference side by side.
 
@@ -306,6 +309,7 @@ def animation(
     units: units beside the colour bars.
     lead_labels: [T_out] labels of the frames; None means +1, ..., +T_out.
     origin: "lower" if the first row of the grid is the southernmost.
+    made: what a forecast is called, where it is none.
 
   Raises:
     ValueError: the shapes do not fit.
@@ -334,10 +338,7 @@ def animation(
     empty = np.full(history.shape[1:], np.nan)
     images, notes = [], []
     for ax, name, scale in zip(
-      axes,
-      ("observation", "forecast", "difference"),
-      (field, field, difference),
-      strict=True,
+      axes, ("observation", made, "difference"), (field, field, difference), strict=True
     ):
       ax.set_title(name, fontsize=10, pad=4)
       images.append(_draw(ax, empty, scale, origin))

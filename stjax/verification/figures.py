@@ -111,6 +111,7 @@ def draw(
         _draw_fan(run, frames, quantiles, folder / f"{stem}_fan.png", options)
       if 1 in frames["observation"].shape[1:]:
         continue  # A row of sensors makes no picture.
+      options["made"] = run.method.kind
       plots.picture_grid(**frames, path=folder / f"{stem}.png", **options)
       plots.animation(**frames, path=folder / f"{stem}.gif", **options)
   units = {str(v.attrs.get("units", "")) for v in coordinates.values()}
