@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks import drawn, shapes_of
 
-from stjax import models
+from stjax import methods, models
 
 SIMVP = dict(
   spatial_features=8,
@@ -285,6 +285,42 @@ def gradients(case, remat, train=False):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@every
+def test_every_network_can_be_the_agent_of_a_self_training(case):
+  module, shape = build(case)
+  history, _, _, channels = shape
+  grid = {"inputs": shape, "targets": (history, *shape[1:])}
+  batch = {name: jnp.zeros((2, *axes)) for name, axes in grid.items()}
+  batch |= {"index": jnp.arange(2), "valid": jnp.ones(2, bool)}
+  world = methods.build(
+    "world_model",
+    models.build("vq", out_channels=channels, features=4, depth=1, codes=4),
+    horizon=history,
+    candidates=2,
+  )
+  method = methods.build(
+    "self_training",
+    module,
+    {"world": world},
+    horizon=history,
+    reward="mse",
+    candidates=2,
+  )
+  frozen = {
+    "world": {"variables": world.init(jax.random.key(0), batch), "frozen": {}},
+    "offset": jnp.zeros(channels),
+    "scale": jnp.ones(channels),
+  }
+
+  def loss(batch):
+    variables = method.init(jax.random.key(0), batch)
+    return method.loss(variables, frozen, batch, jax.random.key(1), train=True)
+
+  value, outputs = jax.eval_shape(loss, batch)
+  assert value.shape == () and "reward_best" in outputs.scalars
+
+
 @every
 def test_every_parameter_gets_a_finite_gradient(case):
   leaves = jax.tree_util.tree_leaves_with_path(gradients(case, False)[0])
