@@ -158,8 +158,8 @@ class WorldModel(base.Method):
     numbers = vq.nearest_codes(
       jax.lax.stop_gradient(latents), book.embedding, self.candidates if several else 1
     )
-    codes = book.embedding[numbers[..., 0]]
-    straight = latents + jax.lax.stop_gradient(codes - latents)
+    codes = jax.lax.stop_gradient(book.embedding[numbers[..., 0]])
+    straight = latents + (codes - jax.lax.stop_gradient(latents))
     made = self._decode(variables, straight[None], skip, frames.shape[2:4])[0]
     count = weight.sum()
     error = (weight * jnp.square(made - frames)).sum() / jnp.where(count > 0, count, 1)

@@ -46,11 +46,25 @@ def world(network=None, **options):
   return methods.build("world_model", network, **options)
 
 
-def placed(method, batch, seed=0):
+# With the method as their first argument. Each is one program instead of many.
+init, loss, forecast, imagine = (
+  jax.jit(
+    lambda method, *given, name=name: getattr(method, name)(*given),
+    static_argnums=(0, *numbers),
+  )
+  for name, numbers in (
+    ("init", ()),
+    ("loss", (5,)),
+    ("forecast", ()),
+    ("imagine", (6, 7)),
+  )
+)
+
+
+def placed(method, batch):
   """Variables of a world model whose codes are latents of a batch."""
-  variables = method.init(jax.random.key(seed), batch)
-  step = jax.jit(lambda v: method.loss(v, {}, batch, jax.random.key(1), True)[1])
-  outputs = step(variables)
+  variables = init(method, jax.random.key(0), batch)
+  _, outputs = loss(method, variables, {}, batch, jax.random.key(1), True)
   return variables | method.update(outputs.collections, outputs.summed)
 
 
