@@ -44,6 +44,11 @@ def _encode(network, variables, frames):
   return network.apply(variables, frames, method="encode")
 
 
+def plain(method):
+  """The same without anything that is drawn at random after the first step."""
+  return dataclasses.replace(method, skip_dropout=0.0, dead_below=0.0)
+
+
 @pytest.fixture(scope="module")
 def started():
   """A method, a batch, and its states before and after the first step."""
@@ -99,8 +104,7 @@ def test_no_gradient_and_no_moments_belong_to_the_codebook(started):
 
 def test_the_loss_is_that_of_the_paper(started):
   method, batch, _, after, _ = started
-  method = dataclasses.replace(method, skip_dropout=0.0, dead_below=0.0)
-  variables = after.variables()
+  method, variables = plain(method), after.variables()
   value, outputs = loss(method, variables, {}, batch, jax.random.key(0), True)
   frames = batch["targets"]
   latents = latents_of(method, variables, frames)
@@ -133,10 +137,10 @@ def test_dead_codes_are_replaced_and_others_are_not(started):
   assert placed["counts"][3] == 1
   others = np.arange(8) != 3
   np.testing.assert_array_equal(placed["embedding"][others], book["embedding"][others])
-  never = dataclasses.replace(method, dead_below=0.0)
-  jax.tree.map(np.testing.assert_array_equal, placed_by(never), book)
+  jax.tree.map(np.testing.assert_array_equal, placed_by(plain(method)), book)
 
 
+@pytest.mark.slow
 def test_random_codes_stay_where_they_are_drawn_at_first():
   method = sfp_runs.world(initial="random", dead_below=0.0, assignment="kth")
   batch = sfp_runs.batch()
@@ -157,14 +161,15 @@ def test_random_codes_stay_where_they_are_drawn_at_first():
   np.testing.assert_array_equal(total, counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [True, False])
 def test_filler_rows_and_masked_points_do_not_count(train):
   """Neither in the loss and the scores, nor in the codes."""
-  method = sfp_runs.world(candidates=2, dead_below=2.0)
-  few, many = sfp_runs.batch(), sfp_runs.batch(rows=6)
+  method = sfp_runs.world({"depth": 2}, candidates=2, dead_below=2.0)
+  few, many = (sfp_runs.batch(rows=rows, grid=(8, 8)) for rows in (4, 6))
   # The first rows are the same, but for points that are masked: four whole cells of
   # the latents of each frame.
-  mask = jnp.ones((6, 4, *sfp_runs.GRID, 1), bool).at[:, 2:, :2, :].set(False)
+  mask = jnp.ones((6, 4, 8, 8, 1), bool).at[:, 2:, :2, :].set(False)
   many |= {k: many[k].at[:4].set(few[k]) for k in ("inputs", "targets")}
   many["valid"] = jnp.arange(6) < 4
   many["mask"] = mask
@@ -187,6 +192,7 @@ def test_filler_rows_and_masked_points_do_not_count(train):
   assert counts.sum() == 4 * 2 * 12  # Of 16 cells in each frame.
 
 
+@pytest.mark.slow
 def test_without_its_skip_a_reconstruction_knows_nothing_of_the_history(started):
   method, batch, _, after, _ = started
 
@@ -214,6 +220,7 @@ def test_without_its_skip_a_reconstruction_knows_nothing_of_the_history(started)
   np.testing.assert_array_equal(gradient(own), 0)
 
 
+@pytest.mark.slow
 def test_the_skip_is_dropped_in_training_only(started):
   method, batch, _, after, _ = started
   never = dataclasses.replace(method, skip_dropout=np.nextafter(1.0, 0.0))
@@ -224,6 +231,7 @@ def test_the_skip_is_dropped_in_training_only(started):
   assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["condition", "input"])
 def test_futures_of_an_encoded_future_are_its_reconstructions(started, source):
   method, batch, _, after, _ = started
@@ -248,13 +256,11 @@ def test_futures_of_an_encoded_future_are_its_reconstructions(started, source):
   np.testing.assert_array_equal(some, made[jnp.asarray([2, 0])])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(8, 8), (7, 5)])
 def test_a_grid_that_cannot_be_halved_is_padded(grid):
-  method = sfp_runs.world(candidates=2)
-  batch = {
-    k: x[:, :, : grid[0], : grid[1]] if x.ndim == 5 else x
-    for k, x in sfp_runs.batch().items()
-  }
+  method = sfp_runs.world({"depth": 2}, candidates=2)
+  batch = sfp_runs.batch(grid=grid)
   variables = sfp_runs.placed(method, batch)
   _, outputs = loss(method, variables, {}, batch, jax.random.key(0), False)
   assert outputs.weight == batch["targets"].size
@@ -266,6 +272,7 @@ def test_a_grid_that_cannot_be_halved_is_padded(grid):
   )
 
 
+@pytest.mark.slow
 def test_own_scores_are_those_of_all_batches_together(started):
   method, batch, _, after, _ = started
   variables = after.variables()
@@ -429,10 +436,11 @@ def test_every_mesh_has_the_codes_of_one_device(axis, one_device, tmp_path):
   np.testing.assert_array_equal(found[2], expected[2])
 
 
+@pytest.mark.slow
 def test_microbatches_move_the_codes_like_one_batch(started):
   method, batch, _, after, _ = started
   # What is drawn differs from part to part.
-  method = dataclasses.replace(method, dead_below=0.0, skip_dropout=0.0)
+  method = plain(method)
   whole, _ = train_step(after, batch, method=method)
   found, _ = train_step(after, batch, method=method, parts=2)
   assert jnp.abs(whole.collections["codebook"]["counts"]).sum() > 8
@@ -440,6 +448,7 @@ def test_microbatches_move_the_codes_like_one_batch(started):
   jax.tree.map(close, found.collections, whole.collections)
 
 
+@pytest.mark.slow
 def test_a_first_step_of_microbatches_places_the_codes_once(started):
   method, batch, before, _, _ = started
   after, _ = train_step(before, batch, method=method, parts=2)

@@ -10,7 +10,7 @@ from configs import simvp_boiling
 from stjax import methods, models
 
 HORIZON = 2
-GRID = (8, 8)
+GRID = (4, 4)
 _DATA = {key: x for key, x in TINY.items() if not key.startswith("model.")}
 _WORLD = {"name": "world_model", "candidates": 3}
 _VQ = {"name": "vq", "features": 4, "depth": 2, "codes": 8}
@@ -18,14 +18,14 @@ _AGENT = {"name": "threshold_rule", "features": 4, "gates": 2}
 _PLANNING = {"name": "self_training", "reward": "csi", "thresholds": (0.1,)}
 
 
-def batch(rows=4, channels=1, history=2, horizon=HORIZON, seed=0, **more):
-  """Smooth waves that move, [rows, T, *GRID, channels]; `more` is added."""
+def batch(rows=4, channels=1, history=2, horizon=HORIZON, seed=0, grid=GRID, **more):
+  """Smooth waves that move, [rows, T, *grid, channels]; `more` is added."""
   rng = np.random.default_rng(seed)
   shape = (rows, 1, 1, 1, channels)
   phase, slope, speed = (rng.uniform(0, 2 * np.pi, shape) for _ in range(3))
   time = np.arange(history + horizon)[:, None, None, None]
   y, x = (
-    np.arange(n).reshape(s) for n, s in zip(GRID, ((-1, 1, 1), (-1, 1)), strict=True)
+    np.arange(n).reshape(s) for n, s in zip(grid, ((-1, 1, 1), (-1, 1)), strict=True)
   )
   fields = np.sin(0.7 * x + slope * y / 4 + phase + 0.3 * speed * time)
   fields = fields + 0.1 * rng.standard_normal(fields.shape)
@@ -39,9 +39,8 @@ def batch(rows=4, channels=1, history=2, horizon=HORIZON, seed=0, **more):
 
 def world(network=None, **options):
   """A world model of fields of one variable, or of network.out_channels."""
-  network = models.build(
-    "vq", **{"out_channels": 1, "features": 4, "codes": 8} | (network or {})
-  )
+  given = {"out_channels": 1, "features": 4, "depth": 1, "codes": 8} | (network or {})
+  network = models.build("vq", **given)
   options = {"horizon": HORIZON, "candidates": 3} | options
   return methods.build("world_model", network, **options)
 
