@@ -1,5 +1,7 @@
 """A small world model, and runs that learn from what it imagines; for tests."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -8,6 +10,7 @@ from small_runs import TINY
 
 from configs import simvp_boiling
 from stjax import methods, models
+from stjax.methods import base
 
 HORIZON = 2
 GRID = (4, 4)
@@ -45,19 +48,26 @@ def world(network=None, **options):
   return methods.build("world_model", network, **options)
 
 
-# With the method as their first argument. Each is one program instead of many.
-init, loss, forecast, imagine = (
-  jax.jit(
-    lambda method, *given, name=name: getattr(method, name)(*given),
-    static_argnums=(0, *numbers),
-  )
-  for name, numbers in (
-    ("init", ()),
-    ("loss", (5,)),
-    ("forecast", ()),
-    ("imagine", (6, 7)),
-  )
-)
+@dataclasses.dataclass(frozen=True)
+class _Named:
+  """A method, which cannot be hashed where it has options by name."""
+
+  options: str
+  method: base.Method = dataclasses.field(compare=False)
+
+
+def _compiled(name, *numbers):
+  """A function of a method and its arguments that is one program instead of many."""
+
+  def call(named, *given):
+    return getattr(named.method, name)(*given)
+
+  program = jax.jit(call, static_argnums=(0, *numbers))
+  return lambda method, *given: program(_Named(repr(method), method), *given)
+
+
+init, forecast = _compiled("init"), _compiled("forecast")
+loss, imagine = _compiled("loss", 5), _compiled("imagine", 6, 7)
 
 
 def placed(method, batch):
