@@ -281,7 +281,7 @@ def _check_grid(part, data) -> None:
       for fields in (theirs, data.coordinates)
     ]
   if sizes[0] != sizes[1]:
-    raise _differs(part, "a grid of", *sizes)
+    raise _differs(part, "grid", *sizes)
 
 
 def _check_statistics(part, name, key, ours) -> None:
