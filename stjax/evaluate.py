@@ -28,6 +28,8 @@ def check(run: run_lib.Run, splits: bool) -> None:
   options = run.config.evaluation
   baselines_lib.check(options.baselines, tuple(run.spec.calendar))
   climatology.check(options.conventions, tuple(run.spec.calendar))
+  if run.method.kind != "forecast":
+    _check_reconstruction(run)
   height, width = run.example_shape["inputs"][1:3]
   for point in options.points:
     place = tuple(point) if isinstance(point, tuple | list) else ()
@@ -41,6 +43,23 @@ def check(run: run_lib.Run, splits: bool) -> None:
   evaluator_lib.open_split(run, options.split)
   if "training_mean" in options.baselines:
     evaluator_lib.open_split(run, "train")
+
+
+def _check_reconstruction(run):
+  """Refuses what only makes sense for forecasts."""
+  config = run.config
+  horizon, trained = config.evaluation.horizon, config.data.horizon
+  if horizon > trained:
+    raise errors.ConfigError(
+      f"evaluation.horizon={horizon} is more than data.horizon={trained}, but a"
+      " reconstruction is not fed back like a forecast."
+    )
+  for section, key in (("forecast", "members"), ("evaluation", "validation_members")):
+    if config[section][key] > run.method.candidates:
+      raise errors.ConfigError(
+        f"{section}.{key}={config[section][key]} is more than method.candidates="
+        f"{run.method.candidates}: each member is made of other codes."
+      )
 
 
 def evaluate(run: run_lib.Run) -> dict[str, Any]:

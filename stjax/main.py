@@ -40,7 +40,8 @@ def check(run, mode: str) -> None:
     )
   commands = {"train": train, "evaluate": evaluate, "forecast": forecast}
   for name, command in commands.items():
-    command.check(run, splits=mode in ("all", name))
+    unasked = name == "forecast" and run.method.kind != "forecast"
+    command.check(run, splits=mode in ("all", name) and not unasked)
   prefer.check(run, splits=mode == "prefer")
 
 

@@ -167,7 +167,7 @@ def continue_rollout(
       frames = number * method.horizon
       now = batch | {"inputs": history} | later(known, frames)
       if "mask" in batch:
-        now["mask"] = _mask_later(batch, frames)
+        now["mask"] = mask_later(batch, frames)
       forecast = method.forecast(
         variables, frozen, now, jax.random.fold_in(block_key, member), 1
       )[0]
@@ -182,7 +182,7 @@ def continue_rollout(
   )
 
 
-def _mask_later(batch: base.Batch, frames: jax.Array) -> jax.Array:
+def mask_later(batch: base.Batch, frames: jax.Array) -> jax.Array:
   """Where a history some frames later is observed [B, T_in, H, W, C].
 
   What was forecast counts as observed where the first history ever was.

@@ -21,6 +21,7 @@ import input_pipeline
 from input_pipeline import spec
 from stjax import errors
 from stjax.methods import base, regression
+from stjax.methods import rollout as rollout_lib
 from stjax.methods.diffusion import Diffusion
 from stjax.methods.sampling import Sampling
 from stjax.methods.world_model import CODEBOOK, WorldModel
@@ -149,15 +150,26 @@ class SelfTraining(base.Method):
       )
     self._check_world()
     self._check_numbers()
-    self._reward  # noqa: B018  It checks its own options.
-    if self.sampling.reward and self._forecast_reward.needs_observation:
+    self._check_rewards()
+
+  def _check_rewards(self):
+    try:
+      self._reward  # noqa: B018  It checks its own options.
+    except errors.UserError as error:
+      raise errors.ConfigError(
+        f"method.reward={self.reward!r} cannot be used: {error}"
+      ) from error
+    if not (wanted := self.sampling.reward):
+      return
+    kind = errors.pick("forecast.sampler.reward", wanted, rewards.REWARDS)
+    if not issubclass(kind, rewards.Unobserved):
       known = [
         name
-        for name, kind in rewards.REWARDS.items()
-        if issubclass(kind, rewards.Unobserved)
+        for name, other in rewards.REWARDS.items()
+        if issubclass(other, rewards.Unobserved)
       ]
       raise errors.ConfigError(
-        f"forecast.sampler.reward={self.sampling.reward!r} compares with the truth,"
+        f"forecast.sampler.reward={wanted!r} compares with the truth,"
         f" which a forecast does not know. Rewards without it are {', '.join(known)}."
       )
 
@@ -174,10 +186,10 @@ class SelfTraining(base.Method):
           f"method.candidates={self.candidates} is more than the"
           f" {world.network.codes} codes of frozen.world."
         )
-    elif self.truth or self.latent:
+    elif self.truth or self.latent or self.depth > 1:
       raise errors.ConfigError(
-        "method.truth and a network of latents need a world model in frozen.world, but"
-        f" it is {type(world).__name__}."
+        "method.truth, method.depth above 1 and a network of latents need a world model"
+        f" in frozen.world, but it is {type(world).__name__}."
       )
 
   def _check_numbers(self):
@@ -220,15 +232,17 @@ class SelfTraining(base.Method):
 
   @property
   def _forecast_reward(self) -> rewards.Reward:
-    return rewards.build(self.sampling.reward, options={})
+    return rewards.build(self.sampling.reward)
 
   @property
   def forecast_parts(self) -> tuple[str, ...]:
     return (WORLD,) if self.latent or self.sampling.reward else ()
 
   def for_horizon(self, horizon: int) -> "SelfTraining":
-    shorter = super().for_horizon(horizon)
-    return dataclasses.replace(shorter, agent=self.agent.for_horizon(horizon), depth=1)
+    parts = {name: part.for_horizon(horizon) for name, part in self.parts.items()}
+    agent = self.agent.for_horizon(horizon)
+    # The blocks of the search need not divide the new horizon.
+    return dataclasses.replace(self, horizon=horizon, agent=agent, depth=1, **parts)
 
   def input_channels(self, variables: int, known: int) -> int:
     return self.agent.input_channels(variables, known)
@@ -362,10 +376,10 @@ class SelfTraining(base.Method):
     width = self.width or self.candidates
     shared = spec.shared(batch)
     along = {"targets", *spec.known_future(batch)}
+    frames = batch["inputs"].shape[1]
 
     def now(row, number):
       """The part of an example around a step, as a batch of one."""
-      frames = batch["inputs"].shape[1]
       cut = {}
       for name, x in row.items():
         if name == "targets":
@@ -373,6 +387,13 @@ class SelfTraining(base.Method):
         elif name in along:
           x = jax.lax.dynamic_slice_in_dim(x, number * block, frames + block)
         cut[name] = x[None]
+      if "mask" in row:
+        # What was imagined is known wherever the history ever was.
+        history = rollout_lib.mask_later(cut, number * block)
+        targets = jax.lax.dynamic_slice_in_dim(
+          cut["mask"], frames + number * block, block, axis=1
+        )
+        cut["mask"] = jnp.concatenate([history, targets], axis=1)
       return cut | shared
 
     def of_example(row):

@@ -36,6 +36,7 @@ class WorldModel(base.Method):
   Gradients pass from q_0 straight to z; codes move by averages of the latents that
   are assigned to them. All T_out frames of the targets are encoded, each by itself.
   A grid that cannot be halved is padded by its last row and column.
+  Latents without a point that was observed do not count.
 
   Attributes:
     horizon: frames T_out of the targets.
@@ -144,11 +145,11 @@ class WorldModel(base.Method):
     del frozen
     frames = batch["targets"][:, : self.horizon].astype(jnp.float32)
     weight = jnp.broadcast_to(regression.example_weights(batch, frames), frames.shape)
-    rows = batch.get("valid", jnp.ones(len(frames), bool))
     latents, frames_skip = self._encode(variables, frames)
+    cells = self._cells(weight)
     book = vq.Codebook(**variables[CODEBOOK])
     if train:
-      book = self._placed(book, latents, rows, jax.random.fold_in(key, _RESEED))
+      book = self._placed(book, latents, cells, jax.random.fold_in(key, _RESEED))
     skip = self._skip(variables, batch, frames_skip)
     if train and self.skip_dropout:
       keep = self._keep(batch, jax.random.fold_in(key, _SKIP))
@@ -157,23 +158,21 @@ class WorldModel(base.Method):
     numbers = vq.nearest_codes(
       jax.lax.stop_gradient(latents), book.embedding, self.candidates if several else 1
     )
-    codes = book.embedding[numbers[..., 0]]
-    straight = latents + jax.lax.stop_gradient(codes - latents)
+    codes = jax.lax.stop_gradient(book.embedding[numbers[..., 0]])
+    straight = latents + (codes - jax.lax.stop_gradient(latents))
     made = self._decode(variables, straight[None], skip, frames.shape[2:4])[0]
     count = weight.sum()
     error = (weight * jnp.square(made - frames)).sum() / jnp.where(count > 0, count, 1)
-    of_rows = rows.astype(jnp.float32)
-    distance = jnp.square(codes - latents).mean((1, 2, 3, 4))
-    distance = (of_rows * distance).sum() / jnp.maximum(of_rows.sum(), 1)
+    distance = jnp.square(codes - latents).mean(-1)
+    distance = (cells * distance).sum() / jnp.maximum(cells.sum(), 1)
     loss = error + self.vq_weight * self.commitment_cost * distance
-    by_frame = jnp.repeat(of_rows, frames.shape[1])
 
     def assigned(which):
       fold = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
       return vq.assignments(
         jax.lax.stop_gradient(fold(latents)),
         fold(numbers[..., which]),
-        by_frame,
+        fold(cells),
         self.network.codes,
       )
 
@@ -190,7 +189,15 @@ class WorldModel(base.Method):
     collections = {CODEBOOK: book._asdict()}
     return loss, base.Outputs(scalars, collections, count, summed)
 
-  def _placed(self, book, latents, rows, key) -> vq.Codebook:
+  def _cells(self, weight: jax.Array) -> jax.Array:
+    """Which latents [B, T, h, w] have a point that counts, of weights of points."""
+    counted = self._padded((weight > 0).any(-1, keepdims=True))
+    *front, height, width, _ = counted.shape
+    side = self.network.factor
+    blocks = counted.reshape(*front, height // side, side, width // side, side)
+    return blocks.any((-3, -1))
+
+  def _placed(self, book, latents, cells, key) -> vq.Codebook:
     """The codebook with dead codes where latents are."""
     dead = book.counts < self.dead_below
     if self.initial == "data":
@@ -200,9 +207,8 @@ class WorldModel(base.Method):
       return book
     else:
       dead &= book.counts.sum() > 0
-    frames = latents.reshape(-1, *latents.shape[2:])
-    valid = jnp.repeat(rows, latents.shape[1])
-    return vq.reseed(book, dead, jax.lax.stop_gradient(frames), valid, key)
+    frames, cells = (x.reshape(-1, *x.shape[2:]) for x in (latents, cells))
+    return vq.reseed(book, dead, jax.lax.stop_gradient(frames), cells, key)
 
   def _keep(self, batch, key) -> jax.Array:
     """Whether each example [B] is given its skip in training."""

@@ -96,14 +96,14 @@ def assignments(
   Args:
     latents: [N, h, w, D].
     numbers: [N, h, w] int32, the code that each is assigned to.
-    weight: [N], 0 for frames that do not count.
+    weight: [N, h, w], 0 for latents that do not count.
     codes: number M of codes.
 
   Returns:
     The numbers of latents [M] and their sums [M, D], float32. If `jax.jit` splits
     the frames over devices, they are those of all devices.
   """
-  weight = jnp.broadcast_to(weight[:, None, None], numbers.shape).reshape(-1)
+  weight = weight.astype(jnp.float32).reshape(-1)
   rows = latents.astype(jnp.float32).reshape(-1, latents.shape[-1])
   add = functools.partial(
     jax.ops.segment_sum, segment_ids=numbers.reshape(-1), num_segments=codes
@@ -145,21 +145,21 @@ def reseed(
     codebook: as it was.
     dead: [M] bool.
     latents: [N, h, w, D], of all devices.
-    valid: [N] bool, frames that latents may be taken from.
+    valid: [N, h, w] bool, which of them may be taken.
     key: random key.
   """
   codes = len(dead)
-  frames, height, width = latents.shape[:3]
-  # Those that may be taken come first. Each code draws from a range of its own, so
-  # that no latent is taken twice while there are enough of them.
-  order = jnp.argsort(~valid, stable=True)
-  rows = height * width
-  number = valid.sum() * rows
-  share = (jnp.arange(codes) + jax.random.uniform(key, (codes,))) / codes
-  place = jnp.minimum((share * number).astype(jnp.int32), number - 1)
-  place = jnp.maximum(place, 0)
-  flat = latents.astype(jnp.float32).reshape(frames * rows, -1)
-  drawn = flat[order[place // rows] * rows + place % rows]
+  rows = latents.astype(jnp.float32).reshape(-1, latents.shape[-1])
+  upto = jnp.cumsum(valid.reshape(-1).astype(jnp.int32))
+  number = upto[-1]
+  # Of those that may be taken, each code draws from some of its own, so that none is
+  # taken twice while there are enough of them.
+  numbers = jnp.arange(codes + 1)
+  ends = numbers * (number // codes) + numbers * (number % codes) // codes
+  share = jax.random.uniform(key, (codes,))
+  place = ends[:-1] + (share * (ends[1:] - ends[:-1])).astype(jnp.int32)
+  place = jnp.minimum(place, number - 1)
+  drawn = rows[jnp.searchsorted(upto, place, side="right")]
   dead = dead & (number > 0)
   embedding = jnp.where(dead[:, None], drawn, codebook.embedding)
   sums = jnp.where(dead[:, None], drawn, codebook.sums)

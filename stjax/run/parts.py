@@ -21,6 +21,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+import xarray as xr
 
 import input_pipeline
 from stjax import config as config_lib
@@ -261,8 +262,26 @@ def check_data(
         raise _differs(part, f"data.{key}", theirs[key], ours[key])
     for name, key in STATISTICS.items():
       _check_statistics(part, name, key, getattr(data, name))
+    _check_grid(part, data)
   for inner in part.parts.values():
     check_data(inner, config, data)
+
+
+def _check_grid(part, data) -> None:
+  path = part.folder / "coordinates.nc"
+  if not path.exists():
+    return
+  with xr.open_dataset(path, engine="h5netcdf") as theirs:
+    sizes = [
+      " x ".join(
+        str(fields.sizes[name])
+        for name in np.atleast_1d(fields.attrs["spatial_dims"])
+        if name in fields.sizes
+      )
+      for fields in (theirs, data.coordinates)
+    ]
+  if sizes[0] != sizes[1]:
+    raise _differs(part, "grid", *sizes)
 
 
 def _check_statistics(part, name, key, ours) -> None:
