@@ -62,7 +62,8 @@ class LatentAgent(regression.Regression):
           f"model.{name}={getattr(self.network, name)}, but the latents of frozen.world"
           f" need {wanted}."
         )
-    for name in ("predict_tendency", "predict_anomaly", "mask_as_input"):
+    whole = ("predict_tendency", "predict_anomaly", "mask_as_input")
+    for name in (*whole, "input_noise", "push_forward"):
       if getattr(self, name):
         raise errors.ConfigError(
           f"method.agent.{name} does not go with a network of latents: the world model"
@@ -73,6 +74,61 @@ class LatentAgent(regression.Regression):
         "method.agent.pad_to_multiple does not go with a network of latents; crop the"
         " data instead."
       )
+
+  def rollout(
+    self,
+    variables: base.Variables,
+    frozen: PyTree,
+    batch: base.Batch,
+    train: bool,
+    key: jax.Array,
+  ) -> tuple[jax.Array, dict[str, PyTree], int]:
+    forecast, collections, _ = self.act(variables, frozen, batch, train, key)
+    return forecast, collections, 0
+
+  def act(
+    self,
+    variables: base.Variables,
+    frozen: PyTree,
+    batch: base.Batch,
+    train: bool,
+    key: jax.Array,
+  ) -> tuple[jax.Array, dict[str, PyTree], jax.Array]:
+    """Returns the forecast, the new collections and the latents [B, T_out, h, w, D].
+
+    All frames are forecast at once.
+
+    Raises:
+      ConfigError: the network makes fewer.
+    """
+    collections = {k: v for k, v in variables.items() if k != "params"}
+
+    def network(shown, **known):
+      made = self.network.apply(
+        variables,
+        shown,
+        train=train,
+        rngs={"dropout": key},
+        mutable=list(collections) if train else False,
+        **known,
+      )
+      made, updated = made if train else (made, collections)
+      return self.finish(made, shown, frozen), (dict(updated), made)
+
+    forecast, (collections, latents) = self._represent().through(
+      jax.checkpoint(network) if train and self.remat else network,
+      batch["inputs"],
+      self._known(batch),
+      frozen,
+      batch.get("static"),
+    )
+    if forecast.shape[1] < self.horizon:
+      raise errors.ConfigError(
+        f"model.backbone forecasts {forecast.shape[1]} frames, but data.horizon="
+        f"{self.horizon}: the latents of all frames are made at once. Make"
+        " data.history that long, or take a backbone with a horizon of its own."
+      )
+    return forecast[:, : self.horizon], collections, latents[:, : self.horizon]
 
   def finish(self, made: jax.Array, shown: jax.Array, frozen: PyTree) -> jax.Array:
     channels = self.world.network.out_channels
@@ -329,14 +385,26 @@ class SelfTraining(base.Method):
       frozen,
     )
 
-  def _imagined(self, frozen, batch, action, key, count) -> jax.Array:
+  def _imagined(self, frozen, batch, action, key, count, latent=False) -> jax.Array:
     """Futures [K, B, T, H, W, C] near to an action."""
     world = frozen[WORLD]
     return self.world.imagine(
-      world["variables"], world["frozen"], batch, action, key, count
+      world["variables"], world["frozen"], batch, action, key, count, latent
     )
 
-  def _plan(self, variables, frozen, batch, forecast, key):
+  def _act(self, variables, frozen, batch, train, key):
+    """The agent's forecast and action, its new collections and skipped frames."""
+    if self.latent:
+      forecast, collections, action = self.agent.act(
+        variables, frozen, batch, train, key
+      )
+      return forecast, action, collections, 0
+    forecast, collections, skipped = self.agent.rollout(
+      variables, frozen, batch, train, key
+    )
+    return forecast, forecast, collections, skipped
+
+  def _plan(self, variables, frozen, batch, forecast, action, key):
     """Searches a pseudo-label.
 
     Returns:
@@ -346,9 +414,7 @@ class SelfTraining(base.Method):
     if self.depth > 1:
       return self._search(variables, frozen, batch, key)
     count = min(self.width or self.candidates, self.candidates)
-    # With latents, the forecast is what their nearest codes decode to; it is encoded
-    # again like any other forecast.
-    candidates = self._imagined(frozen, batch, forecast, key, count)
+    candidates = self._imagined(frozen, batch, action, key, count, self.latent)
     named = [f"rank_{k}" for k in range(count)]
     if self.own_forecast:
       candidates = jnp.concatenate([candidates, forecast[None]])
@@ -429,7 +495,9 @@ class SelfTraining(base.Method):
     train: bool,
   ) -> tuple[jax.Array, base.Outputs]:
     agent = self.agent
-    forecast, collections, skipped = agent.rollout(variables, frozen, batch, train, key)
+    forecast, action, collections, skipped = self._act(
+      variables, frozen, batch, train, key
+    )
     targets = batch["targets"]
     loss, scalars, count = agent.error(forecast, targets, batch, frozen, skipped)
     of_rows = batch.get("valid", jnp.ones(len(forecast), bool)).astype(jnp.float32)
@@ -441,6 +509,7 @@ class SelfTraining(base.Method):
         frozen,
         batch,
         still,
+        jax.lax.stop_gradient(action),
         jax.random.fold_in(key, _IMAGINE),
       )
       values |= more
@@ -470,14 +539,15 @@ class SelfTraining(base.Method):
     members: base.Members = 1,
   ) -> jax.Array:
     """Returns [M, B, T_out, H, W, C]; all members of an agent agree."""
-    made = self.agent.forecast(variables, frozen, batch, key, members)
     if not self.sampling.reward:
-      return made
-    futures = self._imagined(frozen, batch, made[0], key, self.candidates)
+      return self.agent.forecast(variables, frozen, batch, key, members)
+    _, action, _, _ = self._act(variables, frozen, batch, False, key)
+    futures = self._imagined(frozen, batch, action, key, self.candidates, self.latent)
     values = self._forecast_reward(self._physical(futures, frozen), None, None, frozen)
     choice = search.select(values, self.candidates)
     best = jnp.take_along_axis(futures, choice[None, :, None, None, None, None], axis=0)
-    return jnp.broadcast_to(best, made.shape)
+    count = len(base.numbers(members))
+    return jnp.broadcast_to(best, (count, *best.shape[1:]))
 
 
 class _WarmUp(SelfTraining):

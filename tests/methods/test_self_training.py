@@ -235,6 +235,9 @@ def test_a_network_of_latents_learns_through_the_frozen_decoder(world):
   CALLS.clear()
   (_, outputs), gradients = of(method, variables, frozen, batch)
   assert len(CALLS) == 1
+  # The nearest codes of its latents make the forecast and the first future.
+  first, own = (outputs.scalars[f"reward_{name}"] for name in ("first", "agent"))
+  np.testing.assert_allclose(first, own, rtol=1e-5)
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients))
   # As where nothing is quantised: the gradient goes straight to the latents.
   decode = lambda z: world[0].decode_latents(world[1], batch["inputs"], z)
