@@ -144,7 +144,7 @@ class WorldModel(base.Method):
       jax.lax.stop_gradient(latents), book.embedding, self.candidates if several else 1
     )
     codes = book.embedding[numbers[..., 0]]
-    straight = latents + jax.lax.stop_gradient(codes - latents)
+    straight = vq.straight_through(latents, codes)
     made = self._call(variables, "decode", straight[None], skip)[0]
     count = weight.sum()
     error = (weight * jnp.square(made - frames)).sum() / jnp.where(count > 0, count, 1)
@@ -170,8 +170,7 @@ class WorldModel(base.Method):
       scores[f"reconstruction/{_COUNTS}"] = counts, counts.sum()
       return loss, base.Outputs(scalars, {}, count, scores=scores)
     nearest = assigned(0)[0] if several else counts
-    share = nearest / jnp.maximum(nearest.sum(), 1)
-    scalars["perplexity"] = jnp.exp(-(share * jnp.log(share + 1e-10)).sum())
+    scalars["perplexity"] = vq.perplexity(nearest)
     summed = {"counts": counts, "sums": sums}
     collections = {CODEBOOK: book._asdict()}
     return loss, base.Outputs(scalars, collections, count, summed)
@@ -296,7 +295,7 @@ class WorldModel(base.Method):
     """
     skip = self._call(variables, "encode", history[:, -1:])[1]
     codes = self._call(variables, "quantise", jax.lax.stop_gradient(latents), 1)
-    straight = latents + jax.lax.stop_gradient(codes - latents)
+    straight = vq.straight_through(latents, codes)
     return self._call(variables, "decode", straight, skip)[0]
 
   def forecast(
