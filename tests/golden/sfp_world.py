@@ -1,0 +1,260 @@
+"""SFP's world model, its parts, its agents, and steps of both stages of training."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from golden import originals, sfp_planning
+from golden.case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
+from golden.registry import runner
+from golden.training import trainer
+from golden.twins import (
+  CANCELLATION,
+  LOSSES,
+  QUICK,
+  Axes,
+  Twin,
+  first_axes,
+  last_axes,
+  load,
+  twin,
+)
+from stjax import convert, methods, models
+from stjax.convert import mapping
+from stjax.convert import vq as names_lib
+from stjax.convert.layout import LAYER
+from stjax.models import simvp, vq
+from stjax.models.layers.basic import Conv
+from stjax.models.layers.folding import fold_frames
+
+# What the released program does where the method has other defaults.
+RELEASED = dict(
+  assignment="kth",
+  initial="random",
+  dead_below=0.0,
+  skip_source="input",
+  skip_dropout=0.0,
+)
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # Of Adam.
+
+
+def frames(x: np.ndarray) -> jax.Array:
+  """Images [B, C, H, W] as series of one frame [B, 1, H, W, C]."""
+  return last_axes(x)[:, None]
+
+
+def world_of(network: nn.Module, candidates: int, **options) -> methods.base.Method:
+  """The released world model around a network."""
+  return methods.build(
+    "world_model",
+    network,
+    horizon=1,
+    candidates=candidates,
+    **RELEASED | options,
+  )
+
+
+def split(config: dict) -> tuple[dict, int, dict]:
+  """The network's options, the number of candidates, and the rest of a config."""
+  config = dict(config)
+  own = {name: config.pop(name) for name in originals.WORLD_MODEL if name in config}
+  return originals.world_model(**own), config.pop("top_k", 3), config
+
+
+def assert_codebook(
+  name: str, actual: dict[str, jax.Array], expected: dict[str, np.ndarray]
+) -> None:
+  """Compares the codebook's arrays by their names in torch, row by row.
+
+  Codes without latents grow by orders of magnitude in the released program, so each
+  has its own scale.
+  """
+  for leaf in names_lib.CODEBOOK:
+    wanted = expected[leaf.torch]
+    assert actual[leaf.name].shape == wanted.shape
+    for number, (row, wanted_row) in enumerate(
+      zip(np.asarray(actual[leaf.name]), wanted, strict=True)
+    ):
+      assert_close(f"{name}{leaf.torch}, code {number}", row, wanted_row)
+
+
+def assert_gradients(
+  actual: dict[str, np.ndarray], wanted: dict[str, np.ndarray]
+) -> None:
+  """Compares gradients by their names in torch."""
+  largest = max(np.abs(gradient).max() for gradient in wanted.values())
+  for key, value in wanted.items():
+    assert_close(
+      key, actual[key], value, GRADIENT_TOLERANCE, smallest_scale=largest * CANCELLATION
+    )
+
+
+def own_codebook(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The codebook among the weights of a world model."""
+  return {
+    key.removeprefix(names_lib.QUANTISER): x
+    for key, x in weights.items()
+    if key.startswith(names_lib.QUANTISER)
+  }
+
+
+@runner("sfp", "Generative_World_Model")
+def world_model(case: Case) -> None:
+  """Compares reconstructions, candidates, codes, the loss and its gradients.
+
+  In training, the codebook after the step is compared as well. The perplexity is that
+  of the last rank, as released; the method itself reports that of the nearest one.
+  """
+  options, count, _ = split(case.meta["config"])
+  network, variables = load("vq", case, options)
+  method = world_of(network, count)
+  key = jax.random.key(0)
+
+  def loss_of(params, x, codebook):
+    batch = {"inputs": x, "targets": x}
+    return method.loss(
+      {"params": params, "codebook": codebook}, {}, batch, key, case.train
+    )
+
+  def run(variables, x):
+    codebook, batch = variables["codebook"], {"inputs": x, "targets": x}
+    value = jax.value_and_grad(loss_of, (0, 1), has_aux=True)
+    latents, _ = network.apply(variables, x, method="encode")
+    return (
+      *value(variables["params"], x, codebook),
+      latents[:, 0],
+      vq.nearest_codes(latents[:, 0], codebook["embedding"], count),
+      network.apply(variables, x)[:, 0],
+      method.forecast(variables, {}, batch, key, count)[:, :, 0],
+    )
+
+  x = frames(case.group("input")["x"])
+  found = jax.jit(run, compiler_options=QUICK)(variables, x)
+  (loss, outputs), (of_params, of_x), latents, numbers, reconstruction, made = found
+  counts = vq.assignments(latents, numbers[..., -1], jnp.ones(len(x)), network.codes)[0]
+  actual = {
+    "pred": first_axes(reconstruction),
+    "vq_loss": method.commitment_cost * outputs.scalars["commitment"],
+    "z": first_axes(latents),
+    "indices": numbers,
+    "perplexity_lastk": vq.perplexity(counts),
+  }
+  actual |= {f"top_k_features.{k}": first_axes(y) for k, y in enumerate(made)}
+  for name, wanted in case.group("output").items():
+    assert_close(name, actual[name], wanted)
+  assert_close("loss", loss, case.group("check")["loss"])
+  gradients = convert.to_torch("vq", {"params": of_params}, **options)
+  wanted = case.group("grad")
+  assert wanted.keys() == gradients.keys()
+  wanted |= {"x": case.group("grad_input")["x"]}
+  assert_gradients(gradients | {"x": first_axes(of_x[:, 0])}, wanted)
+  after = own_codebook(case.group("after"))
+  if case.train:
+    assert after
+    book = method.update(outputs.collections, outputs.summed)["codebook"]
+    assert_codebook("after/", book, after)
+
+
+class Quantiser(vq.VQ):
+  """The codebook alone: frames are latents, and latents are decoded to themselves."""
+
+  def __post_init__(self):
+    # The norms that want an even number of features are not here.
+    nn.Module.__post_init__(self)
+
+  def encode(self, frames):
+    return frames, frames
+
+  def decode(self, latents, skip):
+    return latents
+
+
+@runner("sfp", "VectorQuantizerEMA")
+def quantiser(case: Case) -> None:
+  """Compares codes, losses, gradients and the codebook after one or more steps.
+
+  Each step is that of the whole method, whose network is the codebook alone.
+  """
+  config = case.options(
+    "num_embeddings embedding_dim commitment_cost decay epsilon top_k",
+    decay=0.99,
+    epsilon=1e-5,
+    commitment_cost=0.25,
+    top_k=3,
+  )
+  # A variant moves the nearest codes.
+  assignment = "nearest" if "nearest" in case.meta["source"] else "kth"
+  count, codes = config["top_k"], config["num_embeddings"]
+  method = world_of(
+    Quantiser(features=config["embedding_dim"], codes=codes),
+    count,
+    assignment=assignment,
+    **{name: config[name] for name in ("commitment_cost", "decay", "epsilon")},
+  )
+  key = jax.random.key(0)
+
+  def evaluate(z, variables):
+    batch = {"inputs": z, "targets": z}
+    _, outputs = method.loss(variables, {}, batch, key, case.train)
+    made = method.forecast(variables, {}, batch, key, count)[:, :, 0]
+    ranks = vq.straight_through(z[:, 0], made)
+    numbers = vq.nearest_codes(z[:, 0], variables["codebook"]["embedding"], count)
+    used = numbers[..., 0 if assignment == "nearest" else -1]
+    counts, _ = vq.assignments(z[:, 0], used, jnp.ones(len(z)), codes)
+    found = {
+      "loss": method.commitment_cost * outputs.scalars["commitment"],
+      "quantized": first_axes(ranks[0]),
+      "perplexity": vq.perplexity(counts),
+      "indices": numbers.reshape(-1, count),
+      "encodings_last": jax.nn.one_hot(used.reshape(-1), codes),
+    }
+    found |= {f"top_k_quantized_nhwc.{k}": y for k, y in enumerate(ranks)}
+    names = ["loss", "quantized", *(name for name in found if "nhwc" in name)]
+    loss = found["loss"] + sum(LOSSES["sfp"](found[name]) for name in names[1:])
+    return loss, (found, outputs)
+
+  step = jax.jit(jax.value_and_grad(evaluate, has_aux=True), compiler_options=QUICK)
+  weights = case.group("param")
+  book = {leaf.name: weights[leaf.torch] for leaf in names_lib.CODEBOOK}
+  expected = case.group("output")
+  for name, z in case.group("input").items():
+    suffix = name.removeprefix("z")  # ".0", ".1" ... of several steps.
+    (loss, (found, outputs)), gradient = step(frames(z), {"codebook": book})
+    for name, wanted in expected.items():
+      if name.removesuffix(suffix) in found and name.endswith(suffix):
+        assert_close(name, found[name.removesuffix(suffix)], wanted)
+    if case.train:
+      book = method.update(outputs.collections, outputs.summed)["codebook"]
+    after = {
+      leaf.torch: expected.get(f"{leaf.torch}{suffix}") for leaf in names_lib.CODEBOOK
+    }
+    if not suffix:
+      after = case.group("after")
+    assert_codebook(f"after step {suffix}: ", book, after)
+  if "loss" in case.meta:
+    assert_close("loss", loss, case.group("check")["loss"])
+    assert_gradients({"z": first_axes(gradient[:, 0])}, case.group("grad_input"))
+
+
+@twin("sfp", "AtmosphericEncoder")
+def encoder(case: Case) -> Twin:
+  options = case.options("C_in spatial_hidden_dim num_spatial_layers")
+  depth = options["num_spatial_layers"]
+  names = names_lib.name_map(vq.VQ(depth=depth)).below(names_lib.ENCODER, "encoder/")
+  return Twin(simvp.FirstEncoder(options["spatial_hidden_dim"], depth), names)
+
+
+# One frame of one candidate: [B, C, H, W] there, [K, B, T, H, W, C] here.
+ONE_CANDIDATE = Axes(lambda x: frames(x)[None], lambda y: first_axes(y[0, :, 0]))
+
+
+@twin("sfp", "AtmosphericDecoder")
+def decoder(case: Case) -> Twin:
+  options = case.options("spatial_hidden_dim C_out num_spatial_layers")
+  depth = options["num_spatial_layers"]
+  names = names_lib.name_map(vq.VQ(depth=depth)).below(names_lib.DECODER, "decoder/")
+  module = vq.Decoder(options["spatial_hidden_dim"], options["C_out"], depth)
+  return Twin(module, names, axes=ONE_CANDIDATE)
