@@ -27,6 +27,7 @@ from stjax.convert import mapping
 from stjax.convert import vq as names_lib
 from stjax.convert.layout import LAYER
 from stjax.models import simvp, vq
+from stjax.models.latent_head import LatentHead
 from stjax.models.layers.basic import Conv
 from stjax.models.layers.folding import fold_frames
 
@@ -49,11 +50,7 @@ def frames(x: np.ndarray) -> jax.Array:
 def world_of(network: nn.Module, candidates: int, **options) -> methods.base.Method:
   """The released world model around a network."""
   return methods.build(
-    "world_model",
-    network,
-    horizon=1,
-    candidates=candidates,
-    **RELEASED | options,
+    "world_model", network, horizon=1, candidates=candidates, **RELEASED | options
   )
 
 
@@ -258,3 +255,86 @@ def decoder(case: Case) -> Twin:
   names = names_lib.name_map(vq.VQ(depth=depth)).below(names_lib.DECODER, "decoder/")
   module = vq.Decoder(options["spatial_hidden_dim"], options["C_out"], depth)
   return Twin(module, names, axes=ONE_CANDIDATE)
+
+
+@runner("sfp", "BeamSearchPlanner + Generative_World_Model")
+def planner(case: Case) -> None:
+  """Compares imagined futures, their rewards, choices and pseudo-labels."""
+  options, count, config = split(case.meta["config"])
+  network, variables = load("vq", case, options)
+  method = world_of(network, count)
+  inputs = case.group("input")
+  latent = config["action_kind"] == "latent"
+
+  def imagine(variables, history, action):
+    key, batch = jax.random.key(0), {"inputs": history}
+    return method.imagine(variables, {}, batch, action, key, count, latent)
+
+  futures = jax.jit(imagine, compiler_options=QUICK)(
+    variables, last_axes(inputs["s_t"]), frames(inputs["action"])
+  )
+  found = jnp.moveaxis(first_axes(futures[:, :, 0]), 0, 1)
+  assert_close("candidates", found, case.group("output")["candidates"])
+  sfp_planning.check_plans(case, futures, config["beam_width"])
+
+
+class FoldedConv(nn.Module):
+  """The 3x3 convolution that stands for a missing backbone of the original.
+
+  Attributes:
+    features: channels of the result.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    return Conv(self.features, 3, name="c")(fold_frames(x))[:, None]
+
+
+@runner("sfp", "Agent")
+def agent(case: Case) -> None:
+  """Compares the backbone's last frame and its projection.
+
+  The original's projector is a 1x1 convolution of the backbone's last frame. Here, a
+  `latent_head` that does not coarsen the grid is that convolution of each frame.
+  """
+  config = dict(case.meta["config"])
+  weights = case.group("param")
+  name, shape_in = config["backbone_name"].lower(), config["shape_in"]
+  width = config["out_channels"]
+  if name.startswith("simvp"):
+    options = originals.first_simvp(
+      shape_in, hid_S=width, hid_T=config["latent_dim"], N_T=4, N_S=2
+    )
+    del options["in_shape"]
+    backbone = models.build("simvp", **options)
+    own = convert.FAMILIES["simvp"].names(backbone).entries
+  elif "backbone.c.weight" in weights:
+    backbone = FoldedConv(width)
+    own = [mapping.Entry("c", "c", LAYER)]
+  else:
+    raise NotBuilt(f"an agent with the backbone {name}")
+  names = mapping.NameMap(
+    [
+      *(
+        entry._replace(torch=f"backbone.{entry.torch}", path=f"backbone/{entry.path}")
+        for entry in own
+      ),
+      mapping.Entry("projector", "latents", LAYER),
+    ]
+  )
+  network = LatentHead(backbone, features=shape_in[1], factor=1)
+  history = last_axes(case.group("input")["s_t"])
+  shapes = jax.eval_shape(network.init, jax.random.key(0), history)
+  variables = mapping.to_variables(names, shapes, weights)
+
+  def run(variables, history):
+    own = {"params": variables["params"]["backbone"]}
+    return backbone.apply(own, history), network.apply(variables, history)
+
+  action, projected = jax.jit(run, compiler_options=QUICK)(variables, history)
+  expected = case.group("output")
+  assert_close("action", first_axes(action[:, -1]), expected["action"])
+  state = first_axes(projected[:, -1])
+  assert_close("projected_state", state, expected["projected_state"])
