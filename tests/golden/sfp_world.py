@@ -1,6 +1,6 @@
 """SFP's world model, its parts, its agents, and steps of both stages of training."""
 
-import re
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from stjax.models import simvp, vq
 from stjax.models.latent_head import LatentHead
 from stjax.models.layers.basic import Conv
 from stjax.models.layers.folding import fold_frames
+from stjax.planning import search
 
 # What the released program does where the method has other defaults.
 RELEASED = dict(
@@ -338,3 +339,195 @@ def agent(case: Case) -> None:
   assert_close("action", first_axes(action[:, -1]), expected["action"])
   state = first_axes(projected[:, -1])
   assert_close("projected_state", state, expected["projected_state"])
+
+
+def overwritten(weights: dict[str, np.ndarray], states: list[dict]) -> bool:
+  """Whether a case shows the weights of the last step everywhere.
+
+  Some cases were written from arrays that training went on to change, so that the
+  weights before the first step and after each one all equal those after the last.
+
+  Args:
+    weights: learned weights before the first step.
+    states: the same after each step.
+  """
+  return all(
+    np.array_equal(x, state[key]) for state in states for key, x in weights.items()
+  )
+
+
+def by_step(case: Case, name: str) -> list[dict[str, np.ndarray]]:
+  """The arrays "output/NAME.s/..." of each step s."""
+  steps = range(case.meta["config"]["steps"])
+  return [case.group(f"output/{name}.{step}") for step in steps]
+
+
+def before_adam(
+  last: dict[str, np.ndarray], gradients: list[dict[str, np.ndarray]], rate: float
+) -> dict[str, np.ndarray]:
+  """Takes steps of Adam back.
+
+  Args:
+    last: weights after the last step.
+    gradients: gradients of each step.
+    rate: the learning rate.
+  """
+  start = {}
+  for key, x in last.items():
+    first = second = np.zeros(x.shape)
+    moved = np.zeros(x.shape)
+    for number, gradient in enumerate(gradients, 1):
+      slope = gradient[key].astype(np.float64)
+      first = BETAS[0] * first + (1 - BETAS[0]) * slope
+      second = BETAS[1] * second + (1 - BETAS[1]) * slope**2
+      root = np.sqrt(second / (1 - BETAS[1] ** number))
+      moved += rate * first / (1 - BETAS[0] ** number) / (root + EPSILON)
+    start[key] = (x + moved).astype(np.float32)
+  return start
+
+
+def adam(method: methods.base.Method, variables: dict, config: dict):
+  """The state before the first step, and the function that takes one."""
+  schedule = {"name": "constant", "cycle_momentum": False}
+  options = {"learning_rate": config["lr"]}
+  return trainer(method, variables, config["steps"], options, schedule)[:2]
+
+
+@runner("sfp", "Generative_World_Model + Adam")
+def first_stage(case: Case) -> None:
+  """Compares losses, weights and codebooks of several steps of the first stage.
+
+  A case may hold the weights after the last step in place of all others, as
+  `overwritten` says. Its losses then belong to weights that it does not hold. As it
+  has no gradients either, the first weights cannot be found again, and it is skipped.
+  """
+  options, count, config = split(case.meta["config"])
+  weights, states = case.group("param"), by_step(case, "state")
+  learned = {key: x for key, x in weights.items() if key not in full_codebook()}
+  if overwritten(learned, states):
+    raise NotBuilt(
+      "the case holds the weights after its last step in place of those before the"
+      " first, from which its losses follow"
+    )
+  network, variables = load("vq", case, options)
+  method = world_of(network, count, vq_weight=config["vq_weight"])
+  state, update = adam(method, variables, config)
+  expected = case.group("output")
+  for number, wanted in enumerate(states):
+    x = frames(case.group("input")[f"x.{number}"])
+    state, scalars = update(state, {"inputs": x, "targets": x}, {})
+    found = {
+      "recon": scalars["reconstruction_error"],
+      "vq": method.commitment_cost * scalars["commitment"],
+      "total": scalars["loss"],
+    }
+    for name, value in found.items():
+      assert_close(f"{name}.{number}", value, expected[f"{name}.{number}"])
+    assert_codebook(
+      f"step {number}: ", state.collections["codebook"], own_codebook(wanted)
+    )
+    found = convert.to_torch("vq", state.variables(), **options)
+    assert_after_adam(
+      {key: found[key] for key in learned}, wanted, config["lr"], f"step {number}: "
+    )
+
+
+def full_codebook() -> set[str]:
+  """The names in torch of a world model's codebook."""
+  return {names_lib.QUANTISER + leaf.torch for leaf in names_lib.CODEBOOK}
+
+
+def assert_after_adam(
+  actual: dict[str, np.ndarray], wanted: dict[str, np.ndarray], rate: float, where: str
+) -> None:
+  """Compares weights after a step of Adam.
+
+  A step is about the learning rate, with the sign of the gradient. Where that is
+  rounding noise, two programs may go apart by twice the rate.
+  """
+  for key, found in actual.items():
+    scale = 2 * rate / GRADIENT_TOLERANCE
+    assert_close(f"{where}{key}", found, wanted[key], GRADIENT_TOLERANCE, scale)
+
+
+@runner("sfp", "agent CLSTM + frozen GWM + planner + Adam")
+def second_stage(case: Case) -> None:
+  """Compares forecasts, pseudo-labels, losses and gradients of the second stage.
+
+  A case may hold the agent's weights after the last step in place of all others, as
+  `overwritten` says. Its gradients are those of each step all the same, so that the
+  first weights are found again by taking Adam's steps back. Of such a case, only the
+  weights after the last step are compared.
+  """
+  config, inputs = case.meta["config"], case.group("input")
+  weights, expected = case.group("param"), case.group("output")
+
+  def part(prefix):
+    return {
+      key.removeprefix(prefix): x
+      for key, x in weights.items()
+      if key.startswith(prefix)
+    }
+
+  start, states = part("agent."), by_step(case, "agent_state")
+  gradients = by_step(case, "agent_grad")
+  lost = overwritten(start, states)
+  if lost:
+    start = before_adam(start, gradients, config["lr"])
+  shape_in = case.meta["inputs"]["s_t.0"][1:]
+  agent_options = originals.clstm(shape_in, **config["agent"])
+  variables = convert.to_stjax("convlstm_states", start, **agent_options)
+  world_options, count, _ = split(config["gwm"])
+  world_variables = jax.tree.map(
+    jnp.asarray, convert.to_stjax("vq", part("gwm."), **world_options)
+  )
+  del world_options["in_shape"]
+  world = world_of(models.build("vq", **world_options), count)
+  name, width = config["reward"], config["beam_width"]
+  network = {key: x for key, x in agent_options.items() if key != "in_shape"}
+  method = methods.build(
+    "self_training",
+    models.build("convlstm_states", **network),
+    {"world": world},
+    horizon=1,
+    reward=sfp_planning.REWARDS[name],
+    thresholds=(sfp_planning.DEFAULTS["csi"],) if name == "csi" else (),
+    candidates=count,
+    width=width,
+  )
+  frozen = {
+    "world": {"variables": world_variables, "frozen": {}},
+    "offset": jnp.zeros(world.network.out_channels),
+    "scale": jnp.ones(world.network.out_channels),
+  }
+  state, update = adam(method, variables, config)
+  key, reward = jax.random.key(0), sfp_planning.build(name)
+
+  def look(params, batch):
+    variables = {"params": params}
+    slope = jax.grad(lambda p: method.loss({"params": p}, frozen, batch, key, True)[0])
+    forecast = method.forecast(variables, frozen, batch, key)[0]
+    futures = world.imagine(world_variables, {}, batch, forecast, key, width)
+    best = search.select(reward(futures, batch["targets"]), width)
+    return forecast, futures[best, jnp.arange(len(best))], slope(params)
+
+  look = jax.jit(look, compiler_options=QUICK)
+  for number, (gradient, after) in enumerate(zip(gradients, states, strict=True)):
+    batch = {
+      "inputs": last_axes(inputs[f"s_t.{number}"]),
+      "targets": last_axes(inputs[f"y.{number}"]),
+    }
+    forecast, pseudo, slope = look(state.params, batch)
+    state, scalars = update(state, batch, frozen)
+    found = {
+      "prediction": first_axes(forecast),
+      "pseudo_label": first_axes(pseudo),
+      "policy_loss": scalars["loss"],
+    }
+    for name, value in found.items():
+      assert_close(f"{name}.{number}", value, expected[f"{name}.{number}"])
+    to_torch = functools.partial(convert.to_torch, "convlstm_states", **agent_options)
+    assert_gradients(to_torch({"params": slope}), gradient)
+    if number + 1 == config["steps"] or not lost:
+      found = to_torch({"params": state.params})
+      assert_after_adam(found, after, config["lr"], f"step {number}: ")
