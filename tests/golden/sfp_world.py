@@ -8,7 +8,13 @@ import numpy as np
 from flax import linen as nn
 
 from golden import originals, sfp_planning
-from golden.case import GRADIENT_TOLERANCE, Case, NotBuilt, assert_close
+from golden.case import (
+  GRADIENT_TOLERANCE,
+  OUTPUT_TOLERANCE,
+  Case,
+  NotBuilt,
+  assert_close,
+)
 from golden.registry import runner
 from golden.training import trainer
 from golden.twins import (
@@ -427,9 +433,8 @@ def first_stage(case: Case) -> None:
       f"step {number}: ", state.collections["codebook"], own_codebook(wanted)
     )
     found = convert.to_torch("vq", state.variables(), **options)
-    assert_after_adam(
-      {key: found[key] for key in learned}, wanted, config["lr"], f"step {number}: "
-    )
+    found = {key: found[key] for key in learned}
+    assert_after_adam(f"step {number}: ", found, wanted, config["lr"])
 
 
 def full_codebook() -> set[str]:
@@ -438,16 +443,23 @@ def full_codebook() -> set[str]:
 
 
 def assert_after_adam(
-  actual: dict[str, np.ndarray], wanted: dict[str, np.ndarray], rate: float, where: str
+  where: str, actual: dict[str, np.ndarray], wanted: dict[str, np.ndarray], rate: float
 ) -> None:
   """Compares weights after a step of Adam.
 
-  A step is about the learning rate, with the sign of the gradient. Where that is
-  rounding noise, two programs may go apart by twice the rate.
+  The step is about the learning rate, with the sign of the gradient. Where that is
+  rounding noise, two programs may go apart by twice the rate; as the cases' notes
+  say, this is allowed, but here for one weight in a hundred at most.
   """
-  for key, found in actual.items():
-    scale = 2 * rate / GRADIENT_TOLERANCE
-    assert_close(f"{where}{key}", found, wanted[key], GRADIENT_TOLERANCE, scale)
+  errors = {key: np.abs(x - wanted[key]) for key, x in actual.items()}
+  largest = max(errors, key=lambda key: errors[key].max())
+  assert errors[largest].max() <= 2 * rate, f"{where}{largest}"
+  apart = sum(
+    np.count_nonzero(error > OUTPUT_TOLERANCE * np.abs(wanted[key]).max())
+    for key, error in errors.items()
+  )
+  number = sum(error.size for error in errors.values())
+  assert apart <= number / 100, f"{where}{apart} of {number} weights differ"
 
 
 @runner("sfp", "agent CLSTM + frozen GWM + planner + Adam")
@@ -530,4 +542,4 @@ def second_stage(case: Case) -> None:
     assert_gradients(to_torch({"params": slope}), gradient)
     if number + 1 == config["steps"] or not lost:
       found = to_torch({"params": state.params})
-      assert_after_adam(found, after, config["lr"], f"step {number}: ")
+      assert_after_adam(f"step {number}: ", found, after, config["lr"])
