@@ -193,7 +193,7 @@ def quantiser(case: Case) -> None:
   assignment = "nearest" if "nearest" in case.meta["source"] else "kth"
   count, codes = config["top_k"], config["num_embeddings"]
   method = world_of(
-    Quantiser(features=config["embedding_dim"], codes=codes),
+    Quantiser(features=config["embedding_dim"], codes=codes, depth=1),
     count,
     assignment=assignment,
     **{name: config[name] for name in ("commitment_cost", "decay", "epsilon")},
