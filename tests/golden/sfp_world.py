@@ -96,6 +96,11 @@ def assert_gradients(
     )
 
 
+def codebook_names() -> set[str]:
+  """The names in torch of a world model's codebook."""
+  return {names_lib.QUANTISER + leaf.torch for leaf in names_lib.CODEBOOK}
+
+
 def own_codebook(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """The codebook among the weights of a world model."""
   return {
@@ -347,19 +352,17 @@ def agent(case: Case) -> None:
   assert_close("projected_state", state, expected["projected_state"])
 
 
-def overwritten(weights: dict[str, np.ndarray], states: list[dict]) -> bool:
-  """Whether a case shows the weights of the last step everywhere.
+def overwritten(weights: dict[str, np.ndarray], last: dict[str, np.ndarray]) -> bool:
+  """Whether weights are those after the last step, although training went on.
 
-  Some cases were written from arrays that training went on to change, so that the
+  Some cases were written from arrays that training changed afterwards, so that the
   weights before the first step and after each one all equal those after the last.
 
   Args:
-    weights: learned weights before the first step.
-    states: the same after each step.
+    weights: learned weights before a step.
+    last: weights after the last step.
   """
-  return all(
-    np.array_equal(x, state[key]) for state in states for key, x in weights.items()
-  )
+  return all(np.array_equal(x, last[key]) for key, x in weights.items())
 
 
 def by_step(case: Case, name: str) -> list[dict[str, np.ndarray]]:
@@ -403,14 +406,14 @@ def adam(method: methods.base.Method, variables: dict, config: dict):
 def first_stage(case: Case) -> None:
   """Compares losses, weights and codebooks of several steps of the first stage.
 
-  A case may hold the weights after the last step in place of all others, as
+  A case may hold the weights after the last step in place of the first ones, as
   `overwritten` says. Its losses then belong to weights that it does not hold. As it
   has no gradients either, the first weights cannot be found again, and it is skipped.
   """
   options, count, config = split(case.meta["config"])
   weights, states = case.group("param"), by_step(case, "state")
-  learned = {key: x for key, x in weights.items() if key not in full_codebook()}
-  if overwritten(learned, states):
+  learned = {key: x for key, x in weights.items() if key not in codebook_names()}
+  if overwritten(learned, states[-1]):
     raise NotBuilt(
       "the case holds the weights after its last step in place of those before the"
       " first, from which its losses follow"
@@ -432,14 +435,12 @@ def first_stage(case: Case) -> None:
     assert_codebook(
       f"step {number}: ", state.collections["codebook"], own_codebook(wanted)
     )
-    found = convert.to_torch("vq", state.variables(), **options)
-    found = {key: found[key] for key in learned}
-    assert_after_adam(f"step {number}: ", found, wanted, config["lr"])
-
-
-def full_codebook() -> set[str]:
-  """The names in torch of a world model's codebook."""
-  return {names_lib.QUANTISER + leaf.torch for leaf in names_lib.CODEBOOK}
+    if number + 1 == len(states) or not overwritten(
+      {key: wanted[key] for key in learned}, states[-1]
+    ):
+      found = convert.to_torch("vq", state.variables(), **options)
+      found = {key: found[key] for key in learned}
+      assert_after_adam(f"step {number}: ", found, wanted, config["lr"])
 
 
 def assert_after_adam(
@@ -466,10 +467,10 @@ def assert_after_adam(
 def second_stage(case: Case) -> None:
   """Compares forecasts, pseudo-labels, losses and gradients of the second stage.
 
-  A case may hold the agent's weights after the last step in place of all others, as
+  A case may hold the agent's weights after the last step in place of earlier ones, as
   `overwritten` says. Its gradients are those of each step all the same, so that the
-  first weights are found again by taking Adam's steps back. Of such a case, only the
-  weights after the last step are compared.
+  first weights are found again by taking Adam's steps back. What was overwritten is
+  not compared.
   """
   config, inputs = case.meta["config"], case.group("input")
   weights, expected = case.group("param"), case.group("output")
@@ -483,8 +484,7 @@ def second_stage(case: Case) -> None:
 
   start, states = part("agent."), by_step(case, "agent_state")
   gradients = by_step(case, "agent_grad")
-  lost = overwritten(start, states)
-  if lost:
+  if overwritten(start, states[-1]):
     start = before_adam(start, gradients, config["lr"])
   shape_in = case.meta["inputs"]["s_t.0"][1:]
   agent_options = originals.clstm(shape_in, **config["agent"])
@@ -501,7 +501,7 @@ def second_stage(case: Case) -> None:
     "self_training",
     models.build("convlstm_states", **network),
     {"world": world},
-    horizon=1,
+    horizon=config["agent"]["pred_len"],
     reward=sfp_planning.REWARDS[name],
     thresholds=(sfp_planning.DEFAULTS["csi"],) if name == "csi" else (),
     candidates=count,
@@ -536,10 +536,10 @@ def second_stage(case: Case) -> None:
       "pseudo_label": first_axes(pseudo),
       "policy_loss": scalars["loss"],
     }
-    for name, value in found.items():
-      assert_close(f"{name}.{number}", value, expected[f"{name}.{number}"])
+    for what, value in found.items():
+      assert_close(f"{what}.{number}", value, expected[f"{what}.{number}"])
     to_torch = functools.partial(convert.to_torch, "convlstm_states", **agent_options)
     assert_gradients(to_torch({"params": slope}), gradient)
-    if number + 1 == config["steps"] or not lost:
+    if number + 1 == len(states) or not overwritten(after, states[-1]):
       found = to_torch({"params": state.params})
       assert_after_adam(f"step {number}: ", found, after, config["lr"])
