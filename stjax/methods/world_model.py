@@ -159,7 +159,7 @@ class WorldModel(base.Method):
       jax.lax.stop_gradient(latents), book.embedding, self.candidates if several else 1
     )
     codes = jax.lax.stop_gradient(book.embedding[numbers[..., 0]])
-    straight = latents + (codes - jax.lax.stop_gradient(latents))
+    straight = vq.straight_through(latents, codes)
     made = self._decode(variables, straight[None], skip, frames.shape[2:4])[0]
     count = weight.sum()
     error = (weight * jnp.square(made - frames)).sum() / jnp.where(count > 0, count, 1)
@@ -183,8 +183,7 @@ class WorldModel(base.Method):
       scores[f"reconstruction/{_COUNTS}"] = counts, counts.sum()
       return loss, base.Outputs(scalars, {}, count, scores=scores)
     nearest = assigned(0)[0] if several else counts
-    share = nearest / jnp.maximum(nearest.sum(), 1)
-    scalars["perplexity"] = jnp.exp(-(share * jnp.log(share + 1e-10)).sum())
+    scalars["perplexity"] = vq.perplexity(nearest)
     summed = {"counts": counts, "sums": sums}
     collections = {CODEBOOK: book._asdict()}
     return loss, base.Outputs(scalars, collections, count, summed)
@@ -317,7 +316,7 @@ class WorldModel(base.Method):
     """
     skip = self._encode(variables, history[:, -1:])[1]
     codes = self._call(variables, "quantise", jax.lax.stop_gradient(latents), 1)
-    straight = latents + jax.lax.stop_gradient(codes - latents)
+    straight = vq.straight_through(latents, codes)
     return self._decode(variables, straight, skip, history.shape[2:4])[0]
 
   def forecast(

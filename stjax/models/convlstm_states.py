@@ -1,8 +1,9 @@
-"""ConvLSTM without a readout: the states of its last layer are the forecast.
+"""ConvLSTM that reads the history and forecasts from the states of its last layer.
 
 Shi et al. 2015, "Convolutional LSTM Network", as Triton's authors use it for a
 baseline: the states after each frame of the history are the forecast of the
-frame that is T frames later.
+frame that is T frames later. SFP's authors make all frames of the forecast out of the
+last state by a convolution.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from flax import linen as nn
 
 from stjax.errors import NetworkError
 from stjax.models.layers import checks
+from stjax.models.layers.basic import Conv
+from stjax.models.layers.folding import unfold_frames
 from stjax.models.recurrent import Cell, States, lstm
 
 
@@ -50,12 +53,16 @@ class Step(nn.Module):
 
 
 class ConvLSTMStates(nn.Module):
-  """Forecasts as many frames as it is shown; values lie between -1 and 1.
+  """Forecasts frames from the states that the history leaves behind.
 
   Attributes:
     out_channels: channels of the forecast; None means those of the input.
-    features: channels of the states of all layers but the last, one number
-      for all or one for each; None means those of the input.
+    horizon: frames that a 3x3 convolution makes out of the last state; None means
+      that the states after each frame of the history are the forecast, which then
+      has as many frames, and values between -1 and 1.
+    features: channels of the states, one number for all layers or one for each;
+      None means those of the input. Without a horizon, the last layer is left out,
+      as its states are the forecast.
     depth: number of layers.
     kernel_size: odd kernel size of the convolutions, one number or (H, W).
     use_bias: whether the convolutions have biases.
@@ -65,6 +72,7 @@ class ConvLSTMStates(nn.Module):
   """
 
   out_channels: int | None = None
+  horizon: int | None = None
   features: int | Sequence[int] | None = None
   depth: int = 6
   kernel_size: int | tuple[int, int] = 3
@@ -74,7 +82,7 @@ class ConvLSTMStates(nn.Module):
   dtype: str | jnp.dtype = "float32"
 
   def __post_init__(self):
-    checks.at_least(self, out_channels=1, depth=1)
+    checks.at_least(self, out_channels=1, depth=1, horizon=1)
     checks.one_of(self, "padding_mode", checks.PADDING_MODES)
     if any(size % 2 == 0 for size in checks.pair(self, "kernel_size")):
       raise NetworkError(
@@ -84,16 +92,22 @@ class ConvLSTMStates(nn.Module):
     if len(widths) != self.depth or min(widths) < 1:
       raise NetworkError(
         f"model.features is {self.features}; expected one number of channels "
-        f"for all layers but the last, or one each: {self.depth - 1} as "
-        f"model.depth is {self.depth}"
+        f"for all layers{'' if self.horizon else ' but the last'}, or one each: "
+        f"{self._free_layers} as model.depth is {self.depth}"
       )
     super().__post_init__()
+
+  @property
+  def _free_layers(self) -> int:
+    """Number of layers whose width does not follow from the forecast."""
+    return self.depth if self.horizon else self.depth - 1
 
   def _widths(self, channels: int) -> tuple[int, ...]:
     features = channels if self.features is None else self.features
     if not isinstance(features, Sequence):
-      features = (features,) * (self.depth - 1)
-    return (*features, self.out_channels or channels)
+      features = (features,) * self._free_layers
+    last = () if self.horizon else (self.out_channels or channels,)
+    return (*features, *last)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -104,7 +118,7 @@ class ConvLSTMStates(nn.Module):
       train: makes no difference, as nothing here depends on the mode.
 
     Returns:
-      [B, T, H, W, C_out] float32 forecast, normalised, not clipped.
+      [B, T or horizon, H, W, C_out] float32 forecast, normalised, not clipped.
 
     Raises:
       NetworkError: the network cannot take this shape.
@@ -134,4 +148,13 @@ class ConvLSTMStates(nn.Module):
       name="step",
     )
     _, y = scanned(tuple((z, z) for z in zeros), x.astype(dtype))
+    if self.horizon:
+      made = Conv(
+        self.horizon * (self.out_channels or channels),
+        3,
+        padding_mode=self.padding_mode,
+        dtype=dtype,
+        name="readout",
+      )(y[:, -1])
+      y = unfold_frames(made, self.horizon)
     return y.astype(jnp.float32)

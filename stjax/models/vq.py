@@ -88,6 +88,26 @@ def nearest_codes(latents: jax.Array, embedding: jax.Array, count: int) -> jax.A
   return numbers
 
 
+def straight_through(latents: jax.Array, codes: jax.Array) -> jax.Array:
+  """Returns the codes, whose gradient is passed on to the latents as it is.
+
+  Args:
+    latents: [..., D].
+    codes: what they are replaced by; it broadcasts with them.
+  """
+  return latents + jax.lax.stop_gradient(codes - latents)
+
+
+def perplexity(counts: jax.Array) -> jax.Array:
+  """Returns how many codes would be in use if all were used equally often.
+
+  Args:
+    counts: [M], how often each code is used.
+  """
+  share = counts / jnp.maximum(counts.sum(), 1)
+  return jnp.exp(-(share * jnp.log(share + 1e-10)).sum())
+
+
 def assignments(
   latents: jax.Array, numbers: jax.Array, weight: jax.Array, codes: int
 ) -> tuple[jax.Array, jax.Array]:

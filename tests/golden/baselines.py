@@ -19,6 +19,7 @@ def network(case: Case, family: str, translate: Callable, **fields) -> Twin:
 
 
 for _systems, _model, _family, _translate in (
+  (("sfp",), "CLSTM", "convlstm_states", originals.clstm),
   (("sfp", "triton"), "CNO", "cno", originals.cno),
   (("triton",), "ConvLSTM", "convlstm_states", originals.convlstm_states),
   (("sfp", "triton"), "FNO2d", "fno", originals.fno),

@@ -269,6 +269,39 @@ def convlstm_states(
   }
 
 
+CLSTM = {
+  "channels": (None, None),
+  "pred_len": "horizon",
+  "hidden_dim": "features",
+  "num_layers": ("depth", 1),
+}
+
+
+def clstm(shape_in, input_size, **arguments):
+  """Translates SFP's ConvLSTM; input_size is (H, W)."""
+  assert list(shape_in[-2:]) == list(input_size)
+  options = renamed(CLSTM, arguments)
+  return options | {
+    "in_shape": channels_last(shape_in),
+    "features": tuple(options["features"]),
+  }
+
+
+WORLD_MODEL = {
+  "in_channel": ("out_channels", 1),
+  "res_layers": ("depth", 1),
+  "embedding_nums": ("codes", 1024),
+  "embedding_dim": ("features", 256),
+}
+
+
+def world_model(**arguments):
+  """Translates Generative_World_Model; in_shape is the smallest that it can take."""
+  options = renamed(WORLD_MODEL, arguments)
+  size = 2 ** (options["depth"] // 2)
+  return options | {"in_shape": (1, size, size, options["out_channels"])}
+
+
 DIT = {
   "hid_S": ("spatial_features", 32),
   "hid_T": (None, 64),

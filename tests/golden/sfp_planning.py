@@ -66,15 +66,28 @@ def planner(case: Case) -> None:
   scale = 1 + inputs["action"].mean((1, 2, 3), dtype=np.float32)
   candidates = inputs["s_t"] * scale[:, None, None, None, None]  # [B, K, C, H, W].
   candidates = np.moveaxis(fields(candidates), 1, 0)[:, :, None]
-  observation = fields(inputs["ground_truth"])
-  names = {key.split(".")[1] for key in case.group("output") if "rewards" in key}
+  check_plans(case, candidates, len(candidates))
+
+
+def check_plans(case: Case, candidates: jax.Array, width: int) -> None:
+  """Compares rewards, choices and pseudo-labels.
+
+  Args:
+    case: the case.
+    candidates: [K, B, T, H, W, C].
+    width: number of candidates that are looked at, where an output does not say.
+  """
+  observation = fields(case.group("input")["ground_truth"])
+  outputs = {key: x for key, x in case.group("output").items() if "." in key}
+  names = {key.split(".")[1] for key in outputs if "rewards" in key}
   values = {n: jax.jit(build(n))(candidates, observation) for n in names}
-  for key, wanted in case.group("output").items():
-    kind, name, *width = key.split(".")
+  for key, wanted in outputs.items():
+    kind, name, *said = key.split(".")
+    looked_at = int(said[0].removeprefix("w")) if said else width
     if name == "all_nan":
-      index = search.select(jnp.full(candidates.shape[:2], jnp.nan), len(candidates))
-    elif width:
-      index = search.select(values[name], int(width[0].removeprefix("w")))
+      index = search.select(jnp.full(candidates.shape[:2], jnp.nan), looked_at)
+    else:
+      index = search.select(values[name], looked_at)
     if kind == "rewards":
       found = values[name].T
     elif kind == "index":

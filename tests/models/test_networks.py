@@ -37,6 +37,11 @@ NETWORKS = {
   ),
   "convlstm": ("convlstm", RECURRENT, (3, 6, 10, 2)),
   "convlstm_states": ("convlstm_states", dict(depth=2), (3, 5, 7, 2)),
+  "convlstm_states, readout": (
+    "convlstm_states",
+    dict(depth=2, features=4, horizon=3),
+    (3, 5, 7, 2),
+  ),
   "dit": (
     "dit",
     dict(spatial_features=4, spatial_depth=2, features=8, depth=2),
@@ -85,6 +90,13 @@ NETWORKS = {
     (3, 5, 7, 2),
   ),
   "kno": ("kno", dict(features=5, modes_h=3, modes_w=3, steps=2), (3, 7, 9, 2)),
+  "latent_head": (
+    "latent_head",
+    dict(
+      backbone={"name": "resnet", "features": 4, "blocks": (1,)}, features=4, factor=1
+    ),
+    (3, 7, 9, 4),
+  ),
   "lsm": (
     "lsm",
     dict(features=8, depth=1, patch_size=(3, 1), heads=4, padding=(1, 0)),
@@ -117,9 +129,11 @@ NETWORKS = {
     (3, 11, 14, 2),
   ),
 }
+# A network that forecasts nothing, and whose codes have no slope.
+OTHERS = {"vq": ("vq", dict(out_channels=2, features=4, codes=5), (3, 6, 10, 2))}
 WITHOUT = {  # Networks that lack an option.
-  "out_channels": ("convlstm", "kno", "predrnn", "predrnn, norms"),
-  "remat": ("ffno", "kno", "lsm", "lsm, transposed", "uno"),
+  "out_channels": ("convlstm", "kno", "latent_head", "predrnn", "predrnn, norms"),
+  "remat": ("ffno", "kno", "latent_head", "lsm", "lsm, transposed", "uno"),
 }
 # Those that compile fast enough for the tests that are not slow.
 FAST = ("convlstm_states", "fno", "fourcastnet", "kno", "resnet", "unet")
@@ -142,7 +156,7 @@ imaged = ("cno", "fourcastnet", "lsm", "mgno", "resnet", "unet", "unet_strided")
 
 
 def build(case, **options):
-  name, small, shape = NETWORKS[case]
+  name, small, shape = (NETWORKS | OTHERS)[case]
   return models.build(name, **small | options), shape
 
 
@@ -330,7 +344,7 @@ def test_every_parameter_gets_a_finite_gradient(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "case", [name for name in NETWORKS if name not in WITHOUT["remat"]]
+  "case", [name for name in (*NETWORKS, *OTHERS) if name not in WITHOUT["remat"]]
 )
 def test_recomputing_changes_no_gradient(case):
   # Paths that were dropped must be dropped again, which Triton's blocks do.
@@ -434,6 +448,7 @@ def test_what_is_dropped_is_dropped_in_training_only(case, options):
   "triton",
   "unet",
   "unet_strided",
+  "vq",
 )
 def test_only_circular_padding_has_no_preferred_place(case, padding_mode):
   # Rolling by multiples of the coarsest cell rolls the forecast.
@@ -491,6 +506,7 @@ def test_an_input_without_time_is_refused(case):
     ("ffno", {}, (9, 5), "model.modes_w is 4.*9 x 5; expected at most 3"),
     ("ffno", {}, (3, 9), "model.modes_h is 3.*3 x 9; expected at most 2"),
     ("fourcastnet", {}, (6, 14), "6 x 14.*model.patch_size = 2 x 3"),
+    ("latent_head", {"factor": 4}, (6, 8), "6 x 8.*multiples of model.factor = 4"),
     ("lsm", {}, (8, 10), "4 x 5 after halving 9 x 10 1 times"),
     ("lsm, transposed", {}, (3, 9), "0 x 2 after.*model.depth"),
     (
@@ -503,6 +519,7 @@ def test_an_input_without_time_is_refused(case):
     ("unet", {}, (8, 1), "8 x 1; expected at least 2.*lower model.depth"),
     ("unet", {"padding_mode": "circular"}, (8, 5), "multiples of 2.*depth"),
     ("unet_strided", {}, (8, 12), "8 x 12; expected multiples of 8.*depth"),
+    ("vq", {}, (6, 9), "6 x 9; expected multiples of 2.*change model.depth"),
     ("uno", {}, (1, 9), "layer 2 .*'standard' has 0 x 2 pixels for.* 1 x 9.*padding"),
     ("uno", {"variant": "p"}, (8, 4), "layer 2 .*'p' has 1 x 0"),
     ("uno", {"modes": ((3, 3),) * 7}, (20, 8), "3 x 3 modes for layer 2.*5 x 2"),
@@ -525,6 +542,12 @@ def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
     ("convlstm", {"horizon": 1, "kernel_size": 4}, "odd number"),
     ("convlstm_states", {"kernel_size": (3, 4)}, "kernel_size is"),
     ("convlstm_states", {"features": (3, 4), "depth": 2}, "1 as model.depth"),
+    (
+      "convlstm_states",
+      {"features": (3,), "depth": 2, "horizon": 1},
+      "layers, .* 2 as",
+    ),
+    ("convlstm_states", {"horizon": 0}, "model.horizon is 0"),
     ("convlstm_states", {"padding_mode": "circle"}, "did you mean 'circular"),
     ("dit", {"features": 6}, "features is 6.*multiple of 4"),
     ("dit", {"features": 8, "heads": 3}, "multiple of model.heads = 3"),
@@ -549,6 +572,9 @@ def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
     ("gnot", {"features": 9, "heads": 2}, "multiple of model.heads = 2"),
     ("gnot", {"horizon": 0}, "model.horizon is 0"),
     ("kno", {"steps": 0}, "model.steps is 0"),
+    ("latent_head", {}, "model.backbone=None must name a network"),
+    ("latent_head", {"backbone": {"name": "fno"}, "factor": 3}, "factor is 3.*power"),
+    ("latent_head", {"backbone": {"name": "fnu"}}, "did you mean 'fno"),
     ("lsm", {"features": 12}, "multiple of model.heads = 8"),
     ("lsm", {"padding": -1}, "padding is -1"),
     ("lsm", {"basis": 0}, "basis is 0"),
@@ -583,6 +609,9 @@ def test_a_grid_that_does_not_fit_is_refused(case, options, grid, message):
     ("unet_strided", {"features": 6}, "model.features is 6.*multiple of 4"),
     ("unet_strided", {"dropout": -0.1}, "model.dropout is -0.1"),
     ("uno", {"horizon": 0}, "horizon is 0"),
+    ("vq", {"codes": 0}, "codes is 0"),
+    ("vq", {"features": 3}, "model.features is 3.*multiple of 2"),
+    ("vq", {"padding_mode": "circle"}, "did you mean 'circular"),
     ("uno", {"horizon": 1, "variant": "s25"}, "did you mean 's256"),
     ("uno", {"horizon": 1, "features": 1}, "features is 1"),
     ("uno", {"horizon": 1, "factor": 0.01}, "factor is 0.01.*at least 0.0156"),

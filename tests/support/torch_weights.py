@@ -48,6 +48,9 @@ NETWORKS = {
   "cno, no norm": _CNO | dict(batch_norm=False),
   "cno, no mixing": _CNO | dict(mix=False),
   "convlstm_states": dict(in_shape=GRID, depth=3, features=(4, 5), kernel_size=(3, 5)),
+  "convlstm_states, readout": dict(
+    in_shape=GRID, horizon=2, depth=2, features=(4, 5), kernel_size=3
+  ),
   "diffcast": dict(in_shape=GRID, horizon=2, features=8, multipliers=(1, 2)),
   "diffcast, one level": dict(
     in_shape=SQUARE, horizon=1, features=16, multipliers=(1,), head_features=8
@@ -115,6 +118,8 @@ NETWORKS = {
   "unet_strided": dict(in_shape=SQUARE, features=4, depth=3),
   "uno": dict(in_shape=GRID, horizon=2, features=4, instance_norm=True),
   "uno, p": dict(in_shape=SQUARE, horizon=1, variant="p", features=4),
+  "vq": dict(in_shape=GRID, out_channels=3, features=4, depth=3, codes=5),
+  "vq, equal width": dict(in_shape=GRID, out_channels=4, features=4, depth=1, codes=5),
 }
 
 
