@@ -34,9 +34,9 @@ class WorldModel(base.Method):
              + vq_weight commitment_cost mean (z - q_0)^2
 
   Gradients pass from q_0 straight to z; codes move by averages of the latents that
-  are assigned to them. All T_out frames of the targets are encoded, each by itself; a
-  grid that cannot be halved is padded by its last row and column. Latents without a
-  point that was observed do not count.
+  are assigned to them. All T_out frames of the targets are encoded, each by itself.
+  A grid that cannot be halved is padded by its last row and column.
+  Latents without a point that was observed do not count.
 
   Attributes:
     horizon: frames T_out of the targets.
@@ -147,7 +147,7 @@ class WorldModel(base.Method):
     weight = jnp.broadcast_to(regression.example_weights(batch, frames), frames.shape)
     latents, frames_skip = self._encode(variables, frames)
     cells = self._cells(weight)
-    book = vq.Codebook(**variables[CODEBOOK])
+    book = jax.lax.stop_gradient(vq.Codebook(**variables[CODEBOOK]))
     if train:
       book = self._placed(book, latents, cells, jax.random.fold_in(key, _RESEED))
     skip = self._skip(variables, batch, frames_skip)
@@ -158,8 +158,8 @@ class WorldModel(base.Method):
     numbers = vq.nearest_codes(
       jax.lax.stop_gradient(latents), book.embedding, self.candidates if several else 1
     )
-    codes = jax.lax.stop_gradient(book.embedding[numbers[..., 0]])
-    straight = latents + (codes - jax.lax.stop_gradient(latents))
+    codes = book.embedding[numbers[..., 0]]
+    straight = latents + jax.lax.stop_gradient(codes - latents)
     made = self._decode(variables, straight[None], skip, frames.shape[2:4])[0]
     count = weight.sum()
     error = (weight * jnp.square(made - frames)).sum() / jnp.where(count > 0, count, 1)
@@ -333,6 +333,12 @@ class WorldModel(base.Method):
     Member m is made of the m-th nearest codes.
     """
     del frozen, key
+    number = len(base.numbers(members))
+    if number > self.candidates:
+      raise errors.ConfigError(
+        f"forecast.members={number} is more than method.candidates={self.candidates}:"
+        " members of a world model are reconstructions by further codes."
+      )
     frames = batch["targets"][:, : self.horizon].astype(jnp.float32)
     latents, skip = self._encode(variables, frames)
     skip = self._skip(variables, batch, skip)

@@ -61,33 +61,30 @@ def nearest_codes(latents: jax.Array, embedding: jax.Array, count: int) -> jax.A
   parts = (
     jnp.pad(embedding, ((0, missing), (0, 0))).reshape(-1, step, embedding.shape[-1]),
     lengths.reshape(-1, step),
-    jnp.arange(codes + missing, dtype=jnp.int32).reshape(-1, step),
+    jnp.arange(0, codes, step, dtype=jnp.int32),
   )
 
-  def closer(best, part):
-    some, lengths, numbers = part
+  def compare(best, part):
+    some, lengths, start = part
     # In bfloat16 passes other codes would be nearest.
     product = jnp.einsum("...d,md->...m", rows, some, precision="highest")
     distances = lengths - 2 * product
     if count == 1:
       # The minimum needs no sorting, which takes most of the time.
-      place = jnp.argmin(distances, -1)[..., None]
+      place = jnp.argmin(distances, -1)[..., None].astype(jnp.int32)
       near = jnp.take_along_axis(distances, place, -1)
-      closest = near < best[0]
-      return tuple(
-        jnp.where(closest, new, old)
-        for new, old in zip((near, numbers[place]), best, strict=True)
-      ), None
-    numbers = jnp.broadcast_to(numbers, distances.shape)
-    # The earlier numbers come first, so that they win where two are equally near.
-    distances = jnp.concatenate([best[0], distances], -1)
-    numbers = jnp.concatenate([best[1], numbers], -1)
-    near, place = jax.lax.top_k(-distances, count)
-    return (-near, jnp.take_along_axis(numbers, place, -1)), None
+      closer = near < best[0]
+      near = jnp.where(closer, near, best[0])
+      return (near, jnp.where(closer, start + place, best[1])), None
+    # The earlier ones come first, so that they win where two are equally near.
+    near, place = jax.lax.top_k(-jnp.concatenate([best[0], distances], -1), count)
+    earlier = jnp.take_along_axis(best[1], jnp.minimum(place, count - 1), -1)
+    numbers = jnp.where(place < count, earlier, start + place - count)
+    return (-near, numbers), None
 
   shape = (*rows.shape[:-1], count)
   none = jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32)
-  (_, numbers), _ = jax.lax.scan(closer, none, parts)
+  (_, numbers), _ = jax.lax.scan(compare, none, parts)
   return numbers
 
 
