@@ -1,5 +1,6 @@
 """SFP from start to end: a world model, and a forecaster that learns from it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -70,6 +71,29 @@ def test_a_world_model_of_other_data_is_refused_by_key(
     config.model = ml_collections.ConfigDict(model)
   with pytest.raises(errors.ConfigError, match=words):
     build(config, tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+  ("change", "mode", "words"),
+  [
+    ({}, "forecast", "--mode=forecast.*'world_model'"),
+    ({}, "prefer", "--mode=prefer.*'world_model'"),
+    ({"evaluation.horizon": 4}, "train", "evaluation.horizon=4.*data.horizon=2"),
+    ({"forecast.members": 4}, "train", "forecast.members=4.*method.candidates=3"),
+    (
+      {"evaluation.validation_members": 4},
+      "evaluate",
+      "evaluation.validation_members=4.*method.candidates=3",
+    ),
+  ],
+)
+def test_a_world_model_is_not_asked_for_what_it_cannot_do(
+  change, mode, words, untrained
+):
+  config = untrained.config.copy_and_resolve_references()
+  config.update_from_flattened_dict(change)
+  with pytest.raises(errors.ConfigError, match=words):
+    main.check(dataclasses.replace(untrained, config=config), mode)
 
 
 @pytest.mark.parametrize(

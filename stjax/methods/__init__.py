@@ -79,6 +79,12 @@ def build(
   method = errors.pick("method.name", name, METHODS)
   fields = base.field_names(method)
   errors.check_options("frozen", frozen or {}, method.part_names)
+  for key, part in (frozen or {}).items():
+    if part.kind != "forecast" and key != self_training.WORLD:
+      raise errors.ConfigError(
+        f"frozen.{key}: {type(part).__name__} makes reconstructions of what it is"
+        " shown, but a method of forecasts is needed here."
+      )
   given = {
     "network": network,
     "sampling": Sampling(**(sampling or {})),

@@ -147,7 +147,7 @@ class WorldModel(base.Method):
     weight = jnp.broadcast_to(regression.example_weights(batch, frames), frames.shape)
     latents, frames_skip = self._encode(variables, frames)
     cells = self._cells(weight)
-    book = vq.Codebook(**variables[CODEBOOK])
+    book = jax.lax.stop_gradient(vq.Codebook(**variables[CODEBOOK]))
     if train:
       book = self._placed(book, latents, cells, jax.random.fold_in(key, _RESEED))
     skip = self._skip(variables, batch, frames_skip)
@@ -158,7 +158,7 @@ class WorldModel(base.Method):
     numbers = vq.nearest_codes(
       jax.lax.stop_gradient(latents), book.embedding, self.candidates if several else 1
     )
-    codes = jax.lax.stop_gradient(book.embedding[numbers[..., 0]])
+    codes = book.embedding[numbers[..., 0]]
     straight = vq.straight_through(latents, codes)
     made = self._decode(variables, straight[None], skip, frames.shape[2:4])[0]
     count = weight.sum()

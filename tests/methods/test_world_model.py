@@ -10,7 +10,7 @@ import pytest
 import sfp_runs
 from sfp_runs import forecast, imagine, init, loss
 
-from stjax import errors, main, methods, models, sharding
+from stjax import errors, methods, models, sharding
 from stjax.models import vq
 from stjax.run import build as build_lib
 from stjax.training import state as state_lib
@@ -102,6 +102,7 @@ def test_no_gradient_and_no_moments_belong_to_the_codebook(started):
   assert all(x > 0 for x in jax.tree.leaves(moved["pre_quantise"]))
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_paper(started):
   method, batch, _, after, _ = started
   method, variables = plain(method), after.variables()
@@ -349,6 +350,9 @@ def test_options_that_cannot_be_are_refused(options, words):
 
 
 def test_networks_and_methods_of_other_kinds_are_refused():
+  with pytest.raises(errors.ConfigError, match="frozen.mean: WorldModel"):
+    frozen = {"mean": sfp_runs.world()}
+    methods.build("residual_gaussian", None, frozen, horizon=2)
   forecaster = models.build("threshold_rule")
   with pytest.raises(
     errors.ConfigError, match="model.name.*ThresholdRule.*reconstruct"
@@ -362,23 +366,6 @@ def test_networks_and_methods_of_other_kinds_are_refused():
 
 def make(config, workdir, devices=1):
   return build_lib.build(config, workdir, devices=jax.devices()[:devices])
-
-
-@pytest.mark.parametrize(
-  ("change", "mode", "words"),
-  [
-    ({}, "forecast", "--mode=forecast.*'world_model'"),
-    ({}, "prefer", "--mode=prefer.*'world_model'"),
-    ({"evaluation__horizon": 4}, "train", "evaluation.horizon=4"),
-    ({"forecast__members": 4}, "train", "forecast.members=4.*method.candidates=3"),
-  ],
-)
-def test_a_world_model_is_not_asked_for_what_it_cannot_do(
-  change, mode, words, tmp_path
-):
-  run = make(sfp_runs.tiny_world(**change), tmp_path / "w")
-  with pytest.raises(errors.ConfigError, match=words):
-    main.check(run, mode)
 
 
 def trained(config, workdir, devices, steps=3):
