@@ -379,7 +379,7 @@ class VQ(nn.Module):
   def quantise(self, latents: jax.Array, count: int) -> jax.Array:
     """Returns the K nearest codes [K, ..., D] of latents [..., D]."""
     numbers = nearest_codes(latents, self._embedding.value, count)
-    return self._embedding.value[jnp.moveaxis(numbers, -1, 0)]
+    return jnp.asarray(self._embedding.value)[jnp.moveaxis(numbers, -1, 0)]
 
   def decode(self, latents: jax.Array, skip: jax.Array) -> jax.Array:
     """Decodes quantised latents.

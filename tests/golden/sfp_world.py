@@ -110,6 +110,11 @@ def own_codebook(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   }
 
 
+def _counts(latents, numbers, codes):
+  """How often each code is assigned to latents that all count."""
+  return vq.assignments(latents, numbers, jnp.ones(numbers.shape), codes)[0]
+
+
 @runner("sfp", "Generative_World_Model")
 def world_model(case: Case) -> None:
   """Compares reconstructions, candidates, codes, the loss and its gradients.
@@ -143,7 +148,7 @@ def world_model(case: Case) -> None:
   x = frames(case.group("input")["x"])
   found = jax.jit(run, compiler_options=QUICK)(variables, x)
   (loss, outputs), (of_params, of_x), latents, numbers, reconstruction, made = found
-  counts = vq.assignments(latents, numbers[..., -1], jnp.ones(len(x)), network.codes)[0]
+  counts = _counts(latents, numbers[..., -1], network.codes)
   actual = {
     "pred": first_axes(reconstruction),
     "vq_loss": method.commitment_cost * outputs.scalars["commitment"],
@@ -212,7 +217,7 @@ def quantiser(case: Case) -> None:
     ranks = vq.straight_through(z[:, 0], made)
     numbers = vq.nearest_codes(z[:, 0], variables["codebook"]["embedding"], count)
     used = numbers[..., 0 if assignment == "nearest" else -1]
-    counts, _ = vq.assignments(z[:, 0], used, jnp.ones(len(z)), codes)
+    counts = _counts(z[:, 0], used, codes)
     found = {
       "loss": method.commitment_cost * outputs.scalars["commitment"],
       "quantized": first_axes(ranks[0]),
