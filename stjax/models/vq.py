@@ -116,14 +116,15 @@ def assignments(
   Args:
     latents: [N, h, w, D].
     numbers: [N, h, w] int32, the code that each is assigned to.
-    weight: [N, h, w], 0 for latents that do not count.
+    weight: [N, h, w], 0 for latents that do not count; or [N], for whole frames.
     codes: number M of codes.
 
   Returns:
     The numbers of latents [M] and their sums [M, D], float32. If `jax.jit` splits
     the frames over devices, they are those of all devices.
   """
-  weight = weight.astype(jnp.float32).reshape(-1)
+  weight = weight.reshape(weight.shape + (1,) * (numbers.ndim - weight.ndim))
+  weight = jnp.broadcast_to(weight, numbers.shape).astype(jnp.float32).reshape(-1)
   rows = latents.astype(jnp.float32).reshape(-1, latents.shape[-1])
   add = functools.partial(
     jax.ops.segment_sum, segment_ids=numbers.reshape(-1), num_segments=codes

@@ -44,15 +44,12 @@ def _encode(network, variables, frames):
   return network.apply(variables, frames, method="encode")
 
 
-def plain(method):
-  """The same without anything that is drawn at random after the first step."""
-  return dataclasses.replace(method, skip_dropout=0.0, dead_below=0.0)
-
-
 @pytest.fixture(scope="module")
 def started():
   """A method, a batch, and its states before and after the first step."""
-  method, batch = sfp_runs.world(), sfp_runs.batch()
+  # Nothing is drawn at random after the first step.
+  method = sfp_runs.world(skip_dropout=0.0, dead_below=0.0)
+  batch = sfp_runs.batch()
   state = first_state(method, batch)
   return method, batch, state, *train_step(state, batch, method=method)
 
@@ -105,7 +102,7 @@ def test_no_gradient_and_no_moments_belong_to_the_codebook(started):
 @pytest.mark.slow
 def test_the_loss_is_that_of_the_paper(started):
   method, batch, _, after, _ = started
-  method, variables = plain(method), after.variables()
+  variables = after.variables()
   value, outputs = loss(method, variables, {}, batch, jax.random.key(0), True)
   frames = batch["targets"]
   latents = latents_of(method, variables, frames)
@@ -132,13 +129,13 @@ def test_dead_codes_are_replaced_and_others_are_not(started):
     _, outputs = loss(method, variables, {}, batch, jax.random.key(0), True)
     return outputs.collections["codebook"]
 
-  placed = placed_by(method)
+  placed = placed_by(dataclasses.replace(method, dead_below=0.5))
   latents = latents_of(method, variables, batch["targets"]).reshape(-1, 4)
   assert np.abs(latents - placed["embedding"][3]).max(-1).min() < 1e-6
   assert placed["counts"][3] == 1
   others = np.arange(8) != 3
   np.testing.assert_array_equal(placed["embedding"][others], book["embedding"][others])
-  jax.tree.map(np.testing.assert_array_equal, placed_by(plain(method)), book)
+  jax.tree.map(np.testing.assert_array_equal, placed_by(method), book)
 
 
 @pytest.mark.slow
@@ -203,22 +200,20 @@ def test_without_its_skip_a_reconstruction_knows_nothing_of_the_history(started)
       lambda x: method.loss(variables, {}, batch | {"inputs": x}, key, True)[0]
     )(batch["inputs"])
 
-  def gradient(method, key=0):
+  def gradient(method):
     """How far the loss of each row depends on each frame of its history."""
 
-    found = of_inputs(method, after.variables(), batch, jax.random.key(key))
+    found = of_inputs(method, after.variables(), batch, jax.random.key(0))
     return np.abs(found).max((2, 3, 4))
 
-  always = gradient(dataclasses.replace(method, skip_dropout=0.0))
+  always = gradient(method)
   assert (always[:, -1] > 0).all()
   np.testing.assert_array_equal(always[:, :-1], 0)
   never = dataclasses.replace(method, skip_dropout=np.nextafter(1.0, 0.0))
   np.testing.assert_array_equal(gradient(never), 0)
-  half = dataclasses.replace(method, skip_dropout=0.5)
-  shares = [(gradient(half, key)[:, -1] > 0).mean() for key in range(8)]
-  assert 0.2 < np.mean(shares) < 0.8
-  own = dataclasses.replace(method, skip_source="input", skip_dropout=0.0)
-  np.testing.assert_array_equal(gradient(own), 0)
+  some = dataclasses.replace(method, skip_dropout=0.3)
+  kept = some._keep({"index": jnp.arange(1000)}, jax.random.key(0))
+  assert 0.65 < kept.mean() < 0.75
 
 
 @pytest.mark.slow
@@ -258,10 +253,9 @@ def test_futures_of_an_encoded_future_are_its_reconstructions(started, source):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("grid", [(8, 8), (7, 5)])
-def test_a_grid_that_cannot_be_halved_is_padded(grid):
+def test_a_grid_that_cannot_be_halved_is_padded():
   method = sfp_runs.world({"depth": 2}, candidates=2)
-  batch = sfp_runs.batch(grid=grid)
+  batch = sfp_runs.batch(grid=(7, 5))
   variables = sfp_runs.placed(method, batch)
   _, outputs = loss(method, variables, {}, batch, jax.random.key(0), False)
   assert outputs.weight == batch["targets"].size
@@ -426,8 +420,6 @@ def test_every_mesh_has_the_codes_of_one_device(axis, one_device, tmp_path):
 @pytest.mark.slow
 def test_microbatches_move_the_codes_like_one_batch(started):
   method, batch, _, after, _ = started
-  # What is drawn differs from part to part.
-  method = plain(method)
   whole, _ = train_step(after, batch, method=method)
   found, _ = train_step(after, batch, method=method, parts=2)
   assert jnp.abs(whole.collections["codebook"]["counts"]).sum() > 8

@@ -46,6 +46,9 @@ def test_assignments_equal_a_loop_and_leave_out_what_does_not_count():
   found = vq.assignments(latents, numbers, jnp.asarray(weight), 7)
   np.testing.assert_array_equal(found[0], counts)
   np.testing.assert_allclose(found[1], sums, rtol=1e-6, atol=1e-6)
+  rows = jnp.asarray([1.0, 0.0, 1.0])
+  counts, _ = vq.assignments(latents, numbers, rows, 7)
+  np.testing.assert_array_equal(counts, np.bincount(numbers[::2].ravel(), minlength=7))
 
 
 @pytest.mark.parametrize("codes", [5, 12, 17])
