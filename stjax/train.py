@@ -314,6 +314,9 @@ def _validate(run, evaluator, state, frozen, writer, step, pairs) -> dict[str, f
     run, "validation", every=run.config.evaluation.validation_stride, pairs=pairs
   )
   scores = evaluator.summary(evaluator.score(variables, frozen, data))
+  # A score of the method's own may have no value on the whole split.
+  for name in (run.config.checkpoint.best_metric, *run.config.evaluation.guards):
+    scores.setdefault(name, math.nan)
   writer.write_scalars(step, {f"validation/{k}": v for k, v in scores.items()})
   names = ("mse", "mae", "rmse", "ssim", "psnr")
   always = ("loss", "implicit_accuracy", run.config.checkpoint.best_metric)

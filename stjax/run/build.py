@@ -185,6 +185,11 @@ def build(
   method, network_options = _method(
     "", config, {n: p.method for n, p in parts.items()}, known
   )
+  if method.kind != "forecast" and config.ema_decay:
+    raise errors.ConfigError(
+      f"ema_decay={config.ema_decay} averages the parameters of the encoder, but not"
+      f" the codes of method {config.method.name!r} that belong to them: set it to 0."
+    )
   height = train.spec.sizes["height"]
   check = functools.partial(sharding_lib.check_batch, mesh)
   check(

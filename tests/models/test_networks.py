@@ -299,7 +299,6 @@ def gradients(case, remat, train=False):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @every
 def test_every_network_can_be_the_agent_of_a_self_training(case):
   module, shape = build(case)
@@ -335,6 +334,7 @@ def test_every_network_can_be_the_agent_of_a_self_training(case):
   assert value.shape == () and "reward_best" in outputs.scalars
 
 
+@pytest.mark.slow
 @every
 def test_every_parameter_gets_a_finite_gradient(case):
   leaves = jax.tree_util.tree_leaves_with_path(gradients(case, False)[0])
