@@ -74,7 +74,7 @@ class Material:
   fetch: Callable[[jax.Array], np.ndarray]
   areas: Callable[[str, str], np.ndarray]
   climatology: Callable[[], np.ndarray]
-  statistics: input_pipeline.Statistics
+  statistics: input_pipeline.Statistics | None = None
 
 
 @dataclasses.dataclass(frozen=True)
