@@ -168,7 +168,7 @@ def test_planning_follows_the_warm_up_and_is_logged(planned):
     assert row["train/reward_best"] >= row["train/reward_first"]
     mixed = 0.25 * row["train/observation_loss"] + 0.75 * row["train/pseudo_loss"]
     assert row["train/loss"] == pytest.approx(mixed, rel=1e-5)
-    shares = [row[f"train/chose_rank_{k}"] for k in range(3)]
+    shares = [row[f"train/won_rank_{k}"] for k in range(3)]
     assert sum(shares) == pytest.approx(1)
   names = {name for row in logged.values() for name in row}
   for name in ("agent", "first", "best"):

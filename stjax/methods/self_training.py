@@ -430,10 +430,8 @@ class SelfTraining(base.Method):
       candidates, choice[None, :, None, None, None, None], axis=0
     )[0]
     best = jnp.take_along_axis(values, choice[None], axis=0)[0]
-    chose = {
-      f"chose_{n}": (choice == k).astype(jnp.float32) for k, n in enumerate(named)
-    }
-    return pseudo, {"reward_first": values[0], "reward_best": best} | chose
+    won = {f"won_{n}": (choice == k).astype(jnp.float32) for k, n in enumerate(named)}
+    return pseudo, {"reward_first": values[0], "reward_best": best} | won
 
   def _search(self, variables, frozen, batch, key):
     """As `_plan`, by a beam search over blocks of frames."""

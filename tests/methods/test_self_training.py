@@ -114,7 +114,7 @@ def test_one_future_is_what_the_agent_learns(world):
   jax.tree.map(close, gradients, wanted)
   for name in ("reward_best", "reward_first", "reward_agent"):
     assert outputs.scalars[name] == 0  # No row has a value.
-  assert outputs.scalars["chose_rank_0"] == 1
+  assert outputs.scalars["won_rank_0"] == 1
 
 
 def test_the_best_of_all_candidates_is_chosen_for_each_example(world):
@@ -136,7 +136,7 @@ def test_the_best_of_all_candidates_is_chosen_for_each_example(world):
   names = [*(f"rank_{k}" for k in range(3)), "own_forecast", "truth"]
   for k, name in enumerate(names):
     share = (choice == k).mean()
-    assert scores[f"planning/chose_{name}"] == pytest.approx(share)
+    assert scores[f"planning/won_{name}"] == pytest.approx(share)
   for name, value in {
     "best": rewards.max(0), "first": rewards[0], "agent": rewards[3]
   }.items():  # fmt: skip
@@ -159,7 +159,7 @@ def test_rows_without_a_reward_and_filler_rows_are_left_out_of_the_log(world):
   _, outputs = loss(method, variables, frozen_of(world), nan, KEY, False)
   total, weight = outputs.scores["planning/reward_best"]
   assert (total, weight) == (0, 0)
-  total, weight = outputs.scores["planning/chose_rank_0"]
+  total, weight = outputs.scores["planning/won_rank_0"]
   assert (total, weight) == (3, 3)
 
 
