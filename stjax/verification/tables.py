@@ -204,7 +204,9 @@ def write_lead_times(
   """Writes lead_time.csv with the rows of `lead_time_rows`."""
   rows = lead_time_rows(results, variables=variables, lead_times=lead_times)
   text = io.StringIO()
-  table = csv.DictWriter(text, list(rows[0]), lineterminator="\n", restval="")
+  # A forecast may have scores that the other sources do not have.
+  columns = dict.fromkeys(name for row in rows for name in row)
+  table = csv.DictWriter(text, list(columns), lineterminator="\n", restval="")
   table.writeheader()
   table.writerows(rows)
   files.write_atomically(path, text.getvalue())

@@ -59,7 +59,7 @@ NETWORKS = {
       fourier_depth=1,
       fourier_mlp_ratio=1.5,
     ),
-    (3, 8, 16, 2),
+    (3, 16, 32, 2),
   ),
   "ffno": (
     "ffno",

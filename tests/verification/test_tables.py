@@ -87,6 +87,19 @@ def test_lead_time_csv_has_a_row_per_source_variable_and_lead(tmp_path):
   assert float(row["openstl/psnr"]) == 3.0
 
 
+def test_a_score_that_only_the_forecast_has_is_a_column(tmp_path):
+  results = _results()
+  results["forecast"]["planning"] = {"reward_agent": Score(np.float64(0.5))}
+  # Sources come in any order, such as the alphabet's.
+  results = dict(sorted(results.items(), reverse=True))
+  assert next(iter(results)) != "forecast"
+  path = tmp_path / "lead_time.csv"
+  tables.write_lead_times(path, results, **_keys())
+  with path.open() as file:
+    rows = list(csv.DictReader(file))
+  assert {row["planning/reward_agent"] for row in rows} == {""}
+
+
 def test_a_single_variable_has_every_score_in_its_own_rows():
   both = np.ones((2, 1))
   results = {
