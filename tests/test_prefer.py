@@ -441,6 +441,8 @@ def test_two_processes_draw_and_pair_like_one(base, rain, tmp_path):
     "import json, ml_collections\n"
     "def get_config():\n"
     f"  values = json.loads(open({str(base / 'config.json')!r}).read())\n"
+    # Other tests may have asked the same work directory for other pairs.
+    "  values['prefer']['name'] = 'far'\n"
     "  return ml_collections.ConfigDict(values, convert_dict=True)\n"
   )
   environment = {
