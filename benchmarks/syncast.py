@@ -22,7 +22,6 @@ On CPU each is held to the same cores.
 
 import argparse
 import os
-import statistics
 
 from benchmarks import memory, timing, train_step
 from benchmarks.timing import Contender
@@ -213,22 +212,16 @@ def compare(arguments: argparse.Namespace, work: str) -> None:
     for name in PROGRAMS:
       weights[name] = memory.in_own_process(weigh, arguments, name, work)
   contenders = {name: make_contender(arguments, name, work) for name in PROGRAMS}
-  sizes = {contender.parameters for contender in contenders.values()}
-  assert len(sizes) == 1, f"the networks differ: {sizes} parameters"
-  amount = arguments.events * arguments.candidates if work == SAMPLE else 1
-  times = timing.measure(contenders, arguments.rounds, 1, WARM_UP)
-  for name in PROGRAMS:
-    wall = times[name].wall
-    median, best = (amount / s for s in (statistics.median(wall), min(wall)))
-    ratios = [t / s for t, s in zip(times["torch"].wall, wall, strict=True)]
-    cells = weights[name] | {
-      "work": work,
-      "program": name,
-      "per second": f"{median:.3g} ({best:.3g})",
-      "times torch's": f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to"
-      f" {max(ratios):.2f})",
-    }
-    timing.print_line([cells.get(column, "") for column in COLUMNS])
+  timing.compare(
+    COLUMNS,
+    work,
+    contenders,
+    weights,
+    released="torch",
+    amount=arguments.events * arguments.candidates if work == SAMPLE else 1,
+    rounds=arguments.rounds,
+    warm_up=WARM_UP,
+  )
 
 
 def main() -> None:

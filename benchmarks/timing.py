@@ -5,8 +5,9 @@ Imports neither jax nor torch, so that `limit_cores` can run before them.
 
 import dataclasses
 import os
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,3 +89,43 @@ def print_head(columns: list[str]) -> None:
   """The first two lines of such a table."""
   print_line(columns)
   print_line(["---"] * len(columns))
+
+
+def compare(
+  columns: Sequence[str],
+  work: str,
+  contenders: dict[str, Contender],
+  weights: dict[str, dict[str, str]],
+  released: str,
+  amount: int,
+  rounds: int,
+  warm_up: int,
+) -> None:
+  """Times the programs of one work in turns, and prints a line for each.
+
+  Args:
+    columns: of the table; "work", "program", "per second", "times torch's" and those
+      of the weights.
+    work: its name.
+    contenders: programs by name.
+    weights: further cells of each program.
+    released: the program that the rates are compared with.
+    amount: what one call makes, for the rates.
+    rounds: turns of each.
+    warm_up: calls of each before the first round.
+  """
+  sizes = {contender.parameters for contender in contenders.values()}
+  assert len(sizes) == 1, f"the networks differ: {sizes} parameters"
+  times = measure(contenders, rounds, 1, warm_up)
+  for name in contenders:
+    wall = times[name].wall
+    median, best = (amount / s for s in (statistics.median(wall), min(wall)))
+    ratios = [t / s for t, s in zip(times[released].wall, wall, strict=True)]
+    cells = weights[name] | {
+      "work": work,
+      "program": name,
+      "per second": f"{median:.3g} ({best:.3g})",
+      "times torch's": f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to"
+      f" {max(ratios):.2f})",
+    }
+    print_line([cells.get(column, "") for column in columns])

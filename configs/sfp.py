@@ -105,10 +105,10 @@ _SET = {
 }
 _REWARDS = {
   # Short waves are what a forecast of least square error loses.
-  "navier_stokes": {"spectral_error": 1.0},
-  "radar_eu": {"csi": 1.0},
-  "sst": {"ssim": 1.0},
-  "weather": {"ssim": 1.0},
+  "navier_stokes": "spectral_error",
+  "radar_eu": "csi",
+  "sst": "ssim",
+  "weather": "ssim",
 }
 
 
