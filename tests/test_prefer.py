@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import input_pipeline
 from configs import simvp_xarray
 from stjax import errors, evaluate, forecast, main, prefer, train
 from stjax.forecasting import candidates
+from stjax.methods import diffusion
 from stjax.run import build as build_lib
 from stjax.run import sources
 from stjax.training import guards
@@ -215,6 +217,33 @@ def test_the_first_gap_is_0_and_held_out_pairs_are_scored(far, base, rain):
   first = sources.first_state(build(config_, far))
   trained = sources.load_variables(build(config(rain), base), base, "best")
   assert trees_equal(first.params, trained["params"])
+
+
+@pytest.mark.slow
+def test_what_two_calls_round_differently_is_no_gap(base, rain, tmp_path, monkeypatch):
+  run = build(optimised(rain, base, base / "preferences/far"), tmp_path)
+  batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in run.spec.zeros(2).items()}
+  batch |= {name: jnp.ones(2, bool) for name in ("paired", "valid")}
+  batch["mask"] = jnp.ones_like(batch["mask"])
+  batch |= {name: batch[name] + x for name, x in (("chosen", 0.5), ("rejected", 2.0))}
+  variables = run.method.init(jax.random.key(0), batch)
+  calls = []
+  errors_of = diffusion.Diffusion.errors
+
+  def rounded(self, *arguments, **options):
+    error, weight, summed = errors_of(self, *arguments, **options)
+    calls.append(error)
+    # The chosen one's error is rounded another way in each call.
+    return error.at[0].multiply(1 + 1e-6 * len(calls)), weight, summed
+
+  monkeypatch.setattr(diffusion.Diffusion, "errors", rounded)
+  frozen = {"reference": {"variables": variables, "frozen": {}}}
+  other = jax.tree.map(lambda x: x * 1.001, variables)
+  gaps = [
+    run.method.loss(own, frozen, batch, jax.random.key(1), True)[1].scalars["gap"]
+    for own in (variables, other)
+  ]
+  assert len(calls) == 4 and gaps[0] == 0 and gaps[1] != 0
 
 
 @pytest.mark.slow
