@@ -52,7 +52,6 @@ def untrained(tmp_path_factory):
     ({"data__normalise": "standard"}, "normalisation.*data.normalise"),
     ({"data__transform": "log1p"}, "data.transform=identity.*log1p"),
     ({"data__history": 2}, "data.history=3.* 2"),
-    ({"data__horizon": 4}, "data.horizon=2.* 4"),
     ({"method__candidates": 9}, "method.candidates=9.*8 codes of frozen.world"),
     (
       {"model": {"name": "latent_head", "features": 6, "backbone": {"name": "simvp"}}},
@@ -72,6 +71,14 @@ def test_a_world_model_of_other_data_is_refused_by_key(
     config.model = ml_collections.ConfigDict(model)
   with pytest.raises(errors.ConfigError, match=words):
     build(config, tmp_path / "w")
+
+
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_a_world_model_serves_any_horizon(horizon, untrained, tmp_path):
+  # It reconstructs frame by frame, so its own horizon binds nobody.
+  config = sfp_runs.tiny_planning(untrained.workdir, data__horizon=horizon)
+  run = build(config, tmp_path / "w")
+  assert run.method.horizon == run.method.world.horizon == horizon
 
 
 @pytest.mark.parametrize(
