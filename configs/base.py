@@ -24,6 +24,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.num_epochs = 1.0  # Passes over the training split.
   c.num_steps = 0  # A positive number of optimiser steps replaces num_epochs.
+  # Training ends at the latest after so many points of windows (examples x frames x H x
+  # W), which bounds its time on a grid of any size; 0 sets no bound.
+  c.max_points = 0.0
   c.global_batch_size = 8  # Over all hosts; a multiple of mesh.data * mesh.fsdp.
   c.accumulation_steps = 1  # Microbatches into which each batch is cut.
   # Decay of the averaged parameters, with which forecasts are made; 0 averages none.
@@ -89,7 +92,8 @@ def get_config() -> ml_collections.ConfigDict:
     conventions=("physical",),  # Named sets of scores; see docs/metrics.md.
     data_range=0.0,  # The range for PSNR and SSIM; 0 takes that of the training data.
     # "latitude" weighs rows by the cosine of the latitude, "cells" by the area between
-    # latitudes, "none" not at all.
+    # latitudes, "auto" takes "latitude" where the rows of the grid are latitudes, "none"
+    # does not weigh.
     area_weights="none",
     # Thresholds in physical units, of the conventions "categorical", "ensemble" and
     # "syncast".

@@ -15,6 +15,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.num_epochs = 20.0
   c.global_batch_size = 8
   c.model = simvp.network()
+  c.data.history = 5
+  c.data.horizon = 5  # SimVP forecasts as many frames as it is shown.
+  # The change since the newest frame is small and easy to learn: a network that
+  # has learnt nothing yet forecasts about what persistence does.
+  c.method.predict_tendency = True
+  c.method.scaled_loss = True  # Variables that change slowly count as much.
+  c.method.area_weights = "auto"
+  c.method.zero_missing = True  # What was never observed, such as land, stays so.
   c.method.pad_to_multiple = 2  # SimVP halves the grid, whose sides may be odd.
   c.data.store = "xarray"
   c.data.update(
@@ -31,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     coarsen=1,  # Takes means over blocks of this many cells each way.
     missing="mask",
   )
+  c.evaluation.area_weights = "auto"
   c.optimizer.learning_rate = 1e-3
   c.optimizer.clip_norm = 1.0
   c.optimizer.schedule.name = "one_cycle"

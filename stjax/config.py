@@ -8,10 +8,12 @@ import json
 import math
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+from absl import logging
 
 from configs import base
 from input_pipeline import files, options
@@ -27,6 +29,7 @@ _IDENTITY = (
   "ema_decay",
   "num_epochs",
   "num_steps",
+  "max_points",
   "method",
   "model",
   "data",
@@ -34,11 +37,23 @@ _IDENTITY = (
   "init_from",
   "frozen",
 )
+# What a run makes before its first step, besides prepared copies of the data, which
+# are named after what they hold.
+_MADE_FIRST = (
+  "statistics.json",
+  "forcing_statistics.json",
+  "static_statistics.json",
+  "coordinates.nc",
+  "constants",
+  "frozen",
+  "guards.json",
+)
 # How the same examples are read does not change which run it is.
 _READING = ("loader", "cache", "memory_limit_gib")
 _PLACES = ("path", "data_dir", "pairs")  # May move: only the last part counts.
 # Keys that older work directories do not have, with what holds for those.
 _BEFORE = {
+  "max_points": 0.0,
   "data.calendar": [],
   "data.offset": [],
   "data.scale": [],
@@ -147,6 +162,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
       "Set num_epochs or num_steps to a positive number (num_steps, when"
       f" positive, wins); got num_epochs={config.num_epochs},"
       f" num_steps={config.num_steps}."
+    )
+  if not config.max_points >= 0:
+    raise errors.ConfigError(
+      f"max_points={config.max_points} must not be negative; 0 sets no bound."
     )
   for section in ("method", "model"):
     if "name" not in config[section]:
@@ -341,20 +360,44 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
   return _BEFORE | _flatten(chosen)
 
 
+def _has_checkpoint(workdir: pathlib.Path) -> bool:
+  return any(path.name.isdigit() for path in workdir.glob("checkpoints/*"))
+
+
+def _begin_anew(workdir: pathlib.Path) -> None:
+  """Removes what was made for a config with which nothing was trained."""
+  for name in _MADE_FIRST:
+    path = workdir / name
+    if path.is_dir():
+      shutil.rmtree(path)
+    else:
+      path.unlink(missing_ok=True)
+  logs = workdir / "logs"
+  if logs.exists():  # They speak of the other config, but are nobody's to delete.
+    number = 1
+    while (old := workdir / f"logs.{number}").exists():
+      number += 1
+    logs.rename(old)
+
+
 def claim_workdir(
   config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> None:
   """Writes config.json into a work directory, or checks the one in it.
+
+  A directory without a checkpoint, in which nothing was trained, takes any config:
+  what was made for another one is removed, and its logs are renamed.
 
   Args:
     config: the resolved config of this call.
     workdir: the work directory; made if it does not exist.
 
   Raises:
-    ConfigError: if the directory holds a run of another config; lists every
-      differing key with both values.
+    ConfigError: if the directory holds a trained run of another config; lists
+      every differing key with both values.
   """
-  path = pathlib.Path(workdir) / "config.json"
+  workdir = pathlib.Path(workdir)
+  path = workdir / "config.json"
   if path.exists():
     try:
       found = json.loads(path.read_text())
@@ -372,10 +415,17 @@ def claim_workdir(
       for key in sorted(theirs.keys() | ours.keys())
       if theirs.get(key) != ours.get(key)
     ]
-    if differing:
+    if differing and _has_checkpoint(workdir):
       raise errors.ConfigError(
-        f"The work directory {path.parent} belongs to another config:\n"
+        f"The work directory {workdir} belongs to another config:\n"
         + "\n".join(differing)
         + "\nChoose a new --workdir, or give these keys their old values."
       )
+    if differing:
+      logging.warning(
+        "Nothing was trained in %s, which takes the config of this call:\n%s",
+        workdir,
+        "\n".join(differing),
+      )
+      _begin_anew(workdir)
   files.write_json(path, plain(config))

@@ -7,6 +7,7 @@ import jax
 from absl import logging
 
 from stjax import errors
+from stjax.metrics import grid
 from stjax.run import run as run_lib
 from stjax.run import sources
 from stjax.verification import baselines as baselines_lib
@@ -102,7 +103,9 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
       "examples": data.num_examples,
       "checkpoint": options.checkpoint,
       "loss": scores.loss,
-      "area_weights": options.area_weights,
+      "area_weights": grid.area_kind(
+        "evaluation.area_weights", options.area_weights, run.coordinates
+      ),
       "members": run.config.forecast.members,
       "window_stride": options.window_stride,
     },

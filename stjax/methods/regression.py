@@ -117,8 +117,12 @@ class Regression(base.Method):
       equally.
     variable_weights: weights of the losses of the variables, C numbers; () weighs
       them equally.
-    area_weights: "none", or "latitude" or "cells" for weights of the points by their
-      latitude; see `stjax.metrics.grid.area_weights`.
+    scaled_loss: whether errors count in the units in which the network forecasts:
+      with predict_tendency those of the usual change from one frame to the next, so
+      that variables that change slowly count as much as quick ones (Lam et al. 2023,
+      GraphCast, section 4 of the supplement).
+    area_weights: "none", "auto", or "latitude" or "cells" for weights of the points
+      by their latitude; see `stjax.metrics.grid.area_weights`.
     input_noise: standard deviation, in normalised units, of the noise that is added
       to the observed history in training.
     zero_missing: whether points that no frame of the history observed, such as land,
@@ -147,6 +151,7 @@ class Regression(base.Method):
   remat: bool = False
   lead_weights: Sequence[float] = ()
   variable_weights: Sequence[float] = ()
+  scaled_loss: bool = False
   area_weights: str = "none"
   input_noise: float = 0.0
   zero_missing: bool = False
@@ -164,6 +169,16 @@ class Regression(base.Method):
     known = _LOSSES | {_RELATIVE: None}
     errors.pick("method.loss_name", self.loss_name, known)
     errors.pick("method.area_weights", self.area_weights, grid.AREA_WEIGHTS)
+    if self.scaled_loss and not (self.predict_tendency or self.predict_anomaly):
+      raise errors.ConfigError(
+        "method.scaled_loss=True needs method.predict_tendency or"
+        " method.predict_anomaly, whose units it takes."
+      )
+    if self.scaled_loss and self.loss_name == _RELATIVE:
+      raise errors.ConfigError(
+        f"method.scaled_loss=True changes nothing in method.loss_name={_RELATIVE!r},"
+        " which has no units: leave one of them out."
+      )
     if self.push_forward < 0:
       raise errors.ConfigError(
         f"method.push_forward={self.push_forward} must be 0 or more blocks."
@@ -410,7 +425,10 @@ class Regression(base.Method):
       # Fields with a point observed.
       weight = jnp.any(weight > 0, axis=(-3, -2)).astype(jnp.float32)
     else:
-      values = _LOSSES[self.loss_name](forecast - targets)
+      difference = forecast - targets
+      if self.scaled_loss:
+        difference = difference / self._represent().scale(frozen)
+      values = _LOSSES[self.loss_name](difference)
       fields = fields[:, :, None, None]
     weight = weight * fields
     weight = weight.at[:, :skipped].set(0)

@@ -107,6 +107,11 @@ class Representation:
     forecast = changes if self.predict_tendency else shown
     return np.stack([shown, forecast]).astype(np.float32)
 
+  def scale(self, frozen: PyTree) -> jax.Array | float:
+    """The units [C] in which the network forecasts, of what `prepare` made."""
+    scaled = self.predict_anomaly or self.predict_tendency
+    return frozen[_SCALES][1] if scaled else 1.0
+
   def blank(self, example: dict[str, tuple[int, ...]]) -> PyTree:
     """What `prepare` gives, without its values, for shapes."""
     return {

@@ -7,7 +7,33 @@ from stjax import errors
 from stjax.metrics import fields
 
 # Kinds of weights; see `area_weights`.
-AREA_WEIGHTS = dict.fromkeys(("none", "latitude", "cells"))
+AREA_WEIGHTS = dict.fromkeys(("none", "auto", "latitude", "cells"))
+
+
+def area_kind(key: str, kind: str, coordinates: xr.Dataset) -> str:
+  """Returns the kind of weights that "auto" stands for on a grid.
+
+  Args:
+    key: key of the config, which error messages name.
+    kind: a kind of `area_weights`; others than "auto" are returned as they are.
+    coordinates: the grid.
+
+  Returns:
+    "latitude" if the rows of a grid are latitudes that rise or fall all the way,
+    which is not so for stations and on a map projection; "none" otherwise.
+
+  Raises:
+    ConfigError: the kind is unknown.
+  """
+  errors.pick(key, kind, AREA_WEIGHTS)
+  if kind != "auto":
+    return kind
+  latitude = _latitude(coordinates)
+  columns = coordinates.sizes[coordinates.attrs["spatial_dims"][1]]
+  if latitude is None or latitude.ndim == 2 or columns == 1:
+    return "none"
+  steps = np.sign(np.diff(latitude))
+  return "latitude" if steps.size and abs(steps.sum()) == steps.size else "none"
 
 
 def area_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | None:
@@ -15,19 +41,19 @@ def area_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | N
 
   Args:
     key: key of the config, which error messages name.
-    kind: "none", "latitude" for the cosine of the latitude, or "cells" for
-      the area between the latitudes half-way to the neighbouring rows
-      (`stjax.metrics.fields.cell_weights`).
+    kind: "none", "latitude" for the cosine of the latitude, "cells" for the
+      area between the latitudes half-way to the neighbouring rows
+      (`stjax.metrics.fields.cell_weights`), or "auto" (see `area_kind`).
     coordinates: grid with a latitude along H; for "latitude" it may also be
       over (H, W).
 
   Returns:
-    [H] or [H, W]; None for "none".
+    [H] or [H, W]; None without weights.
 
   Raises:
     ConfigError: the kind is unknown, or the coordinates hold no latitude.
   """
-  errors.pick(key, kind, AREA_WEIGHTS)
+  kind = area_kind(key, kind, coordinates)
   if kind == "none":
     return None
   latitude = _latitude(coordinates)
@@ -58,6 +84,7 @@ def cell_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | N
     [H] or [H, W]; None on a plane, and for points in no order.
   """
   latitude = _latitude(coordinates)
+  kind = area_kind(key, kind, coordinates)
   if kind == "none" and latitude is not None:
     steps = np.diff(latitude)
     if latitude.ndim == 2:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from absl import logging
+from jax.experimental import multihost_utils
 
 import input_pipeline
 from input_pipeline import files
@@ -127,6 +128,19 @@ def _pairs_are_there(config, workdir: pathlib.Path) -> bool:
   return False
 
 
+def _num_steps(config, train) -> int:
+  """The number of optimiser steps, one at least."""
+  batch = config.global_batch_size
+  steps = config.num_steps
+  if steps <= 0:
+    steps = math.ceil(config.num_epochs * train.num_examples / batch)
+  if config.max_points:
+    frames = config.data.history + config.data.horizon
+    points = batch * frames * train.spec.sizes["height"] * train.spec.sizes["width"]
+    steps = max(min(steps, math.floor(config.max_points / points)), 1)
+  return steps
+
+
 def build(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
@@ -162,6 +176,8 @@ def build(
       raise errors.ConfigError(
         f"--workdir={workdir} cannot be written: {error}"
       ) from error
+  if jax.process_count() > 1:  # Nobody reads what process 0 removes.
+    multihost_utils.sync_global_devices("work directory")
   kept = {name: workdir / f"{name}.json" for name in parts_lib.STATISTICS}
   pairs = _pairs_are_there(config, workdir)
   train = run_lib.open_data(
@@ -201,13 +217,7 @@ def build(
     members = min(members, config.evaluation.validation_members)
   size = config.evaluation.batch_size
   check("evaluation.batch_size", size, 1, height, members)
-  num_steps = config.num_steps
-  if not method.trainable:
-    num_steps = 0
-  elif num_steps <= 0:
-    num_steps = math.ceil(
-      config.num_epochs * train.num_examples / config.global_batch_size
-    )
+  num_steps = _num_steps(config, train) if method.trainable else 0
   run = run_lib.Run(
     config=config,
     workdir=workdir,

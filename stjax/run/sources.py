@@ -458,6 +458,7 @@ def _material(run: run_lib.Run) -> base.Material:
 
   def areas(key: str, kind: str) -> np.ndarray:
     weights = grid.area_weights(key, kind, run.coordinates)
+    weights = np.ones(1) if weights is None else weights
     weights = weights.reshape(weights.shape + (1,) * (2 - weights.ndim))
     shape = run.example_shape["targets"][1:3]
     return np.broadcast_to(weights / weights.mean(), shape)
