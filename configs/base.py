@@ -24,8 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.num_epochs = 1.0  # Passes over the training split.
   c.num_steps = 0  # A positive number of optimiser steps replaces num_epochs.
-  # Training ends at the latest after so many points of windows (examples x frames x H x
-  # W), which bounds its time on a grid of any size; 0 sets no bound.
+  # Training ends at the latest after so many points (examples x frames x H x W), which
+  # bounds its time on a grid of any size; 0 sets no bound.
   c.max_points = 0.0
   c.global_batch_size = 8  # Over all hosts; a multiple of mesh.data * mesh.fsdp.
   c.accumulation_steps = 1  # Microbatches into which each batch is cut.
@@ -92,8 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
     conventions=("physical",),  # Named sets of scores; see docs/metrics.md.
     data_range=0.0,  # The range for PSNR and SSIM; 0 takes that of the training data.
     # "latitude" weighs rows by the cosine of the latitude, "cells" by the area between
-    # latitudes, "auto" takes "latitude" where the rows of the grid are latitudes, "none"
-    # does not weigh.
+    # latitudes, "none" not at all; "auto" is "latitude" where rows are latitudes.
     area_weights="none",
     # Thresholds in physical units, of the conventions "categorical", "ensemble" and
     # "syncast".
@@ -115,6 +114,9 @@ def get_config() -> ml_collections.ConfigDict:
     figures=4,  # Examples that are drawn as pictures and animations.
     points=(),  # Places (row, column) of fan charts; () lets stjax choose some.
     window_stride=1,  # Every n-th window of the split is scored.
+    # Fewer windows are scored, also while training, where they have more points
+    # (windows x frames x H x W) than this; 0 sets no bound.
+    max_points=0.0,
     validation_stride=1,  # Every n-th window is scored while training.
     # How far a score of the validation split may change from what it was before the
     # first step, such as {"categorical/csi": -0.02}: below 0 it may fall so far, above

@@ -40,7 +40,7 @@ def get_config(variant: str = "moving_rain") -> ml_collections.ConfigDict:
     c = base.get_config()
     _moving_rain(c)
   else:
-    c = simvp_xarray.get_config()
+    c = simvp_xarray.gridded()
     _radar(c, variant)
   c.method.predict_tendency = True  # It forecasts the change since the newest frame.
   c.global_batch_size = 4

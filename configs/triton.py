@@ -49,7 +49,7 @@ def get_config(variant: str = "sst") -> ml_collections.ConfigDict:
     raise ValueError(
       f"configs/triton.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
     )
-  c = simvp_xarray.get_config()
+  c = simvp_xarray.gridded()
   c.model = ml_collections.ConfigDict(
     dict(
       name="triton",

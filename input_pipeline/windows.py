@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from input_pipeline import errors
 from input_pipeline.stores import base
@@ -141,8 +142,11 @@ def make(
       at random by `seed`; "window" cuts the list of windows of each sequence,
       so that neighbouring splits share history + horizon - 1 frames; "ranges"
       takes `ranges`; "auto" is "ranges" where they are given, "event" where
-      the data name events, "sample" for several sequences, else "time".
-    fractions: shares of train, validation and test. For "window" each count
+      the data name events, "sample" for several sequences, else "time", also for
+      one or two events or sequences without split labels.
+    fractions: shares of train, validation and test, of which each gets one
+      sequence or event at least where there are enough. A split that the labels of
+      the data leave out is taken from their training data. For "window" each count
       is rounded as Python rounds, and test takes what is left when the sum
       is 1.
     seed: of the permutation that deals out sequences or events.
@@ -272,6 +276,17 @@ def _rule(store, by, boundaries, ranges) -> str:
       by = "ranges"
     elif store.num_sequences > 1 and not boundaries:
       by = "event" if store.has_events else "sample"
+      groups, labels = _groups(store, by)
+      if len(set(groups)) < 3 and not any(labels):
+        logging.log_first_n(
+          logging.INFO,
+          "There are only %d %ss, too few to deal them out: each is cut by time into"
+          " the splits (data.split.by='time').",
+          1,
+          len(set(groups)),
+          by,
+        )
+        by = "time"
   for key, value, rule in (
     ("boundaries", boundaries, "time"),
     ("ranges", ranges, "ranges"),
@@ -417,10 +432,16 @@ def _is_range(entry) -> bool:
   )
 
 
+def _groups(store, by: str) -> tuple[list, list]:
+  """What each sequence stays together with, and its split label or None."""
+  every = range(store.num_sequences)
+  groups = [store.event(i) if by == "event" else i for i in every]
+  return groups, [store.split_label(i) for i in every]
+
+
 def _parts_by_sequence(store, split, by, fractions, seed, preference):
   """[(sequence, 0, length)] of the sequences of a split."""
-  groups = [store.event(i) if by == "event" else i for i in range(store.num_sequences)]
-  labels = [store.split_label(i) for i in range(store.num_sequences)]
+  groups, labels = _groups(store, by)
   if any(label is not None for label in labels):
     for label in labels:
       if str(label).lower() not in _LABELS:
@@ -428,10 +449,11 @@ def _parts_by_sequence(store, split, by, fractions, seed, preference):
           "split label in the data (data.split_variable)", label, _LABELS
         )
     found = [_LABELS[str(label).lower()] for label in labels]
+    found = _unlabelled_splits(found, groups, fractions, seed)
   else:
     distinct = list(dict.fromkeys(groups))
     order = np.random.RandomState(seed).permutation(len(distinct))
-    cuts = [0, *(round(len(order) * float(share)) for share in np.cumsum(fractions))]
+    cuts = [0, *np.cumsum(_shares(len(order), fractions))]
     names = dict.fromkeys(distinct)
     for name, low, high in zip(SPLITS, cuts[:-1], cuts[1:], strict=True):
       names.update((distinct[i], name) for i in order[low:high])
@@ -444,6 +466,43 @@ def _parts_by_sequence(store, split, by, fractions, seed, preference):
       for group, name in zip(groups, found, strict=True)
     ]
   return [(i, 0, store.length(i)) for i, name in enumerate(found) if name == split]
+
+
+def _shares(count: int, fractions: Sequence[float]) -> list[int]:
+  """How many of `count` groups each split gets: one at least, where it can be."""
+  cuts = [0, *(round(count * float(share)) for share in np.cumsum(fractions))]
+  sizes = np.diff(cuts).tolist()
+  for split, share in enumerate(fractions):
+    if share > 0 and not sizes[split] and max(sizes) > 1:
+      sizes[sizes.index(max(sizes))] -= 1
+      sizes[split] = 1
+  return sizes
+
+
+def _unlabelled_splits(found: list, groups: list, fractions, seed: int) -> list:
+  """Takes from training what the labels of the data leave out."""
+  for name, share in zip(SPLITS[1:], fractions[1:], strict=True):
+    trained = [g for g, split in zip(groups, found, strict=True) if split == "train"]
+    trained = list(dict.fromkeys(trained))
+    count = max(round(float(share) * len(trained)), 1)
+    if name in found or not share or count >= len(trained):
+      continue
+    order = np.random.RandomState(seed).permutation(len(trained))
+    taken = {trained[i] for i in order[:count]}
+    found = [
+      name if split == "train" and group in taken else split
+      for group, split in zip(groups, found, strict=True)
+    ]
+    logging.log_first_n(
+      logging.WARNING,
+      "The data label nothing as %s: %d of the %d training sequences or events"
+      " (data.split.fractions, data.split.seed) are taken for it.",
+      2,
+      name,
+      count,
+      len(trained),
+    )
+  return found
 
 
 def _kept_apart(groups: list, share: float, seed: int) -> set:

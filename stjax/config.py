@@ -217,6 +217,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "evaluation.every_epochs",
     "evaluation.figures",
     "evaluation.data_range",
+    "evaluation.max_points",
     "log.every_steps",
     "log.histograms_every_steps",
     "forecast.member_chunk",

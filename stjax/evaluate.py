@@ -80,7 +80,8 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   options = run.config.evaluation
   variables = sources.load_variables(run, run.workdir, options.checkpoint)
   frozen = sources.frozen(run, training=False)
-  data = evaluator_lib.open_split(run, options.split, options.window_stride)
+  stride = evaluator_lib.window_stride(run, options.split, options.window_stride)
+  data = evaluator_lib.open_split(run, options.split, stride)
   evaluator = evaluator_lib.Evaluator(
     run,
     options.batch_size,
@@ -107,7 +108,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
         "evaluation.area_weights", options.area_weights, run.coordinates
       ),
       "members": run.config.forecast.members,
-      "window_stride": options.window_stride,
+      "window_stride": stride,
     },
     diagrams=scores.diagrams,
   )

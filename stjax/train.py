@@ -191,9 +191,10 @@ def train(run: run_lib.Run) -> bool:
   writer = logs_lib.create(run.workdir / "logs", first_step=step + 1)
   if step == 0:
     writer.write_hparams(traverse_util.flatten_dict(config_lib.plain(config), sep="."))
-  validation = evaluator_lib.open_split(
-    run, "validation", every=config.evaluation.validation_stride, pairs=True
+  stride = evaluator_lib.window_stride(
+    run, "validation", config.evaluation.validation_stride
   )
+  validation = evaluator_lib.open_split(run, "validation", every=stride, pairs=True)
   pairs = spec_lib.PAIR_KEYS[0] in validation.spec.keys
   evaluator = evaluator_lib.Evaluator(
     run,
@@ -218,7 +219,9 @@ def train(run: run_lib.Run) -> bool:
   )
   guards = guards_lib.Guards(run)
   if guards.wanted and not guards.known:
-    guards.begin(_validate(run, evaluator, state, frozen, writer, step, pairs), step)
+    guards.begin(
+      _validate(run, evaluator, state, frozen, writer, step, stride, pairs), step
+    )
   progress = progress_lib.Progress(
     total_steps=run.num_steps, items_per_step=config.global_batch_size, first_step=step
   )
@@ -271,7 +274,9 @@ def train(run: run_lib.Run) -> bool:
         if run.every(config.evaluation, step):
           settle()
           with progress.paused():
-            scores = _validate(run, evaluator, state, frozen, writer, step, pairs)
+            scores = _validate(
+              run, evaluator, state, frozen, writer, step, stride, pairs
+            )
           # Nothing is saved of a step that a guard does not allow.
           guards.check(scores, step, checkpoints.best_step)
         if stop or scores or run.every(config.checkpoint, step):
@@ -307,12 +312,12 @@ def train(run: run_lib.Run) -> bool:
   return finished
 
 
-def _validate(run, evaluator, state, frozen, writer, step, pairs) -> dict[str, float]:
+def _validate(
+  run, evaluator, state, frozen, writer, step, stride, pairs
+) -> dict[str, float]:
   """Scores the validation split and logs them."""
   variables = state.variables(averaged=run.config.ema_decay > 0)
-  data = evaluator_lib.open_split(
-    run, "validation", every=run.config.evaluation.validation_stride, pairs=pairs
-  )
+  data = evaluator_lib.open_split(run, "validation", every=stride, pairs=pairs)
   scores = evaluator.summary(evaluator.score(variables, frozen, data))
   # A score of the method's own may have no value on the whole split.
   for name in (run.config.checkpoint.best_metric, *run.config.evaluation.guards):

@@ -38,11 +38,37 @@ def test_a_missing_section_is_named():
     config_lib.validate(config)
 
 
-def test_a_work_directory_keeps_to_one_config(tmp_path):
+@pytest.fixture
+def trained(tmp_path):
+  """A work directory with a checkpoint."""
+  (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+  return tmp_path
+
+
+def test_a_work_directory_without_a_checkpoint_takes_another_config(tmp_path):
   config_lib.claim_workdir(tiny_config(), tmp_path)
+  (tmp_path / "statistics.json").write_text("of other data")
+  (tmp_path / "frozen" / "mean").mkdir(parents=True)
+  (tmp_path / "logs").mkdir()
+  (tmp_path / "logs" / "metrics.jsonl").write_text("{}")
+  # What a crash leaves of the first checkpoint.
+  (tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir(parents=True)
+  changed = tiny_config(optimizer__learning_rate=0.5)
   config_lib.claim_workdir(tiny_config(), tmp_path)
+  assert (tmp_path / "statistics.json").exists()
+  config_lib.claim_workdir(changed, tmp_path)
+  saved = json.loads((tmp_path / "config.json").read_text())
+  assert saved["optimizer"]["learning_rate"] == 0.5
+  assert not (tmp_path / "statistics.json").exists()
+  assert not (tmp_path / "frozen").exists()
+  assert (tmp_path / "logs.1" / "metrics.jsonl").exists()
+
+
+def test_a_work_directory_keeps_to_one_config(trained):
+  config_lib.claim_workdir(tiny_config(), trained)
+  config_lib.claim_workdir(tiny_config(), trained)
   with pytest.raises(errors.ConfigError) as error:
-    config_lib.claim_workdir(tiny_config(optimizer__learning_rate=0.5), tmp_path)
+    config_lib.claim_workdir(tiny_config(optimizer__learning_rate=0.5), trained)
   message = str(error.value)
   assert "optimizer.learning_rate: 0.001 in the work directory, 0.5" in message
   assert "--workdir" in message
@@ -94,25 +120,25 @@ def test_an_old_baseline_is_refused_by_its_new_name():
     config_lib.validate(config)
 
 
-def test_a_work_directory_with_old_names_and_typed_horizons_is_still_its_own(tmp_path):
+def test_a_work_directory_with_old_names_and_typed_horizons_is_still_its_own(trained):
   config = tiny_config()
   config.method.update(predict_tendency=True, pad_to_multiple=4)
-  config_lib.claim_workdir(config, tmp_path)
-  path = tmp_path / "config.json"
+  config_lib.claim_workdir(config, trained)
+  path = trained / "config.json"
   old = json.loads(path.read_text())
   old["method"] = {"name": "regression", "increments": True, "pad_to": 4}
   old["model"] |= {"out_channels": 1, "horizon": 3}
   old["evaluation"]["stride"] = old["evaluation"].pop("window_stride")
   old["evaluation"]["baselines"] = ["persistence", "lead_mean"]
   path.write_text(json.dumps(old))
-  config_lib.claim_workdir(config, tmp_path)
+  config_lib.claim_workdir(config, trained)
   found = config_lib.migrate(old)
   assert found["evaluation"]["baselines"] == ["persistence", "training_mean"]
   assert found["evaluation"]["window_stride"] == 1
   old["method"]["increments"] = False
   path.write_text(json.dumps(old))
   with pytest.raises(errors.ConfigError, match="method.predict_tendency: False"):
-    config_lib.claim_workdir(config, tmp_path)
+    config_lib.claim_workdir(config, trained)
 
 
 def test_what_does_not_change_the_training_may_change(tmp_path):
@@ -125,16 +151,16 @@ def test_what_does_not_change_the_training_may_change(tmp_path):
   assert saved["forecast"]["members"] == 3
 
 
-def test_data_may_move_but_not_be_others(tmp_path):
+def test_data_may_move_but_not_be_others(trained):
   def of(path):
     config = tiny_config()
     config.data.path = path
     return config
 
-  config_lib.claim_workdir(of("/old/radar.nc"), tmp_path)
-  config_lib.claim_workdir(of("/new/radar.nc"), tmp_path)
+  config_lib.claim_workdir(of("/old/radar.nc"), trained)
+  config_lib.claim_workdir(of("/new/radar.nc"), trained)
   with pytest.raises(errors.ConfigError, match="data.path"):
-    config_lib.claim_workdir(of("/new/other.nc"), tmp_path)
+    config_lib.claim_workdir(of("/new/other.nc"), trained)
 
 
 def test_a_damaged_config_file_is_named(tmp_path):
@@ -188,35 +214,35 @@ def test_values_are_checked_before_anything_is_made(changes):
     config_lib.validate(tiny_config(**changes))
 
 
-def test_a_work_directory_from_before_a_key_was_there_is_still_its_own(tmp_path):
-  config_lib.claim_workdir(tiny_config(), tmp_path)
-  path = tmp_path / "config.json"
+def test_a_work_directory_from_before_a_key_was_there_is_still_its_own(trained):
+  config_lib.claim_workdir(tiny_config(), trained)
+  path = trained / "config.json"
   saved = json.loads(path.read_text())
   for key in ("calendar", "slots_per_day", "statistics", "forcings", "static"):
     del saved["data"][key]
   del saved["data"]["split"]["ranges"]
   path.write_text(json.dumps(saved))
-  config_lib.claim_workdir(tiny_config(), tmp_path)
+  config_lib.claim_workdir(tiny_config(), trained)
   path.write_text(json.dumps(saved))
   changed = tiny_config()
   changed.data.split.ranges = {"train": (("a", 0, None),)}
   changed.data.slots_per_day = 2
   with pytest.raises(errors.ConfigError) as error:
-    config_lib.claim_workdir(changed, tmp_path)
+    config_lib.claim_workdir(changed, trained)
   assert "data.slots_per_day: 0 in the work directory, 2" in str(error.value)
   assert "data.split.ranges.train" in str(error.value)
 
 
-def test_several_files_may_move_but_not_be_others(tmp_path):
+def test_several_files_may_move_but_not_be_others(trained):
   def of(path):
     config = tiny_config()
     config.data.path = path
     return config
 
-  config_lib.claim_workdir(of("/old/a.npy, /old/b.npy"), tmp_path)
-  config_lib.claim_workdir(of(("/new/a.npy", "/else/b.npy")), tmp_path)
+  config_lib.claim_workdir(of("/old/a.npy, /old/b.npy"), trained)
+  config_lib.claim_workdir(of(("/new/a.npy", "/else/b.npy")), trained)
   with pytest.raises(errors.ConfigError, match="data.path"):
-    config_lib.claim_workdir(of("/new/b.npy,/new/a.npy"), tmp_path)
+    config_lib.claim_workdir(of("/new/b.npy,/new/a.npy"), trained)
 
 
 def test_an_open_end_of_the_valid_range_is_json(tmp_path):

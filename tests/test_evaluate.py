@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -36,7 +38,7 @@ def latitude_run(folder, devices=1, **changes):
         "lon": np.arange(5) * 72.0,
       },
     ).to_netcdf(path)
-  config = simvp_xarray.get_config()
+  config = simvp_xarray.gridded()
   config.model = ml_collections.ConfigDict(RULE)
   config.data.update(path=str(path), variables=("sst",))
   config.update_from_flattened_dict(
@@ -206,6 +208,23 @@ def test_periods_count_epochs_or_steps(make_run):
   assert [s for s in range(1, 5) if run.every(steps, s)] == [3, 4]
   never = ml_collections.ConfigDict({"every_epochs": 0.0, "every_steps": 0})
   assert [s for s in range(1, 5) if run.every(never, s)] == [4]
+
+
+def test_a_bound_on_points_shortens_training_and_scoring(make_run):
+  run = make_run(1)
+  points = lambda batch: (
+    batch * math.prod(run.example_shape["inputs"][:3])
+    + (batch * math.prod(run.example_shape["targets"][:3]))
+  )
+  steps = lambda limit: make_run(1, max_points=limit).num_steps
+  assert [steps(points(8 * k)) for k in (0.1, 1, 2.5, 3, 99)] == [1, 1, 2, 3, 4]
+  split = evaluator_lib.open_split(run, "test")
+  scored = lambda limit: evaluator_lib.window_stride(
+    make_run(1, evaluation__max_points=limit), "test", 2
+  )
+  half = math.ceil(split.num_examples / 2)
+  assert [scored(points(n)) for n in (half, half - 0.5, half / 2)] == [2, 4, 4]
+  assert scored(0) == 2
 
 
 def test_data_without_a_value_are_refused_before_anything_is_compiled(tmp_path):

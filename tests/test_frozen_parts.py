@@ -72,7 +72,7 @@ def data(tmp_path_factory):
 
 
 def config(data, method, frozen=None, **changes):
-  c = simvp_xarray.get_config()
+  c = simvp_xarray.gridded()
   trains = method.get("name", "regression") == "regression"
   c.model = ml_collections.ConfigDict(NETWORK if trains else {"name": "none"})
   c.method = ml_collections.ConfigDict({"name": "regression"} | method)

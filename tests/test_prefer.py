@@ -49,7 +49,7 @@ def rain(tmp_path_factory):
 
 
 def config(rain, **changes):
-  c = simvp_xarray.get_config()
+  c = simvp_xarray.gridded()
   c.model = ml_collections.ConfigDict(NETWORK)
   c.method = ml_collections.ConfigDict(
     {"name": "diffusion", "schedule": "linear", "num_steps": 20, "beta_end": 0.2}

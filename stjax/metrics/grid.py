@@ -75,8 +75,8 @@ def cell_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | N
 
   Args:
     key: key of the config, which error messages name.
-    kind: kind of `area_weights`. With "none", cells still count by their area
-      if the grid has latitudes: by their bounds for latitudes along H, and by
+    kind: kind of `area_weights`. With "none" and "auto", cells still count by their
+      area if the grid has latitudes: by their bounds for latitudes along H, and by
       the cosine for latitudes over (H, W).
     coordinates: the grid.
 
@@ -84,9 +84,9 @@ def cell_weights(key: str, kind: str, coordinates: xr.Dataset) -> np.ndarray | N
     [H] or [H, W]; None on a plane, and for points in no order.
   """
   latitude = _latitude(coordinates)
-  kind = area_kind(key, kind, coordinates)
-  if kind == "none" and latitude is not None:
+  if kind in ("none", "auto") and latitude is not None:
     steps = np.diff(latitude)
+    kind = "none"
     if latitude.ndim == 2:
       kind = "latitude"
     elif steps.size and abs(np.sign(steps).sum()) == steps.size:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -291,6 +292,26 @@ def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:
   normalised = (ends - statistics.offset) / statistics.scale
   low, high = input_pipeline.inverse(statistics, normalised)
   return tuple(float(v) for v in np.maximum(high - low, 1e-12))
+
+
+def window_stride(run: run_lib.Run, name: str, stride: int) -> int:
+  """The distance between the windows that are scored.
+
+  Args:
+    run: the run, whose evaluation.max_points bounds the points of these windows.
+    name: the split.
+    stride: the distance that the config asks for, which is multiplied where the
+      split has more points.
+  """
+  limit = run.config.evaluation.max_points
+  if not limit:
+    return stride
+  data = open_split(run, name, stride)
+  sizes = data.spec.sizes
+  frames = run.config.evaluation.history or run.config.data.history
+  frames += run.config.evaluation.horizon or run.config.data.horizon
+  points = data.num_examples * frames * sizes["height"] * sizes["width"]
+  return stride * math.ceil(points / limit)
 
 
 def open_split(

@@ -18,6 +18,7 @@ class Sequences(base.Store):
     self._axes = axes
     self._labels = labels
     self._events = events
+    self.has_events = bool(events)
 
   variables = (base.Variable("x"),)
   space = base.index_space(3, 2)
@@ -172,7 +173,8 @@ def test_calendar_months_are_no_gaps_but_a_lost_month_is():
 
 
 def test_windows_never_cross_sequences():
-  cut = make(Sequences([4, 3, 2, 5], labels=["train"] * 4))
+  store = Sequences([4, 3, 2, 5], labels=["train"] * 4)
+  cut = make(store, fractions=(1.0, 0.0, 0.0))
   pairs = list(zip(cut.sequence.tolist(), cut.start.tolist(), strict=True))
   assert pairs == [(0, 0), (0, 1), (1, 0), (3, 0), (3, 1), (3, 2)]
 
@@ -250,7 +252,37 @@ def test_a_split_without_a_sequence_is_named():
     errors.DataError,
     match=("validation split gets none of the 4 .*data.split.fractions"),
   ):
-    make(store, "validation", fractions=(0.9, 0.05, 0.05))
+    make(store, "validation", fractions=(0.9, 0.0, 0.1))
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 9])
+def test_few_sequences_give_each_split_one_at_least(count):
+  splits = [set(make(Sequences([5] * count), s).sequence) for s in windows.SPLITS]
+  assert sorted(i for split in splits for i in split) == list(range(count))
+  assert all(splits) and len(splits[0]) >= max(len(splits[1]), len(splits[2]))
+
+
+@pytest.mark.parametrize("events", [None, ["a", "a", "b"]])
+def test_one_or_two_groups_are_cut_by_time(events):
+  axis = np.arange(40) * HOUR
+  store = Sequences([axis] * (3 if events else 2), events=events)
+  starts = {s: make(store, s).start for s in windows.SPLITS}
+  # 28, 6 and 6 frames of each sequence.
+  assert starts["train"].max() < 28 <= starts["validation"].min()
+  assert starts["validation"].max() < 34 <= starts["test"].min()
+
+
+def test_what_the_labels_leave_out_is_taken_from_training():
+  labels = ["train"] * 6 + ["test"] * 2
+  store = Sequences([5] * 8, labels=labels)
+  train, validation, test = (set(make(store, s).sequence) for s in windows.SPLITS)
+  assert test == {6, 7}
+  assert len(validation) == 1 and train | validation == set(range(6))
+  assert not train & validation
+  # Crops of one event stay together.
+  store = Sequences([5] * 8, labels=labels, events=list("aabbccdd"))
+  train, validation, _ = (set(make(store, s).sequence) for s in windows.SPLITS)
+  assert validation in ({0, 1}, {2, 3}, {4, 5}) and not train & validation
 
 
 def test_a_time_axis_that_goes_back_is_named():

@@ -268,6 +268,24 @@ def test_lead_times_and_variables_are_weighed():
   assert float(gradient_of(relative, batch)[0]) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("loss_name", "value"), [("mse", 2.5), ("mae", 1.5)])
+def test_errors_count_in_the_usual_changes_of_their_variable(loss_name, value):
+  options = {"predict_tendency": True, "loss_name": loss_name}
+  methods_ = [
+    methods.build(
+      "regression", Product(channels=2), horizon=1, scaled_loss=scaled, **options
+    )
+    for scaled in (False, True)
+  ]
+  # The factor 0 forecasts what persistence does, which is wrong by 2 and by 30.
+  batch = ones(1, channels=2)
+  batch["targets"] = batch["inputs"][:, -1:] + jnp.asarray([2.0, 30.0])
+  frozen = {"scales": jnp.asarray([[1.0, 1.0], [1.0, 30.0]])}
+  plain, scaled = (gradient_of(m, batch, 0.0, frozen)[0] for m in methods_)
+  assert float(plain) == pytest.approx({"mse": 452.0, "mae": 16.0}[loss_name])
+  assert float(scaled) == pytest.approx(value)
+
+
 def test_rows_count_as_their_areas():
   method = product(1, area_weights="latitude")
   assert method.prepared_shapes({"targets": (1, 2, 3, 1)}) == {"areas": (2, 3)}
@@ -347,6 +365,8 @@ def test_a_curriculum_lengthens_the_rollout_epoch_by_epoch():
     {"variable_weights": (float("nan"),)},
     {"area_weights": "lattitude"},
     {"pad_to_multiple": 0},
+    {"scaled_loss": True},
+    {"scaled_loss": True, "predict_tendency": True, "loss_name": "relative_l2"},
   ],
 )
 def test_impossible_training_options_are_refused(options):

@@ -22,6 +22,31 @@ def test_area_weights_need_a_latitude():
   np.testing.assert_allclose(weights("latitude", globe), [1.0, 0.5])
 
 
+@pytest.mark.parametrize(
+  ("latitude", "columns", "kind"),
+  [
+    (("y", [60.0, 0.0, -30.0]), 4, "latitude"),
+    (("y", [-30.0, 0.0, 60.0]), 4, "latitude"),
+    (("y", [60.0, -30.0, 0.0]), 4, "none"),  # Stations in no order.
+    (("y", [60.0, 50.0, 40.0]), 1, "none"),  # Points are no cells.
+    (("y", [60.0]), 4, "none"),
+    ((("y", "x"), np.full((3, 4), 60.0)), 4, "none"),  # A projection's cells.
+    (None, 4, "none"),
+  ],
+)
+def test_a_grid_is_weighted_by_itself_where_rows_are_latitudes(latitude, columns, kind):
+  grid_ = xr.Dataset(coords={"x": np.arange(columns)}, attrs={"spatial_dims": "yx"})
+  if latitude:
+    grid_ = grid_.assign_coords(lat=latitude)
+  key = "evaluation.area_weights"
+  assert grid.area_kind(key, "auto", grid_) == kind
+  weights = grid.area_weights(key, "auto", grid_)
+  if kind == "none":
+    assert weights is None
+  else:
+    np.testing.assert_allclose(weights, np.cos(np.deg2rad(latitude[1])))
+
+
 def test_weather_is_always_weighted_by_area():
   key = "evaluation.area_weights"
   area_weights = functools.partial(grid.area_weights, key)
@@ -31,6 +56,7 @@ def test_weather_is_always_weighted_by_area():
   cells = area_weights("cells", globe)
   np.testing.assert_allclose(cells, [0.75, 1.5, 0.75], rtol=1e-6)
   np.testing.assert_array_equal(cell_weights("none", globe), cells)
+  np.testing.assert_array_equal(cell_weights("auto", globe), cells)
   cosine = cell_weights("latitude", globe)
   np.testing.assert_allclose(cosine, [0.5, 1, 0.5])
   curved = xr.Dataset(coords={"lat": (("y", "x"), [[60.0, 0.0]])})

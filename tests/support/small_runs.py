@@ -68,7 +68,7 @@ def tiny_fields(path, variable: str, **changes) -> ml_collections.ConfigDict:
   It is shown one frame, trained for two and asked for five, also where the data
   end before them.
   """
-  config = simvp_xarray.get_config()
+  config = simvp_xarray.gridded()
   network = {"name": "fno", "features": 8, "modes_h": 1, "modes_w": 1, "depth": 1}
   network |= {"readout_features": 16, "out_channels": 1}
   config.model = ml_collections.ConfigDict(network)

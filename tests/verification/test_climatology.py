@@ -43,7 +43,7 @@ def monthly(folder):
 
 
 def config(folder, **changes):
-  c = simvp_xarray.get_config()
+  c = simvp_xarray.gridded()
   c.model = ml_collections.ConfigDict(RULE)
   c.data.update(path=str(monthly(folder)), variables=("sst",))
   c.update_from_flattened_dict(
