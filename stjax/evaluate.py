@@ -11,7 +11,7 @@ from stjax.metrics import grid
 from stjax.run import run as run_lib
 from stjax.run import sources
 from stjax.verification import baselines as baselines_lib
-from stjax.verification import climatology, figures, tables
+from stjax.verification import climatology, figures, skill, tables
 from stjax.verification import evaluator as evaluator_lib
 
 
@@ -112,11 +112,16 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     },
     diagrams=scores.diagrams,
   )
+  compared = skill.compare(scores.results, **labels)
+  if compared:
+    content["skill"] = tables.to_json(compared)[0]
   if jax.process_index() == 0:
     folder = run.workdir / "evaluation"
     tables.write_metrics(folder / "metrics.json", content)
     tables.write_lead_times(folder / "lead_time.csv", scores.results, **labels)
     title = f"{options.split} split, {data.num_examples} examples"
     logging.info("\n%s", tables.console_table(scores.results, title))
+    if compared:
+      logging.info("%s", skill.sentence(compared, list(content["baselines"])))
     figures.draw(run, data, keep, scores.results, scores.diagrams, folder / "figures")
   return content
