@@ -35,8 +35,8 @@ def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
     usual = windows.common_step(axes)
     if step is None and usual is not None:
       attrs["comment"] = (
-        f"steps are not all equal, the most common one is {usual / moments.SECOND:g} s; "
-        "exact times are in valid_time"
+        f"steps are not all equal, the most common one is {usual / moments.SECOND:g} "
+        "s; exact times are in valid_time"
       )
     elif usual is not None and any(
       len(windows.segments(axis, usual)) > 1 for axis in axes

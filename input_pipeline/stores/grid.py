@@ -127,7 +127,7 @@ def decoded(dataset: xr.Dataset) -> xr.Dataset:
   Variables on more dimensions are decoded lazily, by xarray.
   """
   changed, larger, bounds = {}, [], {}
-  for name, variable in dataset.variables.items():
+  for variable in dataset.variables.values():
     attrs = variable.attrs
     if "bounds" in attrs and moments.speaks_of_time(attrs.get("units")):
       bounds[attrs["bounds"]] = {

@@ -8,7 +8,7 @@ import pytest
 from input_pipeline import errors, windows
 from input_pipeline.stores import base
 
-HOUR = 3600
+HOUR = 3600 * 10**6
 
 
 class Sequences(base.Store):
@@ -164,7 +164,7 @@ def test_windows_never_cross_a_gap():
 
 def test_calendar_months_are_no_gaps_but_a_lost_month_is():
   months = np.arange("2001-01", "2004-01", dtype="datetime64[M]")
-  times = months.astype("datetime64[s]").astype(np.int64)
+  times = months.astype("datetime64[us]").astype(np.int64)
   whole = (1.0, 0.0, 0.0)
   assert len(make(Sequences([times]), fractions=whole)) == 34
   lost = np.delete(times, 10)
@@ -394,9 +394,9 @@ def test_frames_can_be_those_of_the_histories_alone():
 
 
 def test_monthly_axes_go_on_by_months_and_others_by_their_step():
-  months = np.array(["2019-11-01", "2019-12-01", "2020-01-01"], "datetime64[s]")
+  months = np.array(["2019-11-01", "2019-12-01", "2020-01-01"], "datetime64[us]")
   longer = windows.continued(months.astype(np.int64), 2)
-  days = longer[3:].astype("datetime64[s]").astype("datetime64[D]")
+  days = longer[3:].astype("datetime64[us]").astype("datetime64[D]")
   assert days.tolist() == [datetime.date(2020, 2, 1), datetime.date(2020, 3, 1)]
   np.testing.assert_array_equal(
     windows.continued(np.array([0, 3600, 7200]), 2)[3:], [10800, 14400]
