@@ -31,7 +31,8 @@ def time_dims(dataset: xr.Dataset, name: str) -> list[str]:
   dims = dataset[name].dims
   dated = [dim for dim in dims if dim in dataset.coords and _is_date(dataset[dim])]
   named = [dim for dim in dims if str(dim).lower() in _TIME_NAMES]
-  return dated + named + [dim for dim in dims if _has_time_attributes(dataset, dim)]
+  marked = [dim for dim in dims if _has_time_attributes(dataset, dim)]
+  return dated + named + marked + [d for d in _dated_axes(dataset) if d in dims]
 
 
 def time_dim(dataset: xr.Dataset, names: Sequence[str], given: str) -> str:
@@ -202,10 +203,10 @@ def times(
   array = dataset[name]
   where = f"{_source(dataset)}: the time variable {name!r}"
   if array.ndim < 2:
-    return _until_missing(moments.of_dates(array.values), where)
+    return _until_missing(moments.of_dates(array.values), where, dim)
   rows = moments.of_dates(array.transpose(sample_dim, dim).values)
   return [
-    _until_missing(row, f"{where}, entry {number} of {sample_dim!r},")
+    _until_missing(row, f"{where}, entry {number} of {sample_dim!r},", dim)
     for number, row in enumerate(rows)
   ]
 
@@ -421,13 +422,29 @@ def _is_position(name, array) -> bool:
   )
 
 
-def _is_date(array: xr.DataArray) -> bool:
+def _is_date(array: xr.DataArray | xr.Variable) -> bool:
   if array.dtype.kind == "M":
     return True
   # Dates of other calendars are objects (cftime), None where missing.
   return array.dtype.kind == "O" and any(
     hasattr(value, "calendar") for value in array.values.flat
   )
+
+
+def _dated_axes(dataset: xr.Dataset) -> list:
+  """The dimensions along which dates without a coordinate of their own go on."""
+  found = []
+  for array in dataset.variables.values():
+    if array.ndim in (1, 2) and _is_date(array):
+      known = moments.of_dates(array.values).astype(np.float64)
+      known[known == moments.MISSING] = np.nan
+      # Of [event, frame], frames are those that follow each other more closely.
+      steps = [
+        np.nanmedian(np.abs(np.diff(known, axis=axis))) if size > 1 else np.inf
+        for axis, size in enumerate(array.shape)
+      ]
+      found.append(array.dims[int(np.argmin(steps))])
+  return found
 
 
 def _has_time_attributes(dataset: xr.Dataset, dim) -> bool:
@@ -502,7 +519,7 @@ def _time_variable(dataset, dim, sample_dim, given) -> str | None:
   return None
 
 
-def _until_missing(found: np.ndarray, where: str) -> np.ndarray:
+def _until_missing(found: np.ndarray, where: str, dim: str) -> np.ndarray:
   """A time axis up to the missing stamps at its end.
 
   Raises:
@@ -514,9 +531,9 @@ def _until_missing(found: np.ndarray, where: str) -> np.ndarray:
     frame = int(np.flatnonzero(found[:length] == moments.MISSING)[0])
     raise errors.DataError(
       f"{where} has a missing time stamp (NaT) at frame {frame} of {len(found)}, "
-      "before others that have one. Leave that frame out with data.select (start and "
-      "stop position of the time dimension), or give the time axis with data.step "
-      "and data.first_time."
+      "before others that have one. Take the frames before it (--config.data.select."
+      f"{dim}=0,{frame}) or after it, or give the time axis with data.step and "
+      "data.first_time, e.g. --config.data.step=1h --config.data.first_time=2000-01-01."
     )
   return found[:length]
 
@@ -644,7 +661,8 @@ def _around(dataset: xr.Dataset, dim: str, limits) -> xr.Dataset:
   order = chosen[np.argsort(east[chosen], kind="stable")]
   # The first column of a grid may be there a second time at its end.
   order = order[np.diff(east[order], prepend=-np.inf) > slack]
-  found = _usual(first + east[order])
+  found = values[order]
+  found = _usual(found + 360 * np.rint((first + east[order] - found) / 360))
   steps, usual = np.diff(found), np.median(np.abs(np.diff(values)))
   if len(steps) and steps.max() > max(2 * usual, 1.5 * np.median(steps)):
     hole = int(steps.argmax())

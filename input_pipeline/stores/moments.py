@@ -361,10 +361,10 @@ def month_start(number: np.ndarray, calendar: str = "") -> np.ndarray:
   return of_dates(np.array([*dates, None], object))[:-1][where].reshape(number.shape)
 
 
-def _date(calendar: str, *parts: int):
+def _date(calendar: str, year: int, month: int = 1, day: int = 1, *time: int):
   import cftime  # Only needed for model calendars.
 
-  return cftime.datetime(*parts, calendar=calendar)
+  return cftime.datetime(year, month, day, *time, calendar=calendar)
 
 
 def _months_of(offset) -> int:
