@@ -144,19 +144,9 @@ def decoded(dataset: xr.Dataset) -> xr.Dataset:
       larger.append(name)
       continue
     try:
-      found, calendar_, resolution = moments.decode(
-        variable.values, str(attrs["units"]), attrs.get("calendar", "")
-      )
-      if name not in bounds:
-        found = _steady(dataset, name, found, resolution, calendar_)
+      changed[name] = (variable.dims, *_dates(dataset, name, attrs))
     except ValueError as error:
       logging.debug("%s keeps its numbers: %s", name, error)
-      continue
-    rest = {k: v for k, v in attrs.items() if k not in ("units", "calendar")}
-    dates = found.astype("datetime64[us]")
-    if calendar_:
-      dates = moments.to_dates(found, calendar_)
-    changed[name] = (variable.dims, dates, rest)
   coords = {name: value for name, value in changed.items() if name in dataset.coords}
   dataset = dataset.assign(
     {name: value for name, value in changed.items() if name not in coords}
@@ -460,7 +450,22 @@ def _source(dataset: xr.Dataset) -> str:
   return str(dataset.encoding.get("source", "the data"))
 
 
-def _steady(dataset, name, found, resolution, calendar_):
+def _dates(dataset, name, attrs) -> tuple[np.ndarray, dict[str, Any]]:
+  """The dates that a variable's numbers mean, and its other attributes.
+
+  Raises:
+    ValueError: they mean none, or are too coarse to tell the frames apart.
+  """
+  found, named, resolution = moments.decode(
+    dataset[name].values, str(attrs["units"]), attrs.get("calendar", "")
+  )
+  found = _steady(dataset, name, found, resolution)
+  rest = {k: v for k, v in attrs.items() if k not in ("units", "calendar")}
+  dates = moments.to_dates(found, named) if named else found.astype("datetime64[us]")
+  return dates, rest
+
+
+def _steady(dataset, name, found, resolution):
   """Time axes [..., L] or [L, sample] without jitter, which is said in the log.
 
   Raises:
@@ -545,7 +550,7 @@ def _why_undated(dataset, name) -> str:
   if array.dtype.kind not in "iuf" or not moments.speaks_of_time(units):
     return ""
   try:
-    moments.decode(array.values, str(units), array.attrs.get("calendar", ""))
+    _dates(dataset, name, array.attrs)
   except ValueError as error:
     return f" Its units are {units!r}, and {error}."
   return ""
