@@ -1,5 +1,6 @@
 """Finding what the dimensions of an xarray dataset mean."""
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -136,6 +137,11 @@ def decoded(dataset: xr.Dataset) -> xr.Dataset:
       }
   for name, variable in dataset.variables.items():
     attrs = {**bounds.get(name, {}), **variable.attrs}
+    if variable.ndim == 1 and str(name).lower() in (*_TIME_NAMES, "times"):
+      with contextlib.suppress(ValueError):
+        if variable.dtype.kind in "SUO":  # Dates that are written out.
+          written = moments.decode_texts(variable.values.tolist())
+          changed[name] = (variable.dims, written.astype("datetime64[us]"))
     if variable.dtype.kind not in "iuf" or not moments.speaks_of_time(
       attrs.get("units")
     ):
@@ -260,9 +266,7 @@ def select(
       continue  # The caller reports unknown dimensions.
     limits = tuple(v.item() if isinstance(v, np.generic) else v for v in limits)
     whole = all(v is None or isinstance(v, int) for v in limits)
-    if len(limits) not in ((2, 3) if whole else (2,)) or (
-      not whole and any(v is None for v in limits)
-    ):
+    if len(limits) not in ((2, 3) if whole else (2,)):
       raise errors.DataError(
         f"data.select.{dim}={limits!r}; expected (first, last) values "
         "or (start, stop) or (start, stop, step) positions."
@@ -271,6 +275,7 @@ def select(
       len(limits) == 3 or None in limits or not _has_values(dataset, dim)
     )
     if positions:
+      _check_years(dataset, dim, limits)
       cut = dataset.isel({dim: slice(*limits)})
     elif _is_longitude(dataset, dim):
       cut = _around(dataset, dim, limits)
@@ -304,15 +309,29 @@ def say_selected(dataset: xr.Dataset, ranges: Mapping[str, Sequence[Any]]) -> No
       )
 
 
+def is_longitude(name: Any, attrs: Mapping[str, Any]) -> bool:
+  """Whether a coordinate is a longitude, by its name or attributes."""
+  standard = attrs.get("standard_name")
+  return (
+    str(name).lower() in ("lon", "longitude", "nav_lon")
+    or standard == "longitude"
+    or (standard is None and str(attrs.get("units", "")).lower() in _EAST)
+  )
+
+
 def unwrapped(longitudes: np.ndarray) -> np.ndarray:
-  """Longitudes [..., W] without the jump by 360 degrees along the last axis.
+  """Longitudes without the jump by 360 degrees along any axis.
 
   Those that have none stay as they are. The others are counted on from the first,
   and lie between -180 and 360 degrees where they span no more.
   """
-  if longitudes.shape[-1] < 2 or np.abs(np.diff(longitudes)).max() <= 180:
+  if longitudes.dtype.kind not in "iuf" or not any(
+    _jumps(longitudes, axis) for axis in range(longitudes.ndim)
+  ):
     return longitudes
-  return _usual(np.unwrap(longitudes, period=360, axis=-1))
+  for axis in range(longitudes.ndim):
+    longitudes = np.unwrap(longitudes.astype(np.float64), period=360, axis=axis)
+  return _usual(longitudes)
 
 
 def coarsen_coordinates(
@@ -331,7 +350,7 @@ def coarsen_coordinates(
   jumps = {
     name: array
     for name, array in space.coords.items()
-    if _speaks_of_longitude(name, array.attrs)
+    if is_longitude(name, array.attrs)
     and array.dtype.kind in "iuf"
     and any(_jumps(array.values, axis) for axis in range(array.ndim))
   }
@@ -429,11 +448,9 @@ def _dated_axes(dataset: xr.Dataset) -> list:
       known = moments.of_dates(array.values).astype(np.float64)
       known[known == moments.MISSING] = np.nan
       # Of [event, frame], frames are those that follow each other more closely.
-      steps = [
-        np.nanmedian(np.abs(np.diff(known, axis=axis))) if size > 1 else np.inf
-        for axis, size in enumerate(array.shape)
-      ]
-      found.append(array.dims[int(np.argmin(steps))])
+      steps = [np.abs(np.diff(known, axis=axis)) for axis in range(array.ndim)]
+      usual = [np.median(s[s > 0]) if (s > 0).any() else np.inf for s in steps]
+      found.append(array.dims[int(np.argmin(usual))])
   return found
 
 
@@ -605,20 +622,11 @@ def _has_values(dataset: xr.Dataset, dim: str) -> bool:
   return not np.array_equal(values, np.arange(len(values)))
 
 
-def _speaks_of_longitude(name: Any, attrs: Mapping[str, Any]) -> bool:
-  return (
-    str(name).lower() in ("lon", "longitude", "nav_lon")
-    or attrs.get("standard_name") == "longitude"
-    or str(attrs.get("units", "")).lower() in _EAST
-    and attrs.get("standard_name") in (None, "longitude")
-  )
-
-
 def _is_longitude(dataset: xr.Dataset, dim: str) -> bool:
   return (
     dim in dataset.coords
     and dataset[dim].dtype.kind in "iuf"
-    and _speaks_of_longitude(dim, dataset[dim].attrs)
+    and is_longitude(dim, dataset[dim].attrs)
   )
 
 
@@ -660,7 +668,9 @@ def _around(dataset: xr.Dataset, dim: str, limits) -> xr.Dataset:
   east = (values - first + slack) % 360 - slack
   chosen = np.flatnonzero(east <= span + slack)
   direct = np.flatnonzero((values >= first - slack) & (values <= last + slack))
-  if span >= 360 - slack or len(direct) == len(chosen):
+  steps = np.diff(values[direct])
+  in_order = (steps > 0).all() or (steps < 0).all()
+  if span >= 360 - slack or (len(direct) == len(chosen) and in_order):
     where = chosen if span >= 360 - slack else direct
     return dataset.isel({dim: _as_slice(where)})
   order = chosen[np.argsort(east[chosen], kind="stable")]
@@ -679,6 +689,28 @@ def _around(dataset: xr.Dataset, dim: str, limits) -> xr.Dataset:
   attrs = cut[dim].attrs
   kind = dataset[dim].dtype if dataset[dim].dtype.kind == "f" else np.float64
   return cut.assign_coords({dim: (dim, found.astype(kind), attrs)})
+
+
+def _check_years(dataset, dim, limits) -> None:
+  """Raises DataError for positions in a time axis that may be meant as years."""
+  if len(limits) == 3 or dim not in dataset.coords or not _is_date(dataset[dim]):
+    return
+  known = moments.of_dates(dataset[dim].values)
+  known = known[known != moments.MISSING]
+  if not len(known):
+    return
+  years = range(
+    *(
+      1970 + int(m // (365.2425 * moments.DAY))
+      for m in (known.min(), known.max() + 366 * moments.DAY)
+    )
+  )
+  if any(limit in years for limit in limits if limit is not None):
+    first, last = (f"{limit}-01-01" for limit in limits)
+    raise errors.DataError(
+      f"data.select.{dim}={tuple(limits)!r} may mean years or positions. Write dates "
+      f"({first!r}, {last!r}), or ({limits[0]}, {limits[1]}, 1) for positions."
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -737,7 +769,11 @@ def _within(dataset, dim, limits):
       f" goes{_extent(dataset, dim)}. Give dates, or whole numbers for "
       "positions."
     )
-  low, high = min(limits), max(limits)
+  low, high = (
+    v if v is not None else inf
+    for v, inf in zip(limits, (-np.inf, np.inf), strict=True)
+  )
+  low, high = min(low, high), max(low, high)
   return np.flatnonzero((values >= low) & (values <= high))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from absl import logging
 
 from input_pipeline import errors
 from input_pipeline.stores import base, grid, moments
@@ -281,6 +282,12 @@ class XarrayStore(base.Store):
       if not given_step:
         times = grid.times(dataset, self._time_dim, self._sample_dim, time_variable)
         self._calendar(file, time_variable)
+      elif self._time_dim in dataset.coords:
+        base.say_once(
+          logging.INFO,
+          f"data.step takes the place of the times of {self.files[0]}, which are not "
+          "used",
+        )
       if not self._sample_dim:
         frames = frames if times is None else len(times)
         found.append(([(file, 0, frames)], times))
