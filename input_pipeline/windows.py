@@ -98,8 +98,8 @@ def constant_step(
 
   Returns:
     A timedelta64 of months, for axes on the same day of each month, on its last day
-    or in its middle; else of microseconds. None where the steps within a run of
-    frames differ, or where there are none.
+    or in its middle; else of micro- or nanoseconds. None where the steps within a
+    run of frames differ, or where there are none.
   """
   times = [axis for axis in times if len(axis) > 1]
   step = common_step(times) if times else None
@@ -114,11 +114,13 @@ def constant_step(
       months |= set(np.diff(number)[inside].tolist()) if number is not None else {0}
   if len(months) == 1 and months != {0}:
     return np.timedelta64(months.pop(), "M")
-  same = all(
-    (np.diff(axis)[inside] == step).all()
-    for axis, inside in zip(times, regular, strict=True)
-  )
-  return np.timedelta64(step, "us") if same else None
+  steps = [np.diff(a)[inside] for a, inside in zip(times, regular, strict=True)]
+  steps = np.concatenate(steps)
+  if (steps == step).all():
+    return np.timedelta64(step, "us")
+  if (np.abs(steps - step) <= 1).all():  # Such as 1/30 s.
+    return np.timedelta64(round(steps.mean() * 1000), "ns")
+  return None
 
 
 def continued(times: np.ndarray, frames: int, calendar: str = "") -> np.ndarray:
@@ -158,7 +160,8 @@ def _by_month(times: np.ndarray, calendar: str):
   number, start, stop = moments.months(times, calendar)
   if (np.diff(number) > 0).all():
     into, left = times - start, stop - times
-    if (into == into[0]).all():
+    # Of 31 December and 31 January, the next is no 31 February.
+    if (into == into[0]).all() and into[0] < 28 * moments.DAY:
       return number, lambda start, _: start + into[0]
     if (left == left[0]).all():
       return number, lambda _, stop: stop - left[0]

@@ -748,20 +748,7 @@ def _within(dataset, dim, limits):
       "coordinate. Give whole numbers: positions."
     )
   if isinstance(limits[0], str) or isinstance(limits[1], str):
-    # xarray reads "2015" as the whole year.
-    index = dataset.indexes[dim]
-    if not _is_date(dataset[dim]) and dataset[dim].dtype.kind in "iuf":
-      raise errors.DataError(
-        f"data.select.{dim}={tuple(limits)!r} are texts, but the coordinate goes"
-        f"{_extent(dataset, dim)}. Give numbers."
-      )
-    try:
-      return index.slice_indexer(*limits)
-    except (KeyError, TypeError, ValueError) as error:
-      raise errors.DataError(
-        f"data.select.{dim}={tuple(limits)!r} does not fit the coordinate"
-        f"{_extent(dataset, dim)} ({error})."
-      ) from error
+    return _between_dates(dataset, dim, limits)
   values = dataset[dim].values
   if values.dtype.kind not in "iuf":
     raise errors.DataError(
@@ -775,6 +762,38 @@ def _within(dataset, dim, limits):
   )
   low, high = min(low, high), max(low, high)
   return np.flatnonzero((values >= low) & (values <= high))
+
+
+def _between_dates(dataset, dim, limits) -> slice | np.ndarray:
+  """Positions of the dates of a coordinate between two texts, both included."""
+  array = dataset[dim]
+  if not _is_date(array):
+    if array.dtype.kind in "iuf":
+      raise errors.DataError(
+        f"data.select.{dim}={tuple(limits)!r} are texts, but the coordinate goes"
+        f"{_extent(dataset, dim)}. Give numbers."
+      )
+    try:
+      return dataset.indexes[dim].slice_indexer(*limits)
+    except (KeyError, TypeError, ValueError) as error:
+      raise errors.DataError(
+        f"data.select.{dim}={tuple(limits)!r} does not fit the coordinate"
+        f"{_extent(dataset, dim)} ({error})."
+      ) from error
+  own = calendar(dataset, dim)
+  try:
+    first, last = (None if v is None else moments.span(v, own) for v in limits)
+  except ValueError as error:
+    raise errors.DataError(
+      f"data.select.{dim}={tuple(limits)!r} does not fit the coordinate"
+      f"{_extent(dataset, dim)}: {error}. Give dates of the calendar "
+      f"{own or 'standard'!r}, such as '2010' or '2010-02-03'."
+    ) from error
+  found = moments.of_dates(array.values)
+  inside = found != moments.MISSING
+  inside &= found >= first[0] if first else True
+  inside &= found < last[1] if last else True
+  return _as_slice(np.flatnonzero(inside))
 
 
 def _extent(dataset, dim) -> str:

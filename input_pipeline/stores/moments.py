@@ -137,20 +137,37 @@ def parse(text: object, calendar: str = "") -> int:
   Raises:
     ValueError: there is no such date in the calendar.
   """
-  if not calendar:
-    moment = int(np.datetime64(str(text), "us").astype(np.int64))
-    if moment == MISSING:
-      raise ValueError(f"{text!r} is no date")
-    return moment
-  found = _DATE.match(str(text))
+  return span(text, calendar)[0]
+
+
+def span(text: object, calendar: str = "") -> tuple[int, int]:
+  """The first moment of a date, and that after its last: "2001" is the whole year.
+
+  Args:
+    text: year and perhaps month, day, hour, minute and second, also as YYYYMMDD.
+    calendar: as for `to_dates`.
+
+  Raises:
+    ValueError: there is no such date in the calendar.
+  """
+  words = re.sub(r"^\s*(\d{4})(\d{2})(\d{2})\s*$", r"\1-\2-\3", str(text))
+  found = _DATE.match(words)
   if not found:
     raise ValueError(f"{text!r} is no date")
-  parts = [
-    int(p) if p else least
-    for p, least in zip(found.groups()[:6], (0, 1, 1, 0, 0, 0), strict=True)
-  ]
-  parts.append(int((found[7] or "0").ljust(6, "0")))
-  return int(of_dates(np.array([_date(calendar, *parts)]))[0])
+  given = [int(part) for part in found.groups()[:6] if part is not None]
+  parts = given + [0, 1, 1, 0, 0, 0][len(given) :]
+  fraction = int((found[7] or "").ljust(6, "0"))
+  if calendar:
+    first = int(of_dates(np.array([_date(calendar, *parts, fraction)]))[0])
+  else:
+    year, month, day, *clock = parts
+    date = f"{year:04d}-{month:02d}-{day:02d}T" + ":".join(f"{p:02d}" for p in clock)
+    first = int(np.datetime64(date, "us").astype(np.int64)) + fraction
+  if len(given) < 3:
+    later = parts[0] * 12 + parts[1] - 1 + (12 if len(given) == 1 else 1)
+    return first, int(month_start(np.array([later]), calendar)[0])
+  lengths = (DAY, 3600 * SECOND, 60 * SECOND, SECOND)
+  return first, first + (1 if found[7] else lengths[len(given) - 3])
 
 
 def texts(dates: np.ndarray) -> list[str]:
@@ -160,11 +177,10 @@ def texts(dates: np.ndarray) -> list[str]:
     dates: [N] datetime64 or cftime objects, as in a data set's labels.
   """
   dates = np.asarray(dates)
-  found = [
-    str(date).replace("T", " ")
-    for date in (dates.astype("datetime64[us]") if dates.dtype.kind == "M" else dates)
-  ]
-  for ending in (".000000", ":00", " 00:00"):
+  if dates.dtype.kind == "M":
+    dates = dates.astype("datetime64[us]")
+  found = [str(date).replace("T", " ").removesuffix(".000000") for date in dates]
+  for ending in (":00", " 00:00"):
     if not all(text.endswith(ending) for text in found):
       break
     found = [text.removesuffix(ending) for text in found]
@@ -266,8 +282,10 @@ def snapped(moments: np.ndarray, resolution: float = 0.0) -> np.ndarray:
     for guess in (usual, (moments[-1] - moments[0]) / len(steps)):
       for unit in _UNITS:
         step = round(guess / unit) * unit
-        if step and abs(step - guess) <= 2 * tolerance < step:
-          found = _on_steps(moments, step, tolerance, resolution)
+        # A step that is no round one, such as 1/30 s, must not drift.
+        allowed = tolerance if unit > 1 else min(tolerance, resolution + 1)
+        if step and abs(step - guess) <= 2 * allowed < step:
+          found = _on_steps(moments, step, allowed, resolution)
           if found is not None:
             return found
   return _rounded(moments, resolution)
@@ -493,6 +511,7 @@ def _rounded(moments, resolution):
   if resolution:
     for unit in _UNITS:
       near = (moments + unit // 2) // unit * unit
-      if np.abs(near - moments).max(initial=0) <= max(resolution, 1000):
+      allowed = resolution if unit < SECOND else max(resolution, 1000)
+      if np.abs(near - moments).max(initial=0) <= allowed < unit / 2:
         return near
   return moments

@@ -260,6 +260,33 @@ def test_dates_beyond_nanoseconds_are_labelled(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+  ("units", "calendar", "limits", "first", "last"),
+  [
+    ("days since 2500-01-01", "standard", ("2500-02", "2500-03-05"), 31, 63),
+    ("days since 0001-01-01", "proleptic_gregorian", (None, "0001-01"), 0, 30),
+    ("days since 1582-01-01", "standard", ("1582-10-04", "1582-10-15"), 276, 277),
+    ("days since 2000-01-01", "360_day", ("2000-02-30", "2000-03"), 59, 89),
+    ("days since 2001-01-01", "all_leap", ("2001-02-29", "2001-02-29"), 59, 59),
+    ("days since 2001-01-01", "noleap", ("20010301", None), 59, 399),
+  ],
+)
+def test_dates_select_in_their_own_calendar(units, calendar, limits, first, last):
+  data = grid.decoded(dataset(np.arange(400), units, calendar))
+  cut = grid.select(data, {"time": limits}, several_files=False)
+  assert cut.t.values[[0, -1], 0, 0].tolist() == [first, last]
+  assert cut.sizes["time"] == last - first + 1
+
+
+def test_steps_of_a_thirtieth_of_a_second_do_not_drift(tmp_path):
+  path = save(tmp_path, np.arange(300) / 30, "seconds since 2020-01-01")
+  split = build(path)
+  assert leads(split) == ["+0.0333333 s", "+0.0666667 s"] and split.num_examples == 298
+  last = next(iter(split.batches))["time"][0] - moments.parse("2020") / 10**6
+  np.testing.assert_allclose(last, np.arange(3) / 30 + last[0], atol=1e-6)
+  assert XarrayStore(path, ("t",)).times(0)[299] == moments.parse("2020") + 9966667
+
+
 def test_files_of_two_calendars_are_refused(tmp_path):
   save(tmp_path, [0, 1], "days since 2000-01-01", "noleap", name="a.nc")
   save(tmp_path, [2, 3], "days since 2000-01-01", "360_day", name="b.nc")
