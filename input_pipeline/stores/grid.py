@@ -618,8 +618,9 @@ def _has_values(dataset: xr.Dataset, dim: str) -> bool:
   """Whether a dimension has numbers of its own, other than positions."""
   if dim not in dataset.coords or dataset[dim].dtype.kind not in "iuf":
     return False
-  values = dataset[dim].values
-  return not np.array_equal(values, np.arange(len(values)))
+  values, attrs = dataset[dim].values, dataset[dim].attrs
+  physical = _is_position(dim, dataset[dim]) or {"units", "standard_name"} & set(attrs)
+  return bool(physical) or not np.array_equal(values, np.arange(len(values)))
 
 
 def _is_longitude(dataset: xr.Dataset, dim: str) -> bool:
@@ -731,6 +732,9 @@ def _check_whole(dataset, dim, limits, chosen) -> None:
   cell = np.abs(np.diff(values)).max() if len(values) > 1 else 0
   outside = min(limits) < low - cell or max(limits) > high + cell
   lost = limits[0] != limits[1] and len(chosen) == 1 and len(values) > 2
+  positions = np.arange(len(values))[slice(*limits)]
+  if min(limits) < 0 or np.array_equal(positions, chosen):
+    return
   if len(chosen) and (outside or lost):
     point = ", ".join(f"{limit}." for limit in limits)
     raise errors.DataError(

@@ -104,6 +104,12 @@ def test_whole_numbers_are_values_where_there_are_some():
   assert selected(FULL[360], lat=(0, 6, 2)).lat.values.tolist() == [90, 80, 70]
   assert selected(FULL[360], lat=(None, 2)).lat.values.tolist() == [90, 85]
   assert selected(FULL[360], lat=(None, -80.0)).lat.values.tolist() == [-80, -85, -90]
+  # Degrees that are like positions, and limits that can mean one thing only.
+  degrees = selected(np.arange(360.0), lon=(10, 30)).lon.values
+  assert (degrees[0], degrees[-1]) == (10, 30)
+  assert selected(FULL[360], lat=(-99, 99)).sizes["lat"] == 37
+  north = dataset(FULL[360], np.arange(30.0, 71, 5))
+  assert grid.select(north, {"lat": (0, 90)}, False).sizes["lat"] == 9
   rows = xr.Dataset({"t": (("y", "x"), np.zeros((9, 9)))}, {"y": np.arange(9)})
   cut = grid.select(rows, {"y": (2, 5), "x": (0, 3)}, several_files=False)
   assert dict(cut.sizes) == {"y": 3, "x": 3} and cut.y.values.tolist() == [2, 3, 4]
