@@ -173,7 +173,7 @@ def decoded(dataset: xr.Dataset) -> xr.Dataset:
 
 def times(
   dataset: xr.Dataset, dim: str, sample_dim: str, given: str
-) -> np.ndarray | list[np.ndarray] | None:
+) -> np.ndarray | None:
   """The moments of the frames; None without dates.
 
   Args:
@@ -184,27 +184,49 @@ def times(
       variable of dates on it.
 
   Returns:
-    int64 [T], or a list of one [T] for each sequence; see `Store.times`. Missing
-    stamps at the end end the sequence: its axis has fewer than T.
+    int64 [T] or [sample, T] as `Store.times`, moments.MISSING where there is none;
+    see `until_missing`.
 
   Raises:
-    DataError: if the named variable is not there or holds no dates, a stamp
-      between others is missing, or a time coordinate has no dates and is not
-      equally spaced.
+    DataError: if the named variable is not there or holds no dates, or a time
+      coordinate has no dates and is not equally spaced.
   """
   name = _time_variable(dataset, dim, sample_dim, given)
   if name is None:
     _check_undated(dataset, dim)
     return None
   array = dataset[name]
-  where = f"{_source(dataset)}: the time variable {name!r}"
-  if array.ndim < 2:
-    return _until_missing(moments.of_dates(array.values), where, dim)
-  rows = moments.of_dates(array.transpose(sample_dim, dim).values)
-  return [
-    _until_missing(row, f"{where}, entry {number} of {sample_dim!r},", dim)
-    for number, row in enumerate(rows)
-  ]
+  if array.ndim == 2:
+    array = array.transpose(sample_dim, dim)
+  return moments.of_dates(array.values)
+
+
+def until_missing(found: np.ndarray, where: str, dim: str) -> np.ndarray:
+  """A time axis up to the missing stamps at its end, where the sequence ends.
+
+  Args:
+    found: int64 [T], from `times`.
+    where: file or sequence, for the message.
+    dim: the time dimension.
+
+  Returns:
+    int64 [L], L of at most T.
+
+  Raises:
+    DataError: a stamp before the last one is missing.
+  """
+  known = np.flatnonzero(found != moments.MISSING)
+  length = int(known[-1]) + 1 if len(known) else 0
+  if len(known) < length:
+    frame = int(np.flatnonzero(found[:length] == moments.MISSING)[0])
+    raise errors.DataError(
+      f"{where}: {dim!r} has a missing time stamp (NaT) at frame {frame} of "
+      f"{len(found)}, before others that have one. Take the frames before it "
+      f"(--config.data.select.{dim}=0,{frame}) or after it, or give the time axis with "
+      "data.step and data.first_time, e.g. --config.data.step=1h "
+      "--config.data.first_time=2000-01-01."
+    )
+  return found[:length]
 
 
 def calendar(
@@ -539,25 +561,6 @@ def _time_variable(dataset, dim, sample_dim, given) -> str | None:
       f"dates on {dim!r}.{_why_undated(dataset, given)}"
     )
   return None
-
-
-def _until_missing(found: np.ndarray, where: str, dim: str) -> np.ndarray:
-  """A time axis up to the missing stamps at its end.
-
-  Raises:
-    DataError: a stamp before the last one is missing.
-  """
-  known = np.flatnonzero(found != moments.MISSING)
-  length = int(known[-1]) + 1 if len(known) else 0
-  if len(known) < length:
-    frame = int(np.flatnonzero(found[:length] == moments.MISSING)[0])
-    raise errors.DataError(
-      f"{where} has a missing time stamp (NaT) at frame {frame} of {len(found)}, "
-      "before others that have one. Take the frames before it (--config.data.select."
-      f"{dim}=0,{frame}) or after it, or give the time axis with data.step and "
-      "data.first_time, e.g. --config.data.step=1h --config.data.first_time=2000-01-01."
-    )
-  return found[:length]
 
 
 def _why_undated(dataset, name) -> str:

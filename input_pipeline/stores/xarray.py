@@ -289,13 +289,19 @@ class XarrayStore(base.Store):
           "used",
         )
       if not self._sample_dim:
-        frames = frames if times is None else len(times)
+        if times is not None:
+          times = grid.until_missing(times, path, self._time_dim)
+          frames = len(times)
         found.append(([(file, 0, frames)], times))
         continue
       samples = dataset.sizes[self._sample_dim]
       for sample in range(samples):
-        axis = times[sample] if isinstance(times, list) else times
-        length = frames if axis is None else len(axis)
+        axis, length = times, frames
+        if times is not None:
+          where = f"{path}, entry {sample} of {self._sample_dim!r}"
+          axis = times[sample] if times.ndim == 2 else times
+          axis = grid.until_missing(axis, where, self._time_dim)
+          length = len(axis)
         found.append(([(file, sample, length)], axis))
       for kind, name in label_variables.items():
         labels[kind] += grid.labels(dataset, name, self._sample_dim, kind)

@@ -101,6 +101,7 @@ class YearFilesStore(base.Store):
       length = dataset.sizes[time]
       times = grid.times(dataset, time, "", "")
       if times is not None:
+        times = grid.until_missing(times, path, time)
         length = len(times)
       kept = np.array([t for t in steps or range(length) if t < length], int)
       if len(kept):
