@@ -43,6 +43,8 @@ def gridded() -> ml_collections.ConfigDict:
     variables=(),  # Names; "name@level" takes one level only.
     time_dim="time",  # The dimension of time; "" finds it.
     time_variable="",  # The variable of the times, if not the time coordinate.
+    step="",  # Time between frames, such as "1h" or "MS", in place of the file's.
+    first_time="",  # The date of the first frame; needs step.
     sample_dim="",  # The dimension of independent sequences, if there is one.
     sample_variable="",  # The variable of their names.
     event_variable="",  # The variable of the events that they belong to.

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from input_pipeline import errors, windows
-from input_pipeline.stores import base
+from input_pipeline.stores import base, moments
 
 COLUMNS = ("slot_of_day", "day_of_week", "month", "hour_of_day", "day_of_year")
 _SIZES = {"day_of_week": 7, "month": 12, "hour_of_day": 24, "day_of_year": 366}
-# Seconds for dates, nanoseconds for a step: neither overflows 64 bits.
-_DAY = {"dates": 86400, "step": 86400 * 10**9}
+# Microseconds for dates, nanoseconds for a step: neither overflows 64 bits.
+_DAY = {"dates": moments.DAY, "step": 86400 * 10**9}
 _WEEKDAY_OF_ZERO = {"dates": 3, "step": 0}  # 1970-01-01 was a Thursday.
 _NEEDS = {  # What a column can be counted from.
   "slot_of_day": ("dates", "step"),
@@ -43,7 +43,7 @@ class Calendar:
     columns: names out of COLUMNS.
     sizes: number of values of each column; they are 0, 1, ... size - 1.
     kind: "dates", "step", "months" or "none": what is counted from.
-    step: one step in seconds for dates, nanoseconds for "step", months for
+    step: one step in microseconds for dates, nanoseconds for "step", months for
       "months".
     slots_per_day: if positive, slot_of_day and day_of_week are counted by
       frame number n: n % slots_per_day and (n // slots_per_day) % 7.
@@ -62,38 +62,36 @@ class Calendar:
     """The columns of frames start..stop-1: int32 [T, K], K of `columns`."""
     number = np.arange(start, stop, dtype=np.int64)
     if self.kind == "dates":
-      moments = self.store.times(sequence)[start:stop]
+      counted = self.store.times(sequence)[start:stop]
     else:
-      moments = number * self.step
+      counted = number * self.step
     result = np.empty((len(number), len(self.columns)), np.int32)
     for k, column in enumerate(self.columns):
-      result[:, k] = self._column(column, number, moments)
+      result[:, k] = self._column(column, number, counted)
     return result
 
-  def _column(self, column, number, moments) -> np.ndarray:
+  def _column(self, column, number, counted) -> np.ndarray:
     if self.slots_per_day and column == "slot_of_day":
       return number % self.slots_per_day
     if self.slots_per_day and column == "day_of_week":
       return number // self.slots_per_day % 7
     if column == "month" and self.kind == "months":
-      return moments % 12
+      return counted % 12
     if column in ("month", "day_of_year"):
-      return self._date(column, moments)
+      return self._date(column, counted)
     day = _DAY[self.kind]
     if column == "day_of_week":
-      return (moments // day + _WEEKDAY_OF_ZERO[self.kind]) % 7
+      return (counted // day + _WEEKDAY_OF_ZERO[self.kind]) % 7
     if column == "hour_of_day":
-      return moments % day // (day // 24)
-    return moments % day // self.step
+      return counted % day // (day // 24)
+    return counted % day // self.step
 
-  def _date(self, column, moments) -> np.ndarray:
+  def _date(self, column, counted) -> np.ndarray:
     if self.model_calendar:
-      import cftime  # Only for model calendars; xarray read them with it.
-
-      dates = cftime.num2date(moments, "seconds since 1970-01-01", self.model_calendar)
       part = "month" if column == "month" else "dayofyr"
+      dates = moments.to_dates(counted, self.model_calendar)
       return np.array([getattr(date, part) - 1 for date in dates], np.int64)
-    dates = moments.astype("datetime64[s]")
+    dates = counted.astype("datetime64[us]")
     if column == "month":
       return dates.astype("datetime64[M]").astype(np.int64) % 12
     years = dates.astype("datetime64[Y]").astype("datetime64[D]")

@@ -154,6 +154,13 @@ def _check(store: base.Store, data: base.Store) -> None:
       f"{len(ids[0])}), the data {ids[1][:3]} (of {len(ids[1])}). Expected "
       "the same in the same order."
     )
+  calendars = [s.space.attrs.get("calendar", "") for s in (store, data)]
+  if calendars[0] != calendars[1]:
+    raise errors.DataError(
+      f"{store.location(0)}: the forcings (data.forcings) have times in the calendar "
+      f"{calendars[0] or 'standard'!r}, the data in {calendars[1] or 'standard'!r}. "
+      "Expected the same: bring them to one calendar."
+    )
   for sequence in range(data.num_sequences):
     length = data.length(sequence)
     ours, theirs = store.times(sequence), data.times(sequence)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from input_pipeline import windows
-from input_pipeline.stores import base
+from input_pipeline.stores import base, moments
 
 _SECONDS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 
@@ -20,30 +20,36 @@ def coordinates(store: base.Store, horizon: int) -> xr.Dataset:
 
   Returns:
     0-d NaN variables, one a channel, with their attributes; coordinate
-    lead_time [horizon] (timedelta64[ns]; without a time axis months where the
-    step is a month, else 1, 2, ... steps) and the store's spatial coordinates
-    and attributes.
+    lead_time [horizon] and the store's spatial coordinates and attributes. Lead
+    times are timedelta64[ns]; where frames are calendar months or years apart,
+    whole numbers with attrs["units"] "months" or "years"; without dates or a step,
+    or where steps differ, the number of the frame. So initial time plus lead time is
+    the valid time, wherever there are units.
   """
   steps = np.arange(1, horizon + 1)
   axes = [store.times(i) for i in range(store.num_sequences)]
   step = store.step
   attrs = {"long_name": "time since the last frame of the history"}
   if step is None and not any(axis is None for axis in axes):
-    seconds = windows.common_step(axes)
-    if seconds is not None:
-      step = np.timedelta64(seconds, "s")
-      if any(len(set(np.diff(axis))) > 1 for axis in axes):
-        attrs["comment"] = (
-          "steps are not all equal (calendar months, gaps): "
-          "multiples of the most common one; exact times are "
-          "in valid_time"
-        )
+    step = windows.constant_step(axes, store.space.attrs.get("calendar", ""))
+    usual = windows.common_step(axes)
+    if step is None and usual is not None:
+      attrs["comment"] = (
+        f"steps are not all equal, the most common one is {usual / moments.SECOND:g} "
+        "s; exact times are in valid_time"
+      )
+    elif usual is not None and any(
+      len(windows.segments(axis, usual)) > 1 for axis in axes
+    ):
+      attrs["comment"] = "there are gaps in time; no forecast goes over one"
   if step is None:
     lead_time = steps
     attrs["long_name"] = "frames since the last frame of the history"
   elif np.datetime_data(step)[0] == "M":  # Months have no length in seconds.
-    lead_time = steps * int(step.astype(np.int64))
-    attrs["long_name"] = "months since the last frame of the history"
+    months = int(step.astype(np.int64))
+    attrs["units"] = "months" if months % 12 else "years"
+    lead_time = steps * (months if months % 12 else months // 12)
+    attrs["long_name"] = f"{attrs['units']} since the last frame of the history"
   else:
     lead_time = steps * step.astype("timedelta64[ns]")
   template = xr.Dataset(
@@ -70,7 +76,9 @@ def labels(store: base.Store, cut: windows.Windows, history: int) -> xr.Dataset:
   Returns:
     On dimension "sample": sample_id (unique), start (first frame number) and,
     with a time axis, init_time (of the last history frame) and valid_time
-    [sample, lead_time] as datetime64[ns].
+    [sample, lead_time]. They are datetime64[ns], or datetime64[us] before 1678 or
+    after 2261; in a model calendar they are cftime objects, which xarray writes with
+    their calendar.
   """
   sequence, start = cut.sequence, cut.start
   names = {i: store.sample_id(i) for i in np.unique(sequence).tolist()}
@@ -87,27 +95,34 @@ def labels(store: base.Store, cut: windows.Windows, history: int) -> xr.Dataset:
   )
   if store.times(0) is not None:
     # The last frame of the history and those after it.
-    seconds = np.empty((len(start), cut.length - history + 1), np.int64)
+    known = np.empty((len(start), cut.length - history + 1), np.int64)
     offsets = np.arange(history - 1, cut.length)
     for i in names:
       mine = sequence == i
-      seconds[mine] = store.times(i)[start[mine][:, None] + offsets]
-    dates = seconds.astype("datetime64[s]").astype("datetime64[ns]")
+      known[mine] = store.times(i)[start[mine][:, None] + offsets]
+    distinct, where = np.unique(known, return_inverse=True)
+    dates = moments.to_dates(distinct, store.space.attrs.get("calendar", ""))
+    dates = dates[where.reshape(known.shape)]
     result["init_time"] = ("sample", dates[:, 0])
     result["valid_time"] = (("sample", "lead_time"), dates[:, 1:])
   return result
 
 
-def lead_labels(lead_times: Sequence) -> list[str]:
-  """Returns short labels such as "+3 h", or "+3" for plain steps.
+def lead_labels(lead_times: Sequence | xr.DataArray) -> list[str]:
+  """Returns short labels such as "+3 h" or "+1 month", or "+3" for plain steps.
 
   Args:
-    lead_times: [T] timedelta64, or whole steps. Time is given in the largest
+    lead_times: [T] timedelta64, or whole steps, which count what the attribute
+      "units" names if it is an array with attributes. Time is given in the largest
       unit of days, hours, minutes and seconds that divides them all.
   """
+  unit = str(getattr(lead_times, "attrs", {}).get("units", ""))
   values = np.asarray(lead_times)
   if values.dtype.kind != "m":
-    return [f"{value:+g}" for value in values.tolist()]
-  seconds = values.astype("timedelta64[ms]").astype(np.int64) / 1000.0
+    if unit not in ("months", "years"):
+      return [f"{value:+g}" for value in values.tolist()]
+    ones = {1: unit.removesuffix("s")}
+    return [f"{value:+g} {ones.get(value, unit)}" for value in values.tolist()]
+  seconds = values.astype("timedelta64[ns]").astype(np.int64) / 1e9
   unit = next((u for u, size in _SECONDS.items() if (seconds % size == 0).all()), "s")
   return [f"{second / _SECONDS[unit]:+g} {unit}" for second in seconds]

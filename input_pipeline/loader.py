@@ -25,7 +25,7 @@ from input_pipeline import (
 )
 from input_pipeline import pairs as pairs_lib
 from input_pipeline import spec as spec_lib
-from input_pipeline.stores import base
+from input_pipeline.stores import base, moments
 
 _ENDLESS = 2**62  # Batches of a series without an end.
 
@@ -131,7 +131,11 @@ def build(
     boundary.reach(whole)
   fixed = static.make(source, resolved, static_statistics)
   if beyond:
-    source = base.Continued(source, functools.partial(windows.continued, frames=beyond))
+    calendar_name = source.space.attrs.get("calendar", "")
+    source = base.Continued(
+      source,
+      functools.partial(windows.continued, frames=beyond, calendar=calendar_name),
+    )
   named = labels.labels(source, whole, resolved["history"])
   days = calendar.make(source, resolved["calendar"], resolved["slots_per_day"])
   if statistics is None:
@@ -242,7 +246,8 @@ class _Read:
       frames = self._moved(self.store.read(sequence, start, start + length), place)
       result["inputs"][row], result["targets"][row] = frames[:history], frames[history:]
       if "time" in result:
-        result["time"][row] = self.store.times(sequence)[start:stop]
+        times = self.store.times(sequence)[start:stop]
+        result["time"][row] = times / moments.SECOND
       if "calendar" in result:
         result["calendar"][row] = self.calendar.frames(sequence, start, stop)
       if "forcings" in result:

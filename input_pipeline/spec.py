@@ -50,9 +50,9 @@ KEYS = {
   "paired": Key(np.bool_),
   # True where observed.
   "mask": Key(np.bool_, FIELDS, "both"),
-  # Seconds since 1970. 64-bit integers do not fit a device without x64, and no
-  # network reads them.
-  "time": Key(np.int64, ("batch", "time"), "both", known_future=True, host_only=True),
+  # Seconds since 1970, with fractions. 64-bit numbers do not fit a device without
+  # x64, and no network reads them.
+  "time": Key(np.float64, ("batch", "time"), "both", known_future=True, host_only=True),
   # The columns of data.calendar.
   "calendar": Key(np.int32, ("batch", "time", "column"), "both", known_future=True),
   # The variables of data.forcings, normalised; 0 where missing.

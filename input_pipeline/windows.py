@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from input_pipeline import errors
-from input_pipeline.stores import base
+from input_pipeline.stores import base, moments
 
 SPLITS = ("train", "validation", "test")
 # Kept apart from the training split, for preferences; see data.split.preference.
@@ -74,7 +74,7 @@ class Windows:
 
 
 def common_step(times: Sequence[np.ndarray]) -> int | None:
-  """The most common difference of the time axes, in seconds."""
+  """The most common difference of the time axes, in microseconds."""
   differences = np.concatenate([np.diff(axis) for axis in times])
   if not differences.size:
     return None
@@ -84,34 +84,91 @@ def common_step(times: Sequence[np.ndarray]) -> int | None:
 
 def segments(times: np.ndarray, step: int) -> list[tuple[int, int]]:
   """Runs [start, stop) of frames that are one step apart."""
-  irregular = np.abs(np.diff(times) - step) > _TOLERANCE * abs(step)
-  edges = [0, *(np.flatnonzero(irregular) + 1).tolist(), len(times)]
+  edges = [0, *(np.flatnonzero(~_regular(times, step)) + 1).tolist(), len(times)]
   return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def continued(times: np.ndarray, frames: int) -> np.ndarray:
-  """A time axis that goes on: by months where it has one a month.
+def constant_step(
+  times: Sequence[np.ndarray], calendar: str = ""
+) -> np.timedelta64 | None:
+  """The step from frame to frame, in whatever unit it is the same everywhere.
 
   Args:
-    times: int64 [L] seconds since 1970.
+    times: time axes, as `Store.times`.
+    calendar: their calendar, "" for the civil one.
+
+  Returns:
+    A timedelta64 of months, for axes on the same day of each month, on its last day
+    or in its middle; else of micro- or nanoseconds. None where the steps within a
+    run of frames differ, or where there are none.
+  """
+  times = [axis for axis in times if len(axis) > 1]
+  step = common_step(times) if times else None
+  if step is None:
+    return None
+  regular = [_regular(axis, step) for axis in times]
+  months = {0}
+  if step > 27 * moments.DAY:
+    months = set()
+    for axis, inside in zip(times, regular, strict=True):
+      number, _ = _by_month(axis, calendar)
+      months |= set(np.diff(number)[inside].tolist()) if number is not None else {0}
+  if len(months) == 1 and months != {0}:
+    return np.timedelta64(months.pop(), "M")
+  steps = [np.diff(a)[inside] for a, inside in zip(times, regular, strict=True)]
+  steps = np.concatenate(steps)
+  if (steps == step).all():
+    return np.timedelta64(step, "us")
+  if (np.abs(steps - step) <= 1).all():  # Such as 1/30 s.
+    return np.timedelta64(round(steps.mean() * 1000), "ns")
+  return None
+
+
+def continued(times: np.ndarray, frames: int, calendar: str = "") -> np.ndarray:
+  """A time axis that goes on: by months where it does so.
+
+  Args:
+    times: int64 [L], as `Store.times`.
     frames: how many more.
+    calendar: of the times, "" for the civil one.
 
   Returns:
     [L + frames].
   """
-  dates = times.astype("datetime64[s]")
-  months = dates.astype("datetime64[M]")
-  into = dates - months
-  if (
-    len(times) > 1
-    and (np.diff(months.astype(np.int64)) == 1).all()
-    and (into == into[-1]).all()
-  ):
-    later = months[-1] + np.arange(1, frames + 1) + into[-1]
-    seconds = later.astype("datetime64[s]").astype(np.int64)
-    return np.concatenate([times, seconds])
+  step = constant_step([times], calendar)
+  if step is not None and np.datetime_data(step)[0] == "M":
+    number, place = _by_month(times, calendar)
+    every = int(step.astype(np.int64))
+    later = number[-1] + every * np.arange(1, frames + 1)
+    start, stop = (moments.month_start(n, calendar) for n in (later, later + 1))
+    return np.concatenate([times, place(start, stop)])
   step = common_step([times]) or 0
   return np.concatenate([times, times[-1] + step * np.arange(1, frames + 1)])
+
+
+def _regular(times: np.ndarray, step: int) -> np.ndarray:
+  """bool [L - 1]: whether the next frame follows one step later."""
+  return np.abs(np.diff(times) - step) <= _TOLERANCE * abs(step)
+
+
+def _by_month(times: np.ndarray, calendar: str):
+  """The months of an axis that has at most one frame a month, in the same place.
+
+  Returns:
+    number: int64 [L] of the months, or None.
+    place: (starts, stops of months) -> moments of the frames in them.
+  """
+  number, start, stop = moments.months(times, calendar)
+  if (np.diff(number) > 0).all():
+    into, left = times - start, stop - times
+    # Of 31 December and 31 January, the next is no 31 February.
+    if (into == into[0]).all() and into[0] < 28 * moments.DAY:
+      return number, lambda start, _: start + into[0]
+    if (left == left[0]).all():
+      return number, lambda _, stop: stop - left[0]
+    if (np.abs(into - left) <= 3 * moments.DAY).all():  # 1.5 days from the middle.
+      return number, lambda start, stop: (start + stop) // 2
+  return None, None
 
 
 def make(
@@ -341,7 +398,8 @@ def _parts_by_time(store, axes, split, fractions, boundaries, preference):
   # Sequences of the same hour must fall into the same split.
   moments = np.unique(np.concatenate(axes))
   if boundaries:
-    edges = [-np.inf, *_edges(boundaries, dated), np.inf]
+    calendar = store.space.attrs.get("calendar", "")
+    edges = [-np.inf, *_edges(boundaries, dated, calendar), np.inf]
   else:
     edges = [-np.inf]
     for share in np.cumsum(fractions):
@@ -361,16 +419,18 @@ def _parts_by_time(store, axes, split, fractions, boundaries, preference):
   ]
 
 
-def _edges(boundaries, dated: bool) -> list[int]:
+def _edges(boundaries, dated: bool, calendar: str) -> list[int]:
   try:
     if dated:
-      edges = [int(np.datetime64(str(b), "s").astype(np.int64)) for b in boundaries]
+      edges = [moments.parse(boundary, calendar) for boundary in boundaries]
     else:
       edges = [int(b) for b in boundaries]
   except ValueError:
     edges = []
   if len(edges) != 2 or edges[0] > edges[1]:
     kind = "dates like '2017-01-01'" if dated else "frame numbers"
+    if calendar:
+      kind += f" of the data's calendar {calendar!r}"
     raise errors.DataError(
       f"data.split.boundaries={tuple(boundaries)}; expected two {kind} in "
       "order: the first frame of validation and of test."

@@ -94,7 +94,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   keep = {math.floor(i * data.num_examples / count): {} for i in range(count)}
   scores = evaluator.score(variables, frozen, data, keep)
   names = list(run.coordinates.data_vars)
-  labels = {"variables": names, "lead_times": data.coordinates.lead_time.values}
+  labels = {"variables": names, "lead_times": data.coordinates.lead_time}
   content = tables.metrics_tree(
     scores.results,
     **labels,

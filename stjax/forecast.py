@@ -188,7 +188,7 @@ def _blown_up(run, data, piece, first, count, sound, path) -> str:
   member, row, channel = np.argwhere(beyond)[0]
   lead = piece.lead + sound
   name = list(data.coordinates.data_vars)[channel]
-  label = lead_labels(data.coordinates.lead_time.values)[lead]
+  label = lead_labels(data.coordinates.lead_time)[lead]
   start = data.labels.isel(sample=first + int(row))
   when = start.get("init_time", start["start"]).values
   distance = extreme[member, row, channel]

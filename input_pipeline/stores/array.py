@@ -6,11 +6,10 @@ import zipfile
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from input_pipeline import errors
-from input_pipeline.stores import base
+from input_pipeline.stores import base, moments
 
 _AXES = "NTHWC"  # Order of the axes that the store works with.
 _USUAL_LAYOUTS = {3: "THW", 4: "NTHW", 5: "NTHWC"}
@@ -158,9 +157,9 @@ class ArrayStore(base.Store):
         "their order."
       )
     if not firsts:
-      return _step(step), [None] * len(files)
+      return moments.step(step), [None] * len(files)
     return None, [
-      _dates(first, step, shape[1], file.path)
+      moments.axis(first, step, shape[1], file.path)
       for first, shape, file in zip(firsts, self._shapes, files, strict=True)
     ]
 
@@ -259,36 +258,3 @@ def _shape(layout: str, file: _ArrayFile) -> tuple[int, ...]:
   _checked_layout(layout, file)
   sizes = dict(zip(layout, file.array().shape, strict=True))
   return tuple(sizes.get(axis, 1) for axis in _AXES)
-
-
-def _step(step: str) -> np.timedelta64 | None:
-  """A time between frames; calendar months as a timedelta64 of months."""
-  if not step:
-    return None
-  try:
-    offset = pd.tseries.frequencies.to_offset(step)
-    if isinstance(offset, (pd.offsets.MonthBegin, pd.offsets.MonthEnd)):
-      found = np.timedelta64(offset.n, "M")
-    else:
-      found = pd.Timedelta(step).to_timedelta64().astype("timedelta64[ns]")
-    if found.astype(np.int64) <= 0:
-      raise ValueError("not positive")
-  except ValueError as error:
-    raise errors.DataError(
-      f"data.step={step!r} is no time between frames ({error}). Expected "
-      "e.g. '10min', '1h', '1D' or 'MS' (month starts)."
-    ) from error
-  return found
-
-
-def _dates(first: str, step: str, length: int, path: str) -> np.ndarray:
-  """int64 [length] seconds since 1970."""
-  try:
-    dates = pd.date_range(first, periods=length, freq=step)
-  except ValueError as error:
-    raise errors.DataError(
-      f"data.step={step!r} with data.first_time={first!r} gives no time axis "
-      f"for {path} ({error}). Expected e.g. '10min', '1h', '1D' or 'MS' "
-      "(month starts), and a date like '1850-01-01'."
-    ) from error
-  return dates.values.astype("datetime64[s]").astype(np.int64)

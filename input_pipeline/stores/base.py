@@ -2,12 +2,14 @@
 
 import abc
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from absl import logging
 
 from input_pipeline import errors
 
@@ -38,6 +40,7 @@ class Store(abc.ABC):
     num_sequences: how many independent sequences there are.
     space: spatial coordinates; attrs["spatial_dims"] = [H name, W name]. It gives
       the sizes of both dimensions, so each has at least an index coordinate.
+      attrs["calendar"] is cftime's name of the times' calendar if that is a model's.
     has_events: whether the data name the event of each sequence.
     step: time between frames when there is no time axis, or None; calendar
       months come as a timedelta64 of months.
@@ -75,7 +78,11 @@ class Store(abc.ABC):
     return self.read(sequence, start, stop)[::every]
 
   def times(self, sequence: int) -> np.ndarray | None:
-    """int64 [L] seconds since 1970, or None without a time axis."""
+    """int64 [L] microseconds since 1970, or None without a time axis.
+
+    They are counted in the calendar space.attrs["calendar"], or the civil one where
+    there is none: `input_pipeline.stores.moments` makes and reads them.
+    """
     del sequence
     return None
 
@@ -149,6 +156,17 @@ class Continued(Wrapper):
 
   def times(self, sequence: int) -> np.ndarray | None:
     return self._times[sequence]
+
+
+@functools.cache
+def say_once(level: int, text: str) -> None:
+  """Writes a line to the log, the first time in a process that it is said.
+
+  Args:
+    level: logging.INFO or logging.WARNING of absl.
+    text: the line.
+  """
+  logging.log(level, "%s", text)
 
 
 def existing_path(path: str) -> str:

@@ -14,7 +14,7 @@ import PIL.Image
 import xarray as xr
 
 from input_pipeline import errors
-from input_pipeline.stores import base, npz, split_lists
+from input_pipeline.stores import base, moments, npz, split_lists
 
 UNITS = {"pixel": "1", "dbz": "dBZ", "rain_rate": "mm h-1"}
 EXCLUDED = ("missing", "zero")
@@ -127,7 +127,7 @@ class Hko7Store(base.Store):
     return len(self._sequences[sequence].times)
 
   def times(self, sequence: int) -> np.ndarray | None:
-    return self._sequences[sequence].times
+    return self._sequences[sequence].times * moments.SECOND
 
   def sample_id(self, sequence: int) -> str:
     return self._sequences[sequence].name

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from input_pipeline import errors
-from input_pipeline.stores import base, npz
+from input_pipeline.stores import base, moments, npz
 
 # The unit of a product's frames, the factor of its numbers, and what stands for
 # missing.
@@ -172,7 +172,7 @@ class MeteonetStore(base.Store):
         )
     lengths = [len(dates) for dates, _ in parts]
     self._offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
-    self._times = np.concatenate([dates for dates, _ in parts])
+    self._times = np.concatenate([dates for dates, _ in parts]) * moments.SECOND
     self._grid = shape[1:]
     self.files = tuple(path for _, path in parts)
     if places is None:

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from input_pipeline import errors
-from input_pipeline.stores import base
+from input_pipeline.stores import base, grid
 
 ROUNDINGS = ("none", "uint8")
 # OpenCV computes with weights of so many bits after the point.
@@ -117,6 +117,8 @@ class Resampling:
     changed = {}
     for name, coordinate in space.coords.items():
       values = coordinate.values
+      if grid.is_longitude(name, coordinate.attrs):  # No mean of 359 and 1 is 180.
+        values = grid.unwrapped(values)
       for axis, dim in enumerate(coordinate.dims):
         if values.dtype.kind in "iuf":
           values = linear(values.astype(np.float64), axis, counts[dim])

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from input_pipeline import errors
-from input_pipeline.stores import base, split_lists
+from input_pipeline.stores import base, moments, split_lists
 
 UNITS = ("code", "kg m-2")
 CATALOG = "CATALOG.csv"
@@ -157,7 +157,9 @@ class SevirStore(base.Store):
 
   def times(self, sequence: int) -> np.ndarray | None:
     event = self._events[sequence]
-    return None if event.middle is None else event.middle + event.seconds
+    if event.middle is None:
+      return None
+    return (event.middle + event.seconds) * moments.SECOND
 
   def sample_id(self, sequence: int) -> str:
     return self._events[sequence].name

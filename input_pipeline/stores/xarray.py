@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from absl import logging
 
 from input_pipeline import errors
-from input_pipeline.stores import base, grid
+from input_pipeline.stores import base, grid, moments
 
 
 class XarrayStore(base.Store):
@@ -30,14 +31,21 @@ class XarrayStore(base.Store):
     time_dim: "" finds it.
     time_variable: times [time] or [sample, time]; "" finds it. Without dates
       the frames count as equally spaced.
+    step: time between frames as pandas writes it ("10min", "1h", "MS": month
+      starts), in place of the times of the files; "" takes those.
+    first_time: date of the first frame ("1850-01-01"), for all sequences or one
+      for each; needs `step`. "": unknown.
     sample_dim: dimension of independent sequences, or "".
     sample_variable: names of the sequences [sample], or "".
     event_variable: the event of each sequence [sample], or "".
     split_variable: "train", "val" or "test" for each sequence [sample], or "".
     spatial_dims: (H name, W name) or (H name,); () finds them.
     select: part of a dimension: {"lat": (-60., 60.), "time": ("2010", "2015"),
-      "y": (0, 128)}. Whole numbers are positions (stop excluded, a third one
-      is the step); numbers with a point and dates are values (both included).
+      "y": (0, 128)}. Numbers and dates are values (first and last, both
+      included), whole numbers too where the dimension has a coordinate of
+      numbers. Elsewhere, with None or with a third one (the step), whole numbers
+      are positions, the stop excluded. Longitudes go east from the first to the
+      last, also across 0 or 180 degrees; see `grid.select`.
     coarsen: factor by which H and W shrink: means of the observed cells.
 
   Raises:
@@ -50,6 +58,8 @@ class XarrayStore(base.Store):
     variables: tuple[str, ...] = (),
     time_dim: str = "",
     time_variable: str = "",
+    step: str = "",
+    first_time: str | Sequence[str] = "",
     sample_dim: str = "",
     sample_variable: str = "",
     event_variable: str = "",
@@ -69,6 +79,7 @@ class XarrayStore(base.Store):
     self._coarsen = coarsen
     self._sample_dim = sample_dim
     first = self._dataset(0)
+    grid.say_selected(first, self._select)
     names = _requested(first, base.as_names(variables))
     self._time_dim = grid.time_dim(first, names, time_dim)
     for dim, what in (
@@ -85,8 +96,6 @@ class XarrayStore(base.Store):
       first, base.as_names(variables), fixed | set(self._spatial_dims)
     )
     self.space = _space(first, self._spatial_dims, coarsen)
-    if calendar := grid.calendar(first, self._time_dim):
-      self.space.attrs["calendar"] = calendar
     labels = {
       "sample": sample_variable,
       "event": event_variable,
@@ -97,8 +106,12 @@ class XarrayStore(base.Store):
         "data.sample_variable, data.event_variable and data.split_variable "
         "name the entries of data.sample_dim, which is not set."
       )
-    self._pieces, self._times, self._labels = self._index(time_variable, labels)
+    self.step = None if base.as_names(first_time) else moments.step(step)
+    self._pieces, self._times, self._labels = self._index(
+      time_variable, labels, given_step=bool(step)
+    )
     self.num_sequences = len(self._pieces)
+    self._give_times(step, base.as_names(first_time))
     self.has_events = bool(event_variable)
 
   @classmethod
@@ -211,7 +224,43 @@ class XarrayStore(base.Store):
       arrays.append(values)
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
 
-  def _index(self, time_variable, label_variables):
+  def _give_times(self, step: str, firsts: tuple[str, ...]) -> None:
+    """Makes the time axes that data.step and data.first_time ask for."""
+    if firsts and not step:
+      raise errors.DataError(
+        f"data.first_time={','.join(firsts)!r} needs data.step, e.g. '1h'."
+      )
+    if not firsts:
+      return
+    if len(firsts) not in (1, self.num_sequences):
+      raise errors.DataError(
+        f"data.first_time={','.join(firsts)!r} gives {len(firsts)} dates for "
+        f"{self.num_sequences} sequences of {self.files[0]}; expected one, or one "
+        "for each."
+      )
+    if len(firsts) == 1:
+      firsts *= self.num_sequences
+    self._times = [
+      moments.axis(first, step, self.length(i), self.location(i))
+      for i, first in enumerate(firsts)
+    ]
+
+  def _calendar(self, file: int, time_variable: str) -> None:
+    """Takes the calendar of a file's dates, which is that of all files."""
+    calendar = grid.calendar(
+      self._dataset(file), self._time_dim, self._sample_dim, time_variable
+    )
+    known = self.space.attrs.get("calendar", "")
+    if file and calendar != known and {calendar, known} != {"", "standard"}:
+      raise errors.DataError(
+        f"{self.files[file]} has times in the calendar {calendar or 'standard'!r}, "
+        f"but {self.files[0]} in {known or 'standard'!r}. Expected one calendar; "
+        "change data.path, or give the times with data.step and data.first_time."
+      )
+    if calendar:
+      self.space.attrs["calendar"] = calendar
+
+  def _index(self, time_variable, label_variables, given_step):
     """Per sequence: pieces (file, sample, frames), times and labels."""
     found = []
     labels = {kind: [] for kind in label_variables}
@@ -229,22 +278,38 @@ class XarrayStore(base.Store):
           f"{path} has the grid {other}, but {self.files[0]} has {sizes}. "
           "Expected one grid; change data.path."
         )
-      times = grid.times(dataset, self._time_dim, self._sample_dim, time_variable)
-      frames = dataset.sizes[self._time_dim]
+      frames, times = dataset.sizes[self._time_dim], None
+      if not given_step:
+        times = grid.times(dataset, self._time_dim, self._sample_dim, time_variable)
+        self._calendar(file, time_variable)
+      elif self._time_dim in dataset.coords:
+        base.say_once(
+          logging.INFO,
+          f"data.step takes the place of the times of {self.files[0]}, which are not "
+          "used",
+        )
       if not self._sample_dim:
+        if times is not None:
+          times = grid.until_missing(times, path, self._time_dim)
+          frames = len(times)
         found.append(([(file, 0, frames)], times))
         continue
       samples = dataset.sizes[self._sample_dim]
       for sample in range(samples):
-        axis = times[sample] if times is not None and times.ndim == 2 else times
-        found.append(([(file, sample, frames)], axis))
+        axis, length = times, frames
+        if times is not None:
+          where = f"{path}, entry {sample} of {self._sample_dim!r}"
+          axis = times[sample] if times.ndim == 2 else times
+          axis = grid.until_missing(axis, where, self._time_dim)
+          length = len(axis)
+        found.append(([(file, sample, length)], axis))
       for kind, name in label_variables.items():
         labels[kind] += grid.labels(dataset, name, self._sample_dim, kind)
     if not self._sample_dim:
       if all(times is not None for _, times in found):
         found = [piece for piece in found if len(piece[1])]
         found.sort(key=lambda piece: int(piece[1][0]))
-        joined = np.concatenate([times for _, times in found])
+        joined = moments.snapped(np.concatenate([times for _, times in found]))
       else:
         joined = None
       found = [([p for pieces, _ in found for p in pieces], joined)]
@@ -268,9 +333,10 @@ def open_file(path: str) -> xr.Dataset:
   """One file; DataError if xarray cannot read it."""
   try:
     # Without the cache: it would keep every frame ever read.
-    return xr.open_dataset(
-      path, engine=_engine(path), chunks=None, cache=False, decode_timedelta=False
+    opened = xr.open_dataset(
+      path, engine=_engine(path), chunks=None, cache=False, decode_times=False
     )
+    return grid.decoded(opened)
   except (OSError, ValueError, KeyError, TypeError) as error:
     reason = (str(error).splitlines() or [""])[0]
     raise errors.DataError(
@@ -284,9 +350,7 @@ def _space(dataset: xr.Dataset, dims: Sequence[str], coarsen: int) -> xr.Dataset
   space = grid.coordinates(dataset, dims)
   if coarsen == 1:
     return space
-  coarse = space.coarsen(dict.fromkeys(dims, coarsen), boundary="pad").mean()
-  coarse.attrs = dict(space.attrs)
-  return coarse
+  return grid.coarsen_coordinates(space, dims, coarsen)
 
 
 def _engine(path: str) -> str | None:

@@ -99,8 +99,11 @@ class YearFilesStore(base.Store):
       dataset = self._dataset(path)
       self._check_same(path, dataset, labels)
       length = dataset.sizes[time]
-      kept = np.array([t for t in steps or range(length) if t < length], int)
       times = grid.times(dataset, time, "", "")
+      if times is not None:
+        times = grid.until_missing(times, path, time)
+        length = len(times)
+      kept = np.array([t for t in steps or range(length) if t < length], int)
       if len(kept):
         times = None if times is None else times[kept]
         self._years.append(_Year(year, path, kept, times))

@@ -139,7 +139,7 @@ def report(run: run_lib.Run, path: pathlib.Path) -> None:
   stem = path.with_suffix("")
   with files.replacing(stem.with_name(f"{stem.name}_drift.nc")) as partial:
     drift.to_netcdf(partial, engine="h5netcdf")
-  lead = drift[drift["mean"].dims[1]].values
+  lead = drift[drift["mean"].dims[1]]
   labels = lead_labels(lead)
   known = set(drift["variable"].values.tolist())
   # A store does not keep the order of the variables, but the data do.

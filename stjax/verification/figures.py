@@ -93,7 +93,7 @@ def draw(
   """
   folder.mkdir(parents=True, exist_ok=True)
   coordinates = data.coordinates
-  leads = lead_labels(coordinates.lead_time.values)
+  leads = lead_labels(coordinates.lead_time)
   for number, fields in keep.items():
     label = str(data.labels.sample_id.values[number])
     label = label if len(label) < 40 else f"{label[:37]}..."
@@ -127,7 +127,7 @@ def draw(
     folder.parent,
     diagrams,
     variables=list(coordinates.data_vars),
-    lead_times=coordinates.lead_time.values,
+    lead_times=coordinates.lead_time,
   )
   curves = {
     source: {

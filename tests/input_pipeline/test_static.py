@@ -117,7 +117,9 @@ def test_axes_come_in_any_order_and_may_have_length_one(config_of):
 
 def test_they_are_cut_and_coarsened_like_the_data(config_of):
   config = config_of(
-    "orography", select={"lat": (0, 2), "time": ("2020-01-03", "2020-01-19")}, coarsen=2
+    "orography",
+    select={"lat": (0, 2, 1), "time": ("2020-01-03", "2020-01-19")},
+    coarsen=2,
   )
   _, batch = batch_of(config)
   assert batch["static"].shape[:2] == batch["inputs"].shape[2:4] == (1, 2)

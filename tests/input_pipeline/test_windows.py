@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import errors, windows
-from input_pipeline.stores import base
+from input_pipeline.stores import base, moments
 
-HOUR = 3600
+HOUR = 3600 * 10**6
 
 
 class Sequences(base.Store):
@@ -165,7 +165,7 @@ def test_windows_never_cross_a_gap():
 
 def test_calendar_months_are_no_gaps_but_a_lost_month_is():
   months = np.arange("2001-01", "2004-01", dtype="datetime64[M]")
-  times = months.astype("datetime64[s]").astype(np.int64)
+  times = months.astype("datetime64[us]").astype(np.int64)
   whole = (1.0, 0.0, 0.0)
   assert len(make(Sequences([times]), fractions=whole)) == 34
   lost = np.delete(times, 10)
@@ -426,13 +426,33 @@ def test_frames_can_be_those_of_the_histories_alone():
 
 
 def test_monthly_axes_go_on_by_months_and_others_by_their_step():
-  months = np.array(["2019-11-01", "2019-12-01", "2020-01-01"], "datetime64[s]")
+  months = np.array(["2019-11-01", "2019-12-01", "2020-01-01"], "datetime64[us]")
   longer = windows.continued(months.astype(np.int64), 2)
-  days = longer[3:].astype("datetime64[s]").astype("datetime64[D]")
+  days = longer[3:].astype("datetime64[us]").astype("datetime64[D]")
   assert days.tolist() == [datetime.date(2020, 2, 1), datetime.date(2020, 3, 1)]
   np.testing.assert_array_equal(
     windows.continued(np.array([0, 3600, 7200]), 2)[3:], [10800, 14400]
   )
+
+
+@pytest.mark.parametrize(
+  ("calendar", "dates", "later"),
+  [
+    ("", ["2019-12-31", "2020-01-31"], ["2020-02-29", "2020-03-31"]),
+    ("", ["2019-12-16T12", "2020-01-16T12", "2020-02-15T12"], ["2020-03-16T12"]),
+    ("", ["2019-10-05", "2020-01-05"], ["2020-04-05", "2020-07-05"]),
+    ("360_day", ["2000-12-16", "2001-01-16"], ["2001-02-16"]),
+    ("360_day", ["2001-02-29", "2001-02-30"], ["2001-03-01", "2001-03-02"]),
+    ("noleap", ["2019-12-31", "2020-01-31"], ["2020-02-28", "2020-03-31"]),
+    ("noleap", ["2020-02-27", "2020-02-28"], ["2020-03-01"]),
+  ],
+)
+def test_axes_go_on_in_their_own_calendar(calendar, dates, later):
+  known, expected = (
+    [moments.parse(date, calendar) for date in given] for given in (dates, later)
+  )
+  longer = windows.continued(np.array(known), len(later), calendar)
+  assert longer.tolist() == known + expected
 
 
 def test_windows_beyond_the_data_belong_to_the_last_split():

@@ -90,7 +90,7 @@ def test_time_axes_follow_step_and_first_time(tmp_path):
   store = ArrayStore(path, step="MS", first_time="2000-01-01")
   months = np.arange("2000-01", "2000-08", dtype="datetime64[M]")
   np.testing.assert_array_equal(
-    store.times(0), months.astype("datetime64[s]").astype(np.int64)
+    store.times(0), months.astype("datetime64[us]").astype(np.int64)
   )
   store = ArrayStore(path, step="10min")
   assert store.times(0) is None

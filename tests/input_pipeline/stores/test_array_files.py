@@ -73,7 +73,7 @@ def test_each_file_has_its_own_first_time(tmp_path):
     ):
       months = np.arange(first, stop, dtype="datetime64[M]")
       np.testing.assert_array_equal(
-        store.times(sequence).astype("datetime64[s]"), months
+        store.times(sequence).astype("datetime64[us]"), months
       )
 
 

@@ -98,7 +98,7 @@ def test_files_are_one_sequence_and_no_window_crosses_a_gap(archive):
   np.testing.assert_allclose(store.read(0, 8, 14), rates[8:14], rtol=1e-6)
   np.testing.assert_allclose(store.read(0, 0, 18), rates, rtol=1e-6)
   assert store.read(0, 3, 3).shape == (0, H, W, 1)
-  assert store.times(0)[6] == np.datetime64("2016-08-28T11:00", "s").astype(int)
+  assert store.times(0)[6] == np.datetime64("2016-08-28T11:00", "us").astype(int)
   assert store.variables[0].attrs["units"] == "mm h-1"
   split = input_pipeline.build(config(path), "train", batch_size=1, train=False)
   starts = split.labels["start"].values.tolist()

@@ -81,10 +81,10 @@ def test_events_have_their_frames_times_and_splits(archive):
     store.read_every(3, 1, 48, 2), expected(3, range(1, 48, 2))
   )
   assert store.read(0, 4, 4).shape == (0, H, W, 1)
-  times = store.times(0).astype("datetime64[s]")
+  times = store.times(0).astype("datetime64[us]")
   assert times[0] == np.datetime64("2018-03-25T03:00:00")
   assert times[24] == np.datetime64("2018-03-25T05:00:00")  # The middle.
-  np.testing.assert_array_equal(np.diff(store.times(0)), 300)
+  np.testing.assert_array_equal(np.diff(store.times(0)), 300 * 10**6)
   again = pickle.loads(pickle.dumps(store))
   np.testing.assert_array_equal(again.read(2, 0, T), store.read(2, 0, T))
 
@@ -93,8 +93,8 @@ def test_a_repeated_time_is_left_out_and_no_window_crosses_the_gap(archive):
   store = sevir.SevirStore(str(archive))
   kept = [frame for frame in range(T) if frame != 17]
   np.testing.assert_array_equal(store.read(1, 0, 48), expected(1, kept))
-  assert (np.diff(store.times(1)) == 300).sum() == 46
-  assert np.diff(store.times(1))[16] == 600
+  assert (np.diff(store.times(1)) == 300 * 10**6).sum() == 46
+  assert np.diff(store.times(1))[16] == 600 * 10**6
   split = input_pipeline.build(config(archive), "train", batch_size=2, train=False)
   assert split.labels["sample_id"].values.tolist() == ["S1"]
   short = config(archive, history=3, horizon=3)

@@ -132,8 +132,10 @@ def test_some_frames_of_each_year_are_kept_as_far_as_it_goes(tmp_path, steps):
     assert store.length(sequence) == len(kept)
     frames = store.read(sequence, 0, len(kept))
     np.testing.assert_array_equal(frames, expected(year)[kept])
-    first = np.datetime64(f"{year}-01-01", "s").astype(int)
-    assert store.times(sequence).tolist() == [first + 6 * 3600 * t for t in kept]
+    first = np.datetime64(f"{year}-01-01", "us").astype(int)
+    assert store.times(sequence).tolist() == [
+      first + 6 * 3600 * 10**6 * t for t in kept
+    ]
 
 
 def test_missing_cells_are_masked_whatever_stands_for_them(tmp_path):
