@@ -51,18 +51,25 @@ def files_state(store: base.Store) -> list[tuple[str, int | str, int]]:
   """What changes when any file that a store reads changes.
 
   Returns:
-    Path, time of change and size of each file. For a folder, such as a Zarr, a
-    digest of these of all the files in it and below it, and their number: chunks
-    are rewritten without a trace on the folder itself.
+    Path, time of change and size of each file. For a Zarr, a digest of these of all
+    the files in its folder and below it, and their number: chunks are rewritten
+    without a trace on the folder itself. Other folders stand for themselves.
   """
   state = []
   for path in store.files:
-    if os.path.isdir(path):
+    if _is_zarr(path):
       state.append((path, *_folder_state(path)))
     else:
       found = os.stat(path)
       state.append((path, found.st_mtime_ns, found.st_size))
   return state
+
+
+def _is_zarr(path: str) -> bool:
+  marks = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
+  return os.path.isdir(path) and (
+    path.endswith(".zarr") or any(os.path.exists(os.path.join(path, m)) for m in marks)
+  )
 
 
 def _folder_state(path: str) -> tuple[str, int]:
