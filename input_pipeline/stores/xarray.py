@@ -552,10 +552,12 @@ class XarrayStore(base.Store):
     shared = np.intersect1d(a, b)
     remedy = "change data.path or data.variables"
     if len(shared):
-      first, last = _date(int(shared[0])), _date(int(shared[-1]))
-      remedy = (
-        f"keep what they share: --config.data.select.{self._time_dim}={first},{last}"
-      )
+      within = [x[(x >= shared[0]) & (x <= shared[-1])] for x in (a, b)]
+      if np.array_equal(*within):
+        first, last = _date(int(shared[0])), _date(int(shared[-1]))
+        remedy = (
+          f"keep what they share: --config.data.select.{self._time_dim}={first},{last}"
+        )
     raise errors.DataError(
       f"{one!r} has {len(a)} frames from {_date(int(a[0]))} to "
       f"{_date(int(a[-1]))}, but {other!r} has {len(b)} from "
