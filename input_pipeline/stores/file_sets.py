@@ -200,17 +200,17 @@ def order(
   sizes, other = ({d: ds.sizes.get(d) for d in dims} for ds in (reference, dataset))
   if sizes != other:
     raise errors.DataError(
-      f"{path} has the grid {other}, but {first} has {sizes}. "
-      "Expected one grid; change data.path."
+      f"{path} has the grid {other}, but {first} has {sizes}. Expected one grid; "
+      "keep what they share with data.select, or change data.path."
     )
   for dim in dims:
     known = [dim in ds.variables for ds in (reference, dataset)]
     if not all(known):
       if any(known):
-        bare = path if known[0] else first
+        bare, other = (path, first) if known[0] else (first, path)
         say(
-          f"{bare} has no coordinate {dim!r}, but {first if known[1] else path} "
-          "has: their entries are joined in the order in which they stand.",
+          f"{bare} has no coordinate {dim!r}, but {other} has: their entries are "
+          "joined in the order in which they stand.",
           warn=True,
         )
       continue

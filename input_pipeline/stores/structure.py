@@ -281,7 +281,8 @@ def _no_field(dataset: xr.Dataset, name: str) -> str:
   words = set(re.split(r"[^a-z0-9]+", name.lower()))
   standard = str(attrs.get("standard_name", ""))
   units = str(attrs.get("units", "")).lower()
-  if array.dtype.kind in "Mm" or file_sets.is_date(array):
+  span = str(attrs.get("dtype", "")).startswith("timedelta64")
+  if span or array.dtype.kind in "Mm" or file_sets.is_date(array):
     return "it holds dates or times"
   if array.dtype.kind == "b":
     return "it is true or false"

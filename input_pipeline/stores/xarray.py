@@ -306,6 +306,7 @@ class XarrayStore(base.Store):
       # Not a file of constants, where others have a time axis.
       having = (file for file in candidates if frames_dim(self._raw(file)))
       reference = next(having, reference)
+    self._reference = reference
     dataset = self._raw(reference)
     dim = given_time if given_time in dataset.dims else frames_dim(dataset)
     dated = file_sets.single_date(dataset, "") is not None
@@ -369,18 +370,29 @@ class XarrayStore(base.Store):
         self._labels_found.add(kind)
     return given
 
-  def _fit(self, file: int, template, names, first: str) -> None:
-    """Brings the axes of a file into the order of the first one's, or refuses it."""
+  def _fit(self, file: int, template, holders) -> None:
+    """Brings the axes of a file into the order of the first one's, or refuses it.
+
+    Args:
+      file: its number.
+      template: the structure of all files.
+      holders: {variable of this file that is used: the files that have it}.
+    """
     dataset, path = self._raw(file), self.files[file]
+    first = self.files[self._reference]
     free = {self._time_dim, self._sample_dim, structure.VERSIONS}
     dims = [
-      dim for dim in template.sizes if dim not in free and dim in _dims(template, names)
+      d for d in template.sizes if d not in free and d in _dims(template, holders)
     ]
     cut = {dim: self._select[dim] for dim in dims if dim in self._select}
     with file_sets.reading(path, "its coordinates"):
-      for name in names:
+      for name, files in holders.items():
         file_sets.check_variable(
-          template[name], dataset[name], [self._time_dim, self._sample_dim], path, first
+          template[name],
+          dataset[name],
+          [self._time_dim, self._sample_dim],
+          path,
+          first if self._reference in files else self.files[files[0]],
         )
       try:
         found = file_sets.order(template, dataset, dims, path, first), False
@@ -410,18 +422,17 @@ class XarrayStore(base.Store):
     }
     self._places, axes = [], []
     self._labels = {kind: [] for kind in labels}
-    used = {file for chain in chains for file in chain}
-    for file in set(range(len(self.files))) - used:
-      file_sets.say(
-        f"{self.files[file]} has none of the variables {', '.join(names)}, and is "
-        "left out.",
-        warn=True,
-      )
-    for number, (files, group) in enumerate(chains.items()):
-      for file in files:
-        first = min(holders[group[0]])
-        if file != first or number:
-          self._fit(file, template, group, self.files[first if file != first else 0])
+    for file, path in enumerate(self.files):
+      here = {name: holders[name] for name in names if file in holders[name]}
+      if not here:
+        file_sets.say(
+          f"{path} has none of the variables {', '.join(names)}, and is left out.",
+          warn=True,
+        )
+      elif file != self._reference:
+        self._fit(file, template, here)
+    for number, files in enumerate(chains):
+      group = chains[files]
       parts = [self._part(file, time_variable) for file in files]
       if self._sample_dim:
         places, times = self._samples(parts, labels if not number else {})
@@ -622,9 +633,10 @@ class XarrayStore(base.Store):
       lead = lead or str(dim).lower() in structure.LEADS
       if size > 1 and (lead or str(dim).lower() in structure.MEMBERS):
         kind = "lead times" if lead else "ensemble members"
+        one = next(v.name for v in self.variables if dim in v.attrs)
         file_sets.say(
           f"{where}: the {size} {kind} of {dim!r} become channels of each frame. "
-          f"--config.data.select.{dim}=0,1 takes the first one only, and "
+          f"--config.data.variables={one} takes the first one only, and "
           f"--config.data.sample_dim={dim} takes each as a sequence of its own.",
           warn=True,
         )
@@ -778,17 +790,19 @@ def _groups(path: str) -> list[str]:
     if _engine(path) == "h5netcdf":
       import h5py
 
+      def note(name, item):
+        arrays = item.values() if isinstance(item, h5py.Group) else ()
+        if any(isinstance(a, h5py.Dataset) and a.ndim > 1 for a in arrays):
+          found.append(name)
+
       with h5py.File(path) as file:
-        file.visititems(
-          lambda name, item: (
-            found.append(name) if isinstance(item, h5py.Group) else None
-          )
-        )
+        file.visititems(note)
     elif os.path.isdir(path):
       import zarr
 
-      members = zarr.open_group(path, mode="r").members(max_depth=None)
-      found = [name for name, item in members if isinstance(item, zarr.Group)]
+      for name, item in zarr.open_group(path, mode="r").members(max_depth=None):
+        if isinstance(item, zarr.Group) and any(a.ndim > 1 for _, a in item.arrays()):
+          found.append(name)
   except Exception:  # It is only for a message.
     return []
   return found
@@ -796,10 +810,10 @@ def _groups(path: str) -> list[str]:
 
 def _no_variables(path: str, group: str) -> str:
   where = f"{path}, group {group!r}," if group else path
-  groups = _groups(path)
-  if groups and not group:
+  groups = [name for name in _groups(path) if name != group]
+  if groups:
     return (
-      f"{where} has no variable of numbers outside its groups {', '.join(groups)}. "
+      f"{where} has no variable of numbers, but its groups {', '.join(groups)} have. "
       f"Name one of them: --config.data.group={groups[0]}."
     )
   return f"{where} has no variable of numbers. Change data.path or data.group."
