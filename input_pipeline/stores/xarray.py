@@ -14,7 +14,7 @@ import xarray as xr
 from input_pipeline import errors
 from input_pipeline.stores import base, file_sets, grid, structure
 
-_MOST_OPEN = 512  # Files of which the structure is kept in memory.
+_MOST_OPEN = 2048  # Files of which the structure is kept in memory.
 _CHECKED_CELLS = 2**26  # Larger frames are not read to see whether they change.
 
 
@@ -138,6 +138,7 @@ class XarrayStore(base.Store):
       self._say_taken({k: why for k, why in left_out.items() if k not in named})
     self._say_structure(selected, names, labels)
     self._opened.clear()
+    del self._dates
 
   @classmethod
   def static_fields(cls, options: Mapping[str, Any]) -> tuple[np.ndarray, xr.Dataset]:
@@ -421,7 +422,9 @@ class XarrayStore(base.Store):
       name: number for number, group in enumerate(chains.values()) for name in group
     }
     self._places, axes = [], []
+    self._dates = {}  # Of files that are one frame.
     self._labels = {kind: [] for kind in labels}
+    found: dict[int, file_sets.Part] = {}
     for file, path in enumerate(self.files):
       here = {name: holders[name] for name in names if file in holders[name]}
       if not here:
@@ -429,11 +432,14 @@ class XarrayStore(base.Store):
           f"{path} has none of the variables {', '.join(names)}, and is left out.",
           warn=True,
         )
-      elif file != self._reference:
+        continue
+      if file != self._reference:
         self._fit(file, template, here)
+      # Here, since of very many files not all stay open.
+      found[file] = self._part(file, time_variable)
     for number, files in enumerate(chains):
       group = chains[files]
-      parts = [self._part(file, time_variable) for file in files]
+      parts = [found[file] for file in files]
       if self._sample_dim:
         places, times = self._samples(parts, labels if not number else {})
       else:
@@ -458,7 +464,7 @@ class XarrayStore(base.Store):
     dataset, path = self._dataset(file), self.files[file]
     with file_sets.reading(path, "its times"):
       if self._single:
-        date = self._single_date(file, time_variable)
+        date = self._dates[file] = self._single_date(file, time_variable)
         times = None
         if date is not None:
           coords = {"time": ("time", np.array([date]))}
@@ -526,7 +532,7 @@ class XarrayStore(base.Store):
     if self._single and self._time_dim in self._select:
       axis = {"frame": (self._time_dim, np.arange(len(files)))}
       if times is not None:
-        dates = [self._single_date(file, "") for file in files.tolist()]
+        dates = [self._dates[file] for file in files.tolist()]
         axis[self._time_dim] = (self._time_dim, np.array(dates))
       ranges = {self._time_dim: self._select[self._time_dim]}
       kept = grid.select(xr.Dataset(coords=axis), ranges, several_files=False)
