@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import glob
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ _LEVEL_NAMES = (
   *("altitude", "depth", "isobaricinhpa", "heightaboveground", "member"),
   *("number", "realization", "ensemble", "sigma", "model_level"),
 )
+_checked: set[tuple[str, int]] = set()  # Zarr arrays whose chunks are whole.
 _said: set[str] = set()  # Every split opens the store anew; once is enough.
 
 
@@ -171,6 +173,61 @@ def is_date(array: Any) -> bool:
     and array.size > 0
     and hasattr(np.asarray(array.values).flat[0], "calendar")
   )
+
+
+def check_chunks(path: str, group: str, name: str, axis: int | None) -> None:
+  """Refuses a Zarr array of which a chunk is cut off.
+
+  Blosc, the usual compressor, reads on behind the end of such a chunk and gives
+  whatever numbers lie there, so the length in each chunk's header is compared.
+
+  Args:
+    path: the Zarr's folder.
+    group: the group in it, or "".
+    name: the array.
+    axis: which of its axes is time, for the message.
+
+  Raises:
+    DataError: naming the chunk, the variable and the frames.
+  """
+  folder = os.path.join(path, group.strip("/"), name)
+  for file in (".zarray", "zarr.json"):
+    if os.path.exists(os.path.join(folder, file)):
+      with reading(folder, "its description"), open(os.path.join(folder, file)) as text:
+        about = json.load(text)
+      break
+  else:
+    return
+  codec = about.get("compressor") or about.get("codecs") or {}
+  codec = codec.get("id") if isinstance(codec, dict) else codec[-1].get("name")
+  state = folder, os.stat(folder).st_mtime_ns
+  if codec != "blosc" or state in _checked:
+    return
+  grid_of = about.get("chunk_grid", {}).get("configuration", {})
+  shape = about.get("chunks") or grid_of.get("chunk_shape")
+  for parent, _, names in os.walk(folder):
+    for chunk in names:
+      if not re.fullmatch(r"[\d.]+", chunk):
+        continue
+      where = os.path.join(parent, chunk)
+      with open(where, "rb") as file:
+        header = file.read(16)
+      if len(header) == 16:
+        stated, found = int.from_bytes(header[12:], "little"), os.path.getsize(where)
+        if stated == found:
+          continue
+      else:
+        stated, found = "more", len(header)
+      frames = ""
+      if axis is not None and shape:
+        place = re.findall(r"\d+", os.path.relpath(where, folder))
+        first = int(place[axis]) * shape[axis]
+        frames = f", frames {first} to {first + shape[axis] - 1}"
+      raise errors.DataError(
+        f"{where}: variable {name!r}{frames} cannot be read (the chunk has {found} "
+        f"bytes, but {stated} were written). Fetch or write it anew."
+      )
+  _checked.add(state)
 
 
 # Axes of one file against those of the first.

@@ -304,9 +304,7 @@ class XarrayStore(base.Store):
     candidates = candidates or range(len(self.files))
     reference = candidates[0]
     if not requested:
-      # Not a file of constants, where others have a time axis.
-      having = (file for file in candidates if frames_dim(self._raw(file)))
-      reference = next(having, reference)
+      reference = self._likeliest(holders, frames_dim)
     self._reference = reference
     dataset = self._raw(reference)
     dim = given_time if given_time in dataset.dims else frames_dim(dataset)
@@ -349,6 +347,30 @@ class XarrayStore(base.Store):
     }
     self._axes.pop(dim, None)
     return template, holders, odd
+
+  def _likeliest(self, holders, frames_dim) -> int:
+    """The file whose grid most variables share, so not one of constants."""
+    first = {name: files[0] for name, files in holders.items()}
+    fields = {}
+    for name, file in first.items():
+      dataset = self._raw(file)
+      time = frames_dim(dataset)
+      if structure.is_field(dataset, name) and (not time or time in dataset[name].dims):
+        sizes = {d: n for d, n in dataset[name].sizes.items() if d != time}
+        fields[name] = bool(time), sizes
+
+    def rank(file):
+      own = [fields[name] for name in fields if first[name] == file]
+      sizes = {d: n for _, some in own for d, n in some.items()}
+      shared = [
+        dated
+        for dated, some in fields.values()
+        if sizes and all(sizes.get(d, n) == n for d, n in some.items())
+      ]
+      points = np.prod(list(sizes.values()), dtype=np.int64)
+      return any(dated for dated, _ in own), len(shared), int(points), -file
+
+    return max(set(first.values()), key=rank)
 
   def _label_variables(self, template, sample, event, split):
     given = {"sample": sample, "event": event, "split": split}
@@ -435,6 +457,10 @@ class XarrayStore(base.Store):
         continue
       if file != self._reference:
         self._fit(file, template, here)
+      for name in here if os.path.isdir(path) else ():
+        dims = self._raw(file)[name].dims
+        axis = dims.index(self._time_dim) if self._time_dim in dims else None
+        file_sets.check_chunks(path, self._group, name, axis)
       # Here, since of very many files not all stay open.
       found[file] = self._part(file, time_variable)
     for number, files in enumerate(chains):
