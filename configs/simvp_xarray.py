@@ -40,6 +40,8 @@ def gridded() -> ml_collections.ConfigDict:
   c.data.store = "xarray"
   c.data.update(
     path="",  # A netCDF file, a Zarr folder, or a glob of either.
+    group="",  # The group of the files that is read; "" is the outermost.
+    file_time="",  # Where the files' names hold a time, such as "%Y%m%d%H".
     variables=(),  # Names; "name@level" takes one level only.
     time_dim="time",  # The dimension of time; "" finds it.
     time_variable="",  # The variable of the times, if not the time coordinate.

@@ -47,13 +47,48 @@ class CopiedStore(base.Wrapper):
     return {**self.__dict__, "_mapped": None}
 
 
-def files_state(store: base.Store) -> list[tuple[str, int, int]]:
-  """Path, time of change and size of every file a store reads."""
+def files_state(store: base.Store) -> list[tuple[str, int | str, int]]:
+  """What changes when any file that a store reads changes.
+
+  Returns:
+    Path, time of change and size of each file. For a Zarr, a digest of these of all
+    the files in its folder and below it, and their number: chunks are rewritten
+    without a trace on the folder itself. Other folders stand for themselves.
+  """
   state = []
   for path in store.files:
-    found = os.stat(path)
-    state.append((path, found.st_mtime_ns, found.st_size))
+    if _is_zarr(path):
+      state.append((path, *_folder_state(path)))
+    else:
+      found = os.stat(path)
+      state.append((path, found.st_mtime_ns, found.st_size))
   return state
+
+
+def _is_zarr(path: str) -> bool:
+  marks = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
+  return os.path.isdir(path) and (
+    path.endswith(".zarr") or any(os.path.exists(os.path.join(path, m)) for m in marks)
+  )
+
+
+def _folder_state(path: str) -> tuple[str, int]:
+  entries, folders, seen = [], [path], set()
+  while folders:
+    folder = folders.pop()
+    identity = os.stat(folder)
+    if (identity.st_dev, identity.st_ino) in seen:
+      continue  # A link to a folder above it.
+    seen.add((identity.st_dev, identity.st_ino))
+    with os.scandir(folder) as found:
+      for entry in found:
+        if entry.is_dir():
+          folders.append(entry.path)
+        elif entry.is_file():
+          state = entry.stat()
+          name = os.path.relpath(entry.path, path)
+          entries.append((name, state.st_mtime_ns, state.st_size))
+  return options.digest(sorted(entries)), len(entries)
 
 
 def apply(

@@ -70,6 +70,7 @@ def make(
   if changed is None:
     return None
   with within("data.forcings"):
+    _check_apart(data, resolved)
     store = training.open_store(changed, cache_dir)
     check_grid(store.space, data.space)
   _check(store, data)
@@ -133,7 +134,9 @@ def check_grid(space: xr.Dataset, data: xr.Dataset) -> None:
     space.attrs["spatial_dims"], data.attrs["spatial_dims"], strict=True
   ):
     here, there = space[name].values, data[other].values
-    if here.shape != there.shape or not np.allclose(
+    if {here.dtype.kind, there.dtype.kind} & set("OSU"):
+      _check_names(here, there, name)
+    elif here.shape != there.shape or not np.allclose(
       here.astype(np.float64), there.astype(np.float64), atol=1e-4
     ):
       raise errors.DataError(
@@ -141,6 +144,47 @@ def check_grid(space: xr.Dataset, data: xr.Dataset) -> None:
         f"data {len(there)} from {there[0]} to {there[-1]}. Expected the same "
         "grid: interpolate one to the other."
       )
+
+
+def _check_names(here: np.ndarray, there: np.ndarray, dim: str) -> None:
+  """Raises DataError unless the same places are named in the same order."""
+  fields, data = (
+    [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
+    for values in (here, there)
+  )
+  if fields == data:
+    return
+  if sorted(fields) == sorted(data):
+    place = next(i for i in range(len(data)) if fields[i] != data[i])
+    raise errors.DataError(
+      f"The fields have the same {dim} as the data, but in another order: number "
+      f"{place} is {fields[place]!r} and {data[place]!r} in the data. Expected the "
+      "order of the data: write the file of the fields in that order."
+    )
+
+  def listed(names):
+    return ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "") or "none"
+
+  raise errors.DataError(
+    f"The fields have {len(fields)} {dim}, the data {len(data)}. Only the fields have "
+    f"{listed(set(fields) - set(data))}; only the data have "
+    f"{listed(set(data) - set(fields))}. Expected the same in the same order: keep "
+    "those that both have in both files."
+  )
+
+
+def _check_apart(data: base.Store, resolved: Mapping[str, Any]) -> None:
+  """Raises DataError if variables that were found by themselves are forcings too."""
+  section = resolved["forcings"]
+  names = set(base.as_names(section["variables"]))
+  both = [name for name in data.names if {name, name.partition("@")[0]} & names]
+  if both and not resolved["variables"] and not section["path"]:
+    left = [name for name in data.names if name not in both]
+    raise errors.DataError(
+      f"{', '.join(both)} would be forecast as well as known in advance, since "
+      "data.variables is empty. Name what is to be forecast: "
+      f"--config.data.variables={','.join(left) or 'NAMES'}."
+    )
 
 
 def _check(store: base.Store, data: base.Store) -> None:

@@ -63,6 +63,8 @@ _BEFORE = {
   },
   "data.forcings.variables": [],
   "data.forcings.path": "",
+  "data.group": "",
+  "data.file_time": "",
   "data.pairs": "",
   "data.slots_per_day": 0,
   "data.split.preference": 0.0,

@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from small_runs import tiny_config
 
 from stjax import config as config_lib
@@ -252,3 +254,59 @@ def test_an_open_end_of_the_valid_range_is_json(tmp_path):
   config_lib.claim_workdir(config, tmp_path)
   saved = json.loads((tmp_path / "config.json").read_text())
   assert saved["forecast"]["clip_range"] == [0.0, None]
+
+
+@pytest.mark.parametrize(
+  ("text", "values"),
+  [
+    ("t2m,u10", ("t2m", "u10")),
+    ("z@500, u", ("z@500", "u")),
+    ("32,32", (32, 32)),
+    (".7,.2,.1", (0.7, 0.2, 0.1)),
+    ("-10.,30.", (-10.0, 30.0)),
+    ("0,None", (0, None)),
+    ("2019-01-01,2019-06-01", ("2019-01-01", "2019-06-01")),
+    ("(3,0),(5,0)", ((3, 0), (5, 0))),
+    ("('csi','far')", ("csi", "far")),
+    ("(t2m,u10)", ("t2m", "u10")),
+    ("'a,b',c", ("a,b", "c")),
+    ("001,002", ("001", "002")),
+    ("rain", ("rain",)),
+    ("", ()),
+    ("()", ()),
+  ],
+)
+def test_a_list_is_typed_with_commas(text, values):
+  assert cli.as_list(text) == values
+
+
+def test_every_list_and_any_coordinate_may_be_typed(monkeypatch):
+  typed = [
+    "x",
+    "--config=configs/simvp_xarray.py",
+    "--config.data.variables=t2m,u10",
+    "--config.data.split.fractions=.7,.2,.1",
+    "--config.data.resample.size=32,32",
+    "--config.data.forcings.variables=wind,sun",
+    "--config.evaluation.baselines=persistence",
+    "--config.data.augment=flip_h",
+    "--config.data.augment=flip_w",
+    "--config.data.select.lat=40.,50.",
+    '--config.data.select["pressure-level"]=0,10',
+  ]
+  monkeypatch.setattr("sys.argv", typed)
+  held = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=held)
+  held["config"].parser = cli._WithNamedKeys(held["config"].parser)
+  held(typed)
+  config = held.config
+  assert config.data.variables == ("t2m", "u10")
+  assert config.data.split.fractions == (0.7, 0.2, 0.1)
+  assert config.data.resample.size == (32, 32)
+  assert config.data.forcings.variables == ("wind", "sun")
+  assert config.evaluation.baselines == ("persistence",)
+  assert config.data.augment == ("flip_h", "flip_w")
+  assert config.data.select.to_dict() == {
+    "lat": (40.0, 50.0),
+    "pressure-level": (0, 10),
+  }

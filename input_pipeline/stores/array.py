@@ -3,6 +3,7 @@
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -220,6 +221,11 @@ class _ArrayFile:
       raise errors.DataError(
         f"Array {key!r} of {self.path} holds Python objects; expected real "
         "numbers. Change data.key."
+      ) from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+      raise errors.DataError(
+        f"{self.path}: array {key!r} cannot be read ({error}). The file is damaged or "
+        "incomplete: fetch or write it anew."
       ) from error
 
 

@@ -203,7 +203,8 @@ def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
   """Names from a tuple or, as typed on a command line, "a, b"."""
   if isinstance(names, str):
     names = names.split(",")
-  return tuple(name.strip() for name in names if name.strip())
+  names = (str(name).strip() for name in names)  # "500" is typed as a number.
+  return tuple(name for name in names if name)
 
 
 def channels(

@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -139,7 +140,7 @@ def _read_frame(source: pathlib.Path | list) -> np.ndarray:
     raise DataError(
       f'{name} must hold its frame under the key "{_ARCHIVE_KEY}": {error}'
     ) from error
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise DataError(f"{name} is no readable array: {error}") from error
   if frame.ndim not in (2, 3) or frame.dtype.kind not in "fiub":
     raise DataError(

@@ -68,7 +68,15 @@ class Resampling:
       )
 
   def check(self, space: xr.Dataset) -> None:
-    """Raises DataError unless the part lies in the grid."""
+    """Raises DataError unless the part lies in the grid, and the grid has cells."""
+    dim, column = space.attrs["spatial_dims"]
+    points = column == "column" and space[dim].dtype.kind in "OSU"
+    if points and self.size and self.size[0] != space.sizes[dim]:
+      raise errors.DataError(
+        f"data.resample.size={self.size} interpolates between neighbouring cells of a "
+        f"grid, but the entries of {dim!r} are points without neighbours. Set "
+        "data.resample.size=()."
+      )
     if not self.crop:
       return
     height, width = (space.sizes[dim] for dim in space.attrs["spatial_dims"])

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from input_pipeline import errors
-from input_pipeline.stores import base, grid
+from input_pipeline.stores import base, file_sets, grid
 from input_pipeline.stores import xarray as xarray_lib
 
 _YEAR = "{year}"
@@ -137,7 +137,9 @@ class YearFilesStore(base.Store):
     year = self._years[sequence]
     field, kept = self._dataset(year.path)[self._array], year.kept[start:stop]
     where = dict(zip(field.dims, map(_as_slice, (kept, self._positions)), strict=False))
-    frames = field.isel(where).values.astype(np.float32, copy=False)
+    what = f"array {self._array!r}, frames {start} to {stop - 1} of those kept,"
+    with file_sets.reading(year.path, what):
+      frames = field.isel(where).values.astype(np.float32, copy=False)
     frames = np.where(frames == _DEFAULT_FILL, np.float32(np.nan), frames)
     return np.moveaxis(frames, 1, -1)
 

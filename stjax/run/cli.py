@@ -1,24 +1,108 @@
 """What the commands share: flags, the log's format, and readable ends."""
 
+import ast
 import logging as python_logging
 import os
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
 from stjax import config as config_lib
 from stjax import errors
 
+# Sections whose keys are names in the data: any of them may be given.
+_NAMED = ("data.select",)
+
+
+class _Lists(tuple_parser.TupleParser):
+  """Reads every key that is a list; ml_collections alone refuses "a,b"."""
+
+  def parse(self, argument: Any) -> tuple[Any, ...]:
+    if isinstance(argument, str):
+      return as_list(argument)
+    return super().parse(argument)
+
+
+class _WithNamedKeys(flags.ArgumentParser):
+  """Reads a config file, and declares the keys of _NAMED that are given."""
+
+  def __init__(self, reader: flags.ArgumentParser):
+    self._reader = reader
+
+  def parse(self, argument: Any) -> ml_collections.ConfigDict:
+    config = self._reader.parse(argument)
+    for section, name in named_keys(sys.argv):
+      place = config
+      for key in section.split("."):
+        place = place.get(key) if isinstance(place, ml_collections.ConfigDict) else None
+      if place is not None and name not in place:
+        with place.unlocked():
+          place[name] = ()
+    return config
+
+  def flag_type(self) -> str:
+    return self._reader.flag_type()
+
+
+def as_list(text: str) -> tuple[Any, ...]:
+  """The values of a list as it is typed on a command line.
+
+  Args:
+    text: values with commas between them, such as "t2m,u10", "32,32" or
+      ".7,.2,.1", or a Python tuple, such as "((0, 0), (3, 4))" or "()". Numbers,
+      True, False and None are what they say; everything else is text.
+
+  Returns:
+    The values; one value is a list of one, and "" an empty list.
+  """
+  text = text.strip()
+  value = _literal(text)
+  if isinstance(value, tuple | list):
+    return tuple(value)
+  if not isinstance(value, str) or value != text:
+    return (value,)
+  if text[:1] + text[-1:] in ("()", "[]"):
+    text = text[1:-1]
+  # A comma within brackets or quotes separates nothing here.
+  parts = re.findall(r"""(?:\([^()]*\)|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[^,])+""", text)
+  return tuple(_literal(part.strip()) for part in parts if part.strip())
+
+
+def _literal(text: str) -> Any:
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def named_keys(arguments: list[str]) -> list[tuple[str, str]]:
+  """The (section, key) pairs that a command line gives below _NAMED."""
+  found = []
+  for argument in arguments:
+    for section in _NAMED:
+      match = re.match(
+        rf"""--?config\.{re.escape(section)}(?:\.(\w+)|\[["'](.+)["']\])(?:=|$)""",
+        argument,
+      )
+      if match:
+        found.append((section, match[1] or match[2]))
+  return found
+
+
+config_flags.register_flag_parser_for_type(tuple, _Lists())
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A config file, such as configs/simvp_boiling.py.", lock_config=True
 )
+flags.FLAGS["config"].parser = _WithNamedKeys(flags.FLAGS["config"].parser)
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where the run keeps everything it makes."
 )

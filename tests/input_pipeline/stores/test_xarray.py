@@ -366,7 +366,6 @@ def test_a_store_works_after_pickling_and_in_threads(tmp_path):
 @pytest.mark.parametrize(
   ("options", "words"),
   [
-    ({"variables": ()}, "data.variables is empty.*sst, ice"),
     ({"variables": "stt"}, "data.variables.*'stt'.*'sst'"),
     ({"variables": "height"}, "'height' has no time dimension"),
     ({"time_dim": "tim"}, "no time dimension 'tim'.*data.time_dim"),
@@ -403,3 +402,92 @@ def test_unusable_files_are_named(tmp_path):
   (tmp_path / "a.txt").write_text("not a grid")
   with pytest.raises(errors.DataError, match="cannot open.*a.txt"):
     XarrayStore(str(tmp_path / "a.txt"), variables=("sst",))
+
+
+def everything():
+  """The dataset, with much beside it that is not to be forecast."""
+  data = dataset()
+  sizes = ("time", "lat", "lon")
+  orography = np.broadcast_to(data["height"].values, (T, H, W))
+  return data.assign(
+    quality=("time", np.arange(T)),
+    ice_mask=(sizes, np.ones((T, H, W))),
+    flag=(sizes, np.zeros((T, H, W), np.int8), {"flag_values": [0, 1]}),
+    lat_bnds=(("lat", "nv"), np.zeros((H, 2))),
+    time_bnds=(("time", "nv"), np.zeros((T, 2))),
+    coarse=(("time", "y2", "x2"), field(5)[:, :2, :2]),
+    orography=(sizes, orography),
+    note=("time", ["a"] * T),
+  )
+
+
+def test_variables_on_the_main_grid_are_found_and_said(tmp_path, caplog):
+  path = save(everything(), tmp_path / "a.nc")
+  with caplog.at_level("INFO"):
+    store = XarrayStore(path)
+  assert store.names == ("sst", "ice")
+  np.testing.assert_array_equal(store.read(0, 0, T), frames(dataset(), "sst", "ice"))
+  assert "is forecast: sst, ice." in caplog.text
+  for words in (
+    "height (it has no time axis)",
+    "orography (it is the same at all times)",
+    "quality (it is a flag or a mask)",
+    "coarse (another grid: y2=2, x2=2)",
+    "lat_bnds (it holds bounds)",
+    "note (it is text)",
+    "data.static.variables",
+  ):
+    assert words in caplog.text
+  with pytest.raises(errors.DataError, match="no variable of numbers.*height"):
+    XarrayStore(save(dataset()[["height"]], tmp_path / "b.nc"))
+
+
+def test_members_become_channels_and_this_is_said(tmp_path, caplog):
+  data = xr.concat([dataset()[["sst"]]] * 2, "number").assign_coords(number=[0, 1])
+  path = save(data, tmp_path / "a.nc")
+  with caplog.at_level("WARNING"):
+    assert XarrayStore(path).names == ("sst@0", "sst@1")
+  assert "--config.data.variables=sst@0 takes the first one" in caplog.text
+  assert XarrayStore(path, sample_dim="number").num_sequences == 2
+
+
+@pytest.mark.parametrize(
+  ("dim", "labels", "expected"),
+  [
+    ("sample", {}, ("1", "1", None, False)),
+    ("n", {"split": ["train", "val", "test"]}, ("1", "1", "val", False)),
+    ("n", {"event_id": [7, 7, 9]}, ("1", "7", None, True)),
+    ("event", {"event": ["a", "b", "c"]}, ("b", "b", None, True)),
+    (
+      "case",
+      {"sample_id": ["u", "v", "w"], "storm": ["s", "s", "t"]},
+      ("v", "s", None, True),
+    ),
+    ("sample", {"split": ["x", "y", "z"]}, ("1", "1", None, False)),
+    ("sample", {"event": ["s", "s", "s"]}, ("1", "1", None, False)),
+  ],
+)
+def test_samples_and_their_labels_are_found(tmp_path, dim, labels, expected):
+  rain = field(0, (3, T, H, W))
+  data = xr.Dataset({"rain": ((dim, "time", "y", "x"), rain)})
+  data = data.assign({name: (dim, values) for name, values in labels.items()})
+  path = save(data, tmp_path / "a.nc")
+  store = XarrayStore(path)
+  assert store.num_sequences == 3 and store.names == ("rain",)
+  found = store.sample_id(1), store.event(1), store.split_label(1), store.has_events
+  assert found == expected
+  np.testing.assert_array_equal(store.read(2, 1, 4)[..., 0], rain[2, 1:4])
+  assert XarrayStore(path, sample_dim="none").num_sequences == 1
+  off = XarrayStore(path, split_variable="none", event_variable="none")
+  assert off.split_label(1) is None and not off.has_events
+
+
+def test_points_have_no_neighbours_to_average(tmp_path):
+  names = np.array(list("abcde"), object)
+  data = xr.Dataset(
+    {"speed": (("time", "station"), field()[..., 0])},
+    coords={"time": dates(), "station": names},
+  )
+  path = save(data, tmp_path / "a.nc")
+  with pytest.raises(errors.DataError, match="data.coarsen=2.*'station' are points"):
+    XarrayStore(path, coarsen=2)
