@@ -467,6 +467,10 @@ def _dated_axes(dataset: xr.Dataset) -> list:
   found = []
   for array in dataset.variables.values():
     if array.ndim in (1, 2) and _is_date(array):
+      named = [dim for dim in array.dims if _named_time(dim)]
+      if named:
+        found += named
+        continue
       known = moments.of_dates(array.values).astype(np.float64)
       known[known == moments.MISSING] = np.nan
       # Of [event, frame], frames are those that follow each other more closely.
