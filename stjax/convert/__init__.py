@@ -100,8 +100,9 @@ def to_stjax(
 
   Args:
     family: key of `FAMILIES`.
-    state_dict: names and arrays; a checkpoint's "state_dict" nesting and the
-      prefixes "module.", "model.", "_orig_mod." and "param/" are taken off.
+    state_dict: names and arrays; a checkpoint's nesting ("state_dict", "model" ...),
+      one common prefix and those of wrappers ("module.", "_orig_mod." ...) are
+      taken off.
     in_shape: (T, H, W, C) of one input; that of a denoiser is its history's.
     allow_unused: regular expression of torch names that may stay unused.
     **network_kwargs: options of `stjax.models.build(family, ...)`.
@@ -112,8 +113,8 @@ def to_stjax(
     in a further collection "torch".
 
   Raises:
-    ConvertError: names are missing or unused, or shapes differ; the message
-      lists them all.
+    ConvertError: names are missing or unused, shapes or types differ, or weights
+      are not finite; the message lists the first of each kind.
     NetworkError: the family or an option is unknown.
   """
   rules, network = _family(family, network_kwargs)
