@@ -340,7 +340,8 @@ def _cuts(names) -> set[str]:
   return {cut for cut in cuts if shared(cut)}
 
 
-def _is_buffer(key: str) -> bool:
+def is_buffer(key: str) -> bool:
+  """Whether a name is that of a statistic of batches, which is no parameter."""
   return key.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
@@ -351,7 +352,7 @@ def _completed(copy, trained, where) -> tuple[dict[str, Any], tuple[str, ...]]:
   """
   trained = drop_bookkeeping(trained, lambda key: False)
   if isinstance(copy, list):
-    names = [key for key in trained if not _is_buffer(key)]
+    names = [key for key in trained if not is_buffer(key)]
     if len(names) != len(copy):
       raise ConvertError(
         f"{where} is a list of {len(copy)} averaged arrays, but {len(names)} parameters"

@@ -2,7 +2,6 @@
 
 import argparse
 import codecs
-import collections
 import functools
 import os
 import pathlib
@@ -73,7 +72,10 @@ def _say(path: pathlib.Path, found: checkpoints.Weights) -> None:
       checkpoints.few(found.averaged),
     )
   if found.mixed:
-    logging.warning(
+    # Statistics of batches are rarely averaged.
+    only_buffers = all(map(checkpoints.is_buffer, found.mixed))
+    logging.log(
+      logging.INFO if only_buffers else logging.WARNING,
       "%s: %d arrays have no average, so the trained ones are taken: %s",
       path,
       len(found.mixed),
@@ -115,7 +117,7 @@ def _array(path: pathlib.Path, key: str, value: Any) -> np.ndarray:
       how = "has no values (device 'meta'): save the weights after they are loaded"
     if how:
       raise ConvertError(f"{key} in {path} {how} instead.")
-  if kind.startswith(("float8", "float4", "float6", "uint4", "int4", "bits")):
+  if re.match(r"(float[468](_|$)|u?int[1-7]($|_)|bits)", kind):
     raise ConvertError(
       f"{key} in {path} has type {kind}, which is meaningless without the scales of its"
       " program. Convert the weights to float32 in torch and save them again."
@@ -180,7 +182,6 @@ def _harmless() -> list:
   return [
     argparse.Namespace,
     types.SimpleNamespace,
-    collections.defaultdict,
     np.ndarray,
     np.dtype,
     *dict.fromkeys(numbers),
@@ -190,7 +191,6 @@ def _harmless() -> list:
       for name, value in (("scalar", scalar), ("_reconstruct", array))
     ),
     (codecs.encode, "_codecs.encode"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, int, float)),
   ]
 
 
@@ -217,8 +217,9 @@ def _refusal(torch, path: pathlib.Path, message: str) -> str:
     with torch.serialization.safe_globals(_harmless()):
       names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
   except Exception:  # Old files and damaged ones cannot be listed.
-    found = re.search(r"GLOBAL ([\w.]+)", message)
-    names = [found[1]] if found else []
+    names = []
+  if not names and (found := re.search(r"(?:GLOBAL |<class ')([\w.]+)", message)):
+    names = [found[1]]
   if any(name.startswith("torch.nn.modules.") for name in names):
     return (
       f"{path} holds a whole network as a Python object, which torch's weights-only"

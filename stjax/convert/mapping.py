@@ -258,8 +258,8 @@ def to_variables(
     raise ConvertError(_message(problems, weights, flat))
   if infinite:
     raise ConvertError(
-      f"{len(infinite)} weights hold NaN or Inf: {checkpoints.few(infinite)}. The"
-      " training that wrote them had broken down; give an earlier checkpoint."
+      f"NaN or Inf is in {checkpoints.few(infinite)}. The training that wrote these"
+      " weights had broken down; give an earlier checkpoint."
     )
   return traverse_util.unflatten_dict(found, sep="/")
 
