@@ -263,8 +263,9 @@ def _checked_layout(layout: str, file: _ArrayFile) -> str:
         f" but it looks like {other}. Say which it is: --config.data.layout={other} or"
         f" --config.data.layout={layout}."
       )
-    logging.info(
-      "%s: axes taken as %s (data.layout=%s gives others)", file.path, said, layout
+    base.say_once(
+      logging.INFO,
+      f"{file.path}: axes taken as {said} (data.layout={layout}; change it if not).",
     )
   return layout
 

@@ -2,12 +2,14 @@
 
 import abc
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from absl import logging
 
 from input_pipeline import errors
 
@@ -149,6 +151,12 @@ class Continued(Wrapper):
 
   def times(self, sequence: int) -> np.ndarray | None:
     return self._times[sequence]
+
+
+@functools.cache
+def say_once(level: int, text: str) -> None:
+  """Logs a text, but only once: a store is made for each split and command."""
+  logging.log(level, "%s", text)
 
 
 def existing_path(path: str) -> str:

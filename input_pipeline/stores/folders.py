@@ -146,30 +146,24 @@ class FoldersStore(base.Store):
   def _describe(self, path, first, frame) -> None:
     """Says how images are taken."""
     height, width, channels = frame.shape
-    names = [file.name for file in self._samples[0].frames[:2]]
-    logging.info(
-      "%s: %d samples of images, H=%d, W=%d, C=%d (%s, values as stored); frames in the"
-      " order %s, ..., %s",
-      path,
-      len(self._samples),
-      height,
-      width,
-      channels,
-      self._kind,
-      ", ".join(names),
-      self._samples[0].frames[-1].name,
+    files = self._samples[0].frames
+    base.say_once(
+      logging.INFO,
+      f"{path}: {len(self._samples)} samples of images, H={height}, W={width},"
+      f" C={channels} ({self._kind}, values as stored); frames in the order"
+      f" {', '.join(file.name for file in files[:2])}, ..., {files[-1].name}",
     )
     if images.read(first).alpha:
-      logging.warning(
-        "%s has transparency: alpha is left out, and wholly transparent pixels count as"
-        " missing (data.missing says what becomes of them).",
-        first,
+      base.say_once(
+        logging.WARNING,
+        f"{first} has transparency: alpha is left out, and wholly transparent pixels"
+        " count as missing (data.missing says what becomes of them).",
       )
     if channels == 3 and np.array_equal(frame[..., :1] + 0 * frame, frame):
-      logging.warning(
-        "%s is stored as colour, but its three channels are the same; grey images would"
-        " make one channel of them.",
-        first,
+      base.say_once(
+        logging.WARNING,
+        f"{first} is stored as colour, but its three channels are the same; grey images"
+        " would make one channel of them.",
       )
 
   def _read_frame(self, source: pathlib.Path | list) -> tuple[np.ndarray, str]:
