@@ -271,6 +271,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_used_is_refused_in_a_few_words(tmp_path, kind):
   content, words = REFUSED[kind]
