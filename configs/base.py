@@ -32,7 +32,13 @@ def get_config() -> ml_collections.ConfigDict:
   # Decay of the averaged parameters, with which forecasts are made; 0 averages none.
   c.ema_decay = 0.0
 
-  c.method = ml_collections.ConfigDict({"name": "regression"})
+  c.method = ml_collections.ConfigDict(
+    {
+      "name": "regression",
+      # Odd grids are padded so that a network that halves them can take them.
+      "pad_to_multiple": 1,
+    }
+  )
   c.model = ml_collections.ConfigDict({"name": "simvp"})
   c.data = ml_collections.ConfigDict(options.common())
 

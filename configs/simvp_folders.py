@@ -1,4 +1,4 @@
-"""SimVP on sample folders of 0.npy, 1.npy, ..., or on a loader JSON file.
+"""SimVP on sample folders of 0.npy, 1.npy, ... or of images, or on a loader JSON file.
 
 Run:    python -m stjax.main --config=configs/simvp_folders.py \\
           --config.data.path=FOLDER_OR_JSON --workdir=runs/folders
@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     selection_seed=0,  # The seed of everything that is drawn at random.
     variables=(),
     units=(),
+    layout="",  # The axes of arrays [.., .., ..]: "CHW" (also where it is "") or "HWC".
   )
   c.optimizer.learning_rate = 1e-3
   c.optimizer.clip_norm = 1.0

@@ -72,6 +72,7 @@ _BEFORE = {
   "data.static.path": "",
   "data.statistics.frames": "all",
   "data.statistics.ddof": 0,
+  "method.pad_to_multiple": 1,
 }
 
 PRECISIONS = ("float32", "bfloat16")

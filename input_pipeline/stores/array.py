@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from absl import logging
 
 from input_pipeline import errors
 from input_pipeline.stores import base, moments
 
 _AXES = "NTHWC"  # Order of the axes that the store works with.
+_MOST_COLOURS = 4
 _USUAL_LAYOUTS = {3: "THW", 4: "NTHW", 5: "NTHWC"}
 
 
@@ -245,6 +247,7 @@ def _paths(path: str | Sequence[str]) -> list[str]:
 
 def _checked_layout(layout: str, file: _ArrayFile) -> str:
   array = file.array()
+  guessed = not layout
   layout = layout.upper() or _USUAL_LAYOUTS.get(array.ndim, "")
   letters = set(layout)
   good = len(letters) == len(layout) == array.ndim and {"T", "H"} <= letters <= set(
@@ -256,7 +259,33 @@ def _checked_layout(layout: str, file: _ArrayFile) -> str:
       f"{array.shape}. Expected {array.ndim} different letters of {_AXES} "
       "with at least T and H, e.g. 'NTHW'."
     )
+  if guessed:
+    sizes = dict(zip(layout, array.shape, strict=True))
+    said = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    if other := _likelier(layout, sizes):
+      raise errors.DataError(
+        f"{file.path} has the shape {array.shape}; its axes would be taken as {said},"
+        f" but it looks like {other}. Say which it is: --config.data.layout={other} or"
+        f" --config.data.layout={layout}."
+      )
+    base.say_once(
+      logging.INFO,
+      f"{file.path}: axes taken as {said} (data.layout={layout}; change it if not).",
+    )
   return layout
+
+
+def _likelier(layout: str, sizes: dict[str, int]) -> str:
+  """Another layout for which sizes speak: few channels would be rows or columns."""
+  few = lambda axis: sizes[axis] <= _MOST_COLOURS
+  many = lambda *axes: min(sizes[axis] for axis in axes) > _MOST_COLOURS + 3
+  if "C" in layout:  # "NTHWC" may be "NTCHW".
+    return "NTCHW" if few("H") and many("W", "C") else ""
+  if few("W") and many("H", "T"):
+    return "NTHWC"[-len(layout) :] if len(layout) == 4 else "THC"
+  if layout == "NTHW" and sizes["T"] in (1, 3) and many("N", "H", "W"):
+    return "TCHW"
+  return ""
 
 
 def _shape(layout: str, file: _ArrayFile) -> tuple[int, ...]:

@@ -4,7 +4,9 @@ A directory of samples looks like
 
   DIR/<sample>/0.npy, 1.npy, 2.npy, ...
 
-and a loader JSON names the files of every sample and the split it belongs to:
+or has images in it (frame_1.png, frame_2.png, ...), or is itself the folder of one
+sample's frames; and a loader JSON names the files of every sample and the split it
+belongs to:
 
   {"train": {"ratio": 0.7, "samples": [["a/0.npy", "a/1.npy", ...], ...]},
    "validation": {...}, "test": {...}, "id": "..."}
@@ -22,13 +24,16 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from input_pipeline.errors import DataError
+from input_pipeline.stores import images
 
 SPLITS = ("train", "validation", "test")
 RANDOM_START = -1
 
-_FRAME_SUFFIXES = (".npy", ".npz")
+_ARRAY_SUFFIXES = (".npy", ".npz")
+_FRAME_SUFFIXES = (*_ARRAY_SUFFIXES, *images.SUFFIXES)
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 
@@ -134,10 +139,27 @@ def list_samples(
     for entry in directory.iterdir()
     if entry.is_dir() and not entry.name.startswith(".")
   )
+  loose = [file for file in directory.iterdir() if _is_frame(file)]
+  inside = [file for folder in folders for file in folder.iterdir()]
+  if loose and not any(map(_is_frame, inside)):
+    folders = [directory]
+  elif loose:
+    logging.warning(
+      "%s holds sample folders, which are read, and %d frames beside them (%s, ...),"
+      " which are not.",
+      directory,
+      len(loose),
+      min(file.name for file in loose),
+    )
   if not folders:
     raise DataError(
       f"{directory} holds no sample folders; each sample is a folder of "
-      "0.npy, 1.npy, ... Change data.path."
+      f"0.npy, 1.npy, ... or of images. {_others(directory.iterdir())}Change data.path."
+    )
+  if not any(_is_frame(f) or f.suffix in _PICKLE_SUFFIXES for f in inside + loose):
+    raise DataError(
+      f"The folders of {directory} hold no frames: {_others(inside)}Expected files of"
+      f" {', '.join(_FRAME_SUFFIXES)}; change data.path."
     )
   if num_samples < 0:
     raise DataError(f"num_samples must be 0 (all) or more, not {num_samples}.")
@@ -204,14 +226,43 @@ def read_loader_json(
   return _select(samples, selection, random, str(file))
 
 
+def _is_frame(file: pathlib.Path) -> bool:
+  hidden = file.name.startswith(".")
+  return not hidden and file.suffix.lower() in _FRAME_SUFFIXES and file.is_file()
+
+
+def _others(files) -> str:
+  """Says what else there is."""
+  files = [file for file in files if not file.name.startswith(".")]
+  if folders := [file.name for file in files if file.is_dir()]:
+    return f"There are further folders, such as {min(folders)}. "
+  suffixes = sorted({file.suffix or file.name for file in files})
+  return f"{', '.join(suffixes[:5])} found. " if suffixes else ""
+
+
 def _frame_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """The frame files of a sample, by number."""
   files = [file for file in folder.iterdir() if file.is_file()]
-  frames = [file for file in files if file.suffix in _FRAME_SUFFIXES]
+  frames = [file for file in files if _is_frame(file)]
   if not frames:
     for file in files:
       _refuse_pickle(file)
     return []
+  pictures = [file for file in frames if file.suffix.lower() in images.SUFFIXES]
+  arrays = [file for file in frames if file.suffix.lower() in _ARRAY_SUFFIXES]
+  if pictures and arrays:
+    taken, left = (arrays, pictures)
+    if len(pictures) > len(arrays):
+      taken, left = (pictures, arrays)
+    logging.warning(
+      "%s holds arrays and images: %s, ... are read as its frames; %s, ... not.",
+      folder,
+      min(file.name for file in taken),
+      min(file.name for file in left),
+    )
+    frames = taken
+  if frames[0].suffix.lower() in images.SUFFIXES:
+    return images.in_order(frames)
   try:
     numbered = sorted((int(file.stem), file) for file in frames)
   except ValueError as error:
@@ -243,8 +294,11 @@ def _resolve(entry: list, file: pathlib.Path) -> list[pathlib.Path | list]:
   named = [pathlib.Path(frame) for frame in entry if isinstance(frame, str)]
   for frame in named:
     _refuse_pickle(frame)
-    if frame.suffix not in _FRAME_SUFFIXES:
-      raise DataError(f"{file} names {frame}, but frames must be .npy or .npz files.")
+    if frame.suffix.lower() not in _FRAME_SUFFIXES:
+      raise DataError(
+        f"{file} names {frame}, but frames must be .npy or .npz files or images"
+        f" ({', '.join(images.SUFFIXES)})."
+      )
   bases = [file.parent, pathlib.Path(), *file.resolve().parent.parents]
   base = next((base for base in bases if named and (base / named[0]).is_file()), None)
   if named and base is None:

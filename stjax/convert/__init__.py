@@ -24,12 +24,14 @@ from stjax.convert import (
   lsm,
   mapping,
   mgno,
+  recurrent,
   resnet,
   simvp,
   spectral,
   stid,
   triton,
   unet,
+  unet_denoiser,
   uno,
   vq,
 )
@@ -65,6 +67,7 @@ class Family(NamedTuple):
 # A family has the name of its network in `stjax.models.MODELS`.
 FAMILIES: dict[str, Family] = {
   "cno": Family(cno.name_map, unread=cno.unread),
+  "convlstm": Family(recurrent.convlstm_names, unread=recurrent.convlstm_unread),
   "convlstm_states": Family(convlstm_states.name_map),
   "diffcast": Family(diffcast.name_map),
   "dit": Family(dit.name_map, dit.constants),
@@ -76,12 +79,14 @@ FAMILIES: dict[str, Family] = {
   "kno": Family(spectral.kno_names),
   "lsm": Family(lsm.name_map),
   "mgno": Family(mgno.name_map, unread=mgno.unread),
+  "predrnn": Family(recurrent.predrnn_names),
   "resnet": Family(resnet.name_map),
   "simvp": Family(simvp.name_map, simvp.constants),
   "stid": Family(stid.mean_names),
   "stid_denoiser": Family(stid.denoiser_names, unread=stid.denoiser_unread),
   "triton": Family(triton.name_map),
   "unet": Family(unet.pooled_names),
+  "unet_denoiser": Family(unet_denoiser.name_map),
   "unet_strided": Family(unet.strided_names),
   "vq": Family(vq.name_map),
   "uno": Family(uno.name_map),
@@ -100,8 +105,9 @@ def to_stjax(
 
   Args:
     family: key of `FAMILIES`.
-    state_dict: names and arrays; a checkpoint's "state_dict" nesting and the
-      prefixes "module.", "model.", "_orig_mod." and "param/" are taken off.
+    state_dict: names and arrays; a checkpoint's nesting ("state_dict", "model" ...),
+      one common prefix and those of wrappers ("module.", "_orig_mod." ...) are
+      taken off.
     in_shape: (T, H, W, C) of one input; that of a denoiser is its history's.
     allow_unused: regular expression of torch names that may stay unused.
     **network_kwargs: options of `stjax.models.build(family, ...)`.
@@ -112,8 +118,8 @@ def to_stjax(
     in a further collection "torch".
 
   Raises:
-    ConvertError: names are missing or unused, or shapes differ; the message
-      lists them all.
+    ConvertError: names are missing or unused, shapes or types differ, or weights
+      are not finite; the message lists the first of each kind.
     NetworkError: the family or an option is unknown.
   """
   rules, network = _family(family, network_kwargs)

@@ -24,13 +24,19 @@ _USAGE = (
 )
 
 _TORCH = flags.DEFINE_string(
-  "torch", "", "The weights: .pth, .pt, .ckpt, .safetensors or .npz."
+  "torch", "", "The weights: .pth, .pt, .ckpt, .bin, .pth.tar, .safetensors or .npz."
 )
 _TO_TORCH = flags.DEFINE_string(
   "to_torch", "", "Where to write the work directory's weights."
 )
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint", "best", ("best", "latest"), "Which weights --to_torch takes."
+)
+_EMA = flags.DEFINE_bool(
+  "ema", False, "Take the averaged weights that lie beside the trained ones in --torch."
+)
+_WEIGHTS = flags.DEFINE_string(
+  "weights", "", "Key or prefix of the weights, where --torch holds several networks."
 )
 _ALLOW_UNUSED = flags.DEFINE_string(
   "allow_unused", "", "Regular expression of torch names that may be unused."
@@ -49,6 +55,8 @@ def main() -> None:
   cli.require(_USAGE, cli.CONFIG, cli.WORKDIR)
   if bool(_TORCH.value) == bool(_TO_TORCH.value):
     cli.fail(f"give either --torch or --to_torch. Usage: {_USAGE}")
+  if _TO_TORCH.value and (_EMA.value or _WEIGHTS.value):
+    cli.fail("--ema and --weights say what is taken from --torch; leave them out.")
   try:
     re.compile(_ALLOW_UNUSED.value)
   except re.error as error:
@@ -63,7 +71,7 @@ def main() -> None:
 
 
 def _from_torch(config, workdir: pathlib.Path) -> None:
-  state_dict = files.read(_TORCH.value)
+  state_dict = files.read(_TORCH.value, ema=_EMA.value, weights=_WEIGHTS.value)
   existed = workdir.exists()
   try:
     run = build_lib.build(config, workdir)

@@ -1,61 +1,131 @@
-"""Files of weights: .pth, .pt and .ckpt (by torch), .safetensors and .npz."""
+"""Files of weights: .pth, .pt and the like (by torch), .safetensors and .npz."""
 
+import argparse
+import codecs
 import functools
 import os
 import pathlib
+import re
+import types
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from absl import logging
 
 from input_pipeline.files import replacing
-from stjax.convert.mapping import strip_nesting
+from stjax.convert import checkpoints
 from stjax.errors import ConvertError
 
-TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+# The last is that of "model_best.pth.tar", which is no archive of tar.
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".th", ".tar")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
 
+_HALVES = ("bfloat16", "float16")
 # What numpy raises for a cut, empty, pickled or plain .npy file.
 _BAD_ARCHIVE = (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads a state dict.
+def read(
+  path: str | os.PathLike, *, ema: bool = False, weights: str = ""
+) -> dict[str, np.ndarray]:
+  """Reads a state dict, and says in the log what it took and what it left.
 
   Args:
-    path: a .pth, .pt or .ckpt file (needs torch; read in its weights-only
-      mode, so nothing in it is executed), .safetensors or .npz.
+    path: a .pth, .pt, .ckpt, .bin, .th or .pth.tar file (needs torch; read in its
+      weights-only mode, so nothing in it is executed), .safetensors or .npz.
+    ema: whether averaged weights are taken where trained ones are beside them.
+    weights: the key of the state dict, where a file holds several; see
+      `checkpoints.find`.
 
   Returns:
-    Names and arrays, out of a checkpoint's "state_dict" if it has one.
-    bfloat16 comes as float32.
+    Names and arrays. Floating-point numbers of 16 bits come as float32.
 
   Raises:
     ConvertError: no such file, a suffix that is not known, a file that holds
-      something else, or torch missing.
+      something else or numbers that cannot be used, or torch missing.
   """
   path = pathlib.Path(path)
   suffix = check_suffix(path)
   if not path.is_file():
     raise ConvertError(f"no file of weights at {path}")
-  if suffix == ".npz":
-    try:
-      with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
-    except _BAD_ARCHIVE as error:
-      raise ConvertError(f"{path} is no archive of arrays: {error}") from error
-  if suffix == ".safetensors":
-    try:
-      arrays = safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-      raise ConvertError(f"{path} is no safetensors file: {error}") from error
-    return {
-      key: value.astype(np.float32) if value.dtype.name == "bfloat16" else value
-      for key, value in arrays.items()
-    }
-  return _read_torch(path)
+  content = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(
+    suffix, _read_torch
+  )(path)
+  found = checkpoints.find(content, ema=ema, name=weights, where=str(path))
+  arrays = {key: _array(path, key, value) for key, value in found.arrays.items()}
+  _say(path, found)
+  return arrays
+
+
+def _say(path: pathlib.Path, found: checkpoints.Weights) -> None:
+  if found.taken:
+    left = f"; left: {checkpoints.few(found.left)}" if found.left else ""
+    logging.info("%s: took %r%s", path, found.taken, left)
+  if found.averaged:
+    logging.warning(
+      "%s holds averaged weights (EMA) too, in %s: they were left, and the trained ones"
+      " taken. To have them, use python -m stjax.convert --ema.",
+      path,
+      checkpoints.few(found.averaged),
+    )
+  if found.mixed:
+    # Statistics of batches are rarely averaged.
+    only_buffers = all(map(checkpoints.is_buffer, found.mixed))
+    logging.log(
+      logging.INFO if only_buffers else logging.WARNING,
+      "%s: %d arrays have no average, so the trained ones are taken: %s",
+      path,
+      len(found.mixed),
+      checkpoints.few(found.mixed),
+    )
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      return dict(archive)
+  except _BAD_ARCHIVE as error:
+    raise ConvertError(f"{path} is no archive of arrays: {error}") from error
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    return safetensors.numpy.load_file(path)
+  except safetensors.SafetensorError as error:
+    raise ConvertError(f"{path} is no safetensors file: {error}") from error
+  except (KeyError, TypeError, AttributeError) as error:
+    raise ConvertError(
+      f"{path} holds numbers of type {error}, which numpy does not have. Convert them"
+      " to float32 in torch and save them again."
+    ) from error
+
+
+def _array(path: pathlib.Path, key: str, value: Any) -> np.ndarray:
+  """An array of plain numbers; those of 16 bits become float32, which is exact."""
+  kind = str(value.dtype).removeprefix("torch.")
+  if hasattr(value, "detach"):
+    layout = str(value.layout).removeprefix("torch.")
+    how = ""
+    if value.is_quantized:
+      how = f"is quantised ({kind}): save its .dequantize()"
+    elif layout != "strided":
+      how = f"is sparse ({layout}): save its .to_dense()"
+    elif value.device.type == "meta":
+      how = "has no values (device 'meta'): save the weights after they are loaded"
+    if how:
+      raise ConvertError(f"{key} in {path} {how} instead.")
+  if re.match(r"(float[468](_|$)|u?int[1-7]($|_)|bits)", kind):
+    raise ConvertError(
+      f"{key} in {path} has type {kind}, which is meaningless without the scales of its"
+      " program. Convert the weights to float32 in torch and save them again."
+    )
+  if hasattr(value, "detach"):
+    value = value.detach().resolve_conj().resolve_neg()
+    value = (value.float() if kind in _HALVES else value).numpy()
+  return value.astype(np.float32) if kind in _HALVES else value
 
 
 def write(path: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
@@ -102,27 +172,64 @@ def _torch(path: pathlib.Path):
   return torch
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _harmless() -> list:
+  """Types beside weights that only hold numbers and words: nothing they do is run."""
+  core = getattr(np, "_core", None) or np.core
+  scalar, array = core.multiarray.scalar, core.multiarray._reconstruct
+  numbers = [
+    type(np.dtype(kind)) for kind in (*np.typecodes["AllInteger"], *"efdgFDG?SU")
+  ]
+  return [
+    argparse.Namespace,
+    types.SimpleNamespace,
+    np.ndarray,
+    np.dtype,
+    *dict.fromkeys(numbers),
+    *(
+      (value, f"numpy.{folder}.multiarray.{name}")
+      for folder in ("core", "_core")  # Before and since numpy 2.
+      for name, value in (("scalar", scalar), ("_reconstruct", array))
+    ),
+    (codecs.encode, "_codecs.encode"),
+  ]
+
+
+def _read_torch(path: pathlib.Path) -> Any:
   torch = _torch(path)
   try:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(_harmless()):
+      return torch.load(path, map_location="cpu", weights_only=True)
   except Exception as error:  # torch raises pickle's, zip's and its own.
-    raise ConvertError(
-      f"torch cannot read {path} in its weights-only mode: {error}"
-    ) from error
-  if not isinstance(content, Mapping):
-    raise ConvertError(
-      f"{path} holds a {type(content).__name__}; expected a state dict"
+    raise ConvertError(_refusal(torch, path, str(error))) from error
+
+
+def _refusal(torch, path: pathlib.Path, message: str) -> str:
+  """Our own words: torch's advise to load a file that may run any program."""
+  alone = "torch.save(model.state_dict(), 'weights.pth')"
+  if not path.stat().st_size:
+    return f"{path} is empty: it holds no weights."
+  if "TorchScript" in message:
+    return (
+      f"{path} is a program (TorchScript). Save its weights alone, in torch:"
+      f" torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
     )
-
-  def array(value):
-    value = value.detach()
-    if value.dtype == torch.bfloat16:
-      value = value.float()
-    return value.numpy()
-
-  return {
-    key: array(value)
-    for key, value in strip_nesting(content).items()
-    if isinstance(value, torch.Tensor)
-  }
+  try:
+    with torch.serialization.safe_globals(_harmless()):
+      names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+  except Exception:  # Old files and damaged ones cannot be listed.
+    names = []
+  if not names and (found := re.search(r"(?:GLOBAL |<class ')([\w.]+)", message)):
+    names = [found[1]]
+  if any(name.startswith("torch.nn.modules.") for name in names):
+    return (
+      f"{path} holds a whole network as a Python object, which torch's weights-only"
+      " mode does not read. In the program that wrote it, save the weights alone:"
+      f" {alone}"
+    )
+  if names:
+    return (
+      f"{path} holds Python objects beside the weights ({checkpoints.few(names)}),"
+      " which torch's weights-only mode does not read. In the program that wrote it,"
+      f" save the weights alone: {alone}"
+    )
+  return f"{path} is no file of weights that torch can read, or it is damaged."

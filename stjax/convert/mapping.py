@@ -5,17 +5,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from flax import traverse_util
 
+from stjax.convert import checkpoints
 from stjax.convert.layout import COUNTERS, LAYER, NORM, Leaf
 from stjax.errors import ConvertError
 
 # Training wrappers and writers of archives put these in front of the names of a
 # state dict.
 PREFIXES = ("module.", "model.", "_orig_mod.", "param/")
-# Programs call the weights in their checkpoints by these names. The last is the
-# network that SynCast trained, beside frozen ones.
-NESTINGS = ("state_dict", "model_state", "model", "diffcast")
+# Wrappers of parts of a network put these into the names.
+INNER_PREFIXES = (
+  "_orig_mod.",
+  "module.",
+  "_fsdp_wrapped_module.",
+  "_checkpoint_wrapped_module.",
+)
+_SHOWN = 6  # Problems of one kind that a message lists.
 
 
 class Entry(NamedTuple):
@@ -132,14 +139,6 @@ class NameMap:
     )
 
 
-def strip_nesting(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Takes the weights out of a checkpoint's `NESTINGS` if need be."""
-  for name in NESTINGS:
-    if isinstance(state_dict.get(name), Mapping):
-      return strip_nesting(state_dict[name])
-  return state_dict
-
-
 def strip_prefixes(key: str, names: NameMap) -> str:
   """Takes wrappers' prefixes off a name that is only known without them."""
   while names.path(key) is None:
@@ -147,7 +146,46 @@ def strip_prefixes(key: str, names: NameMap) -> str:
     if prefix is None:
       break
     key = key.removeprefix(prefix)
+  if names.path(key) is None:
+    short = key
+    for prefix in INNER_PREFIXES:
+      short = short.replace(f".{prefix}", ".")
+    if names.path(short) is not None:
+      return short
   return key
+
+
+def plain_names(
+  state_dict: Mapping[str, Any], names: NameMap, constants: Iterable[str] = ()
+) -> dict[str, tuple[str, Any]]:
+  """Finds the weights of a checkpoint and takes prefixes off their names.
+
+  Args:
+    state_dict: names and arrays; they may be nested, see `checkpoints.find`.
+    names: the family's map.
+    constants: further names of the network.
+
+  Returns:
+    {name as it came: (name without prefixes, array)}.
+
+  Raises:
+    ConvertError: there are no weights, or it is not clear which are meant.
+  """
+  constants = set(constants)
+
+  def known(key):
+    key = strip_prefixes(key, names)
+    return key in constants or names.path(key) is not None
+
+  arrays = checkpoints.find(state_dict).arrays
+  arrays = checkpoints.drop_bookkeeping(arrays, known)
+  prefix = checkpoints.common_prefix(arrays, known)
+  if prefix:
+    logging.info("The prefix %r is taken off the names of the weights.", prefix)
+  return {
+    key: (strip_prefixes(key.removeprefix(prefix), names), value)
+    for key, value in arrays.items()
+  }
 
 
 def to_variables(
@@ -163,8 +201,8 @@ def to_variables(
   Args:
     names: the family's map.
     expected: {collection: tree of arrays or of their abstract shapes}.
-    state_dict: torch's names and arrays; they may be nested in `NESTINGS`, and
-      have prefixes of wrappers.
+    state_dict: torch's names and arrays; they may be nested as programs save
+      them, and have a common prefix and those of wrappers.
     constants: torch names and values of buffers that follow from the
       network's options; they are compared and left out.
     allow_unused: regular expression of names (without prefixes) to ignore.
@@ -175,14 +213,15 @@ def to_variables(
     nothing reads.
 
   Raises:
-    ConvertError: names are missing or unused, or a shape or a constant differs;
-      the message lists them all.
+    ConvertError: names are missing or unused, or a shape, a type or a constant
+      differs, or weights are not finite; the message lists the first of each kind.
   """
   constants = constants or {}
   flat = traverse_util.flatten_dict(dict(expected), sep="/")
   found, source, problems = {}, {}, []
-  for original, value in strip_nesting(state_dict).items():
-    key = strip_prefixes(original, names)
+  infinite = []
+  weights = plain_names(state_dict, names, constants)
+  for original, (key, value) in weights.items():
     if key in constants:
       if not np.array_equal(np.asarray(value), constants[key]):
         problems.append(
@@ -207,23 +246,52 @@ def to_variables(
     elif misfit := _misfit(array, leaf, flat[path].shape):
       problems.append(f"{original}: {misfit}")
     else:
-      found[path] = np.array(leaf.from_torch(array), flat[path].dtype, order="C")
+      with np.errstate(over="ignore"):  # What is too large is said below.
+        found[path] = np.array(leaf.from_torch(array), flat[path].dtype, order="C")
+      if bad := np.count_nonzero(~np.isfinite(found[path])):
+        infinite.append(f"{original} ({bad} of {array.size} values)")
   for path in flat:
     if path not in source:
       located = names.key(path)
       problems.append(f"{located[0] if located else path}: missing")
   if problems:
+    raise ConvertError(_message(problems, weights, flat))
+  if infinite:
     raise ConvertError(
-      f"{len(problems)} weights do not fit the network (check its options, "
-      "in_shape, or allow unused ones by allow_unused=REGEX):\n  "
-      + "\n  ".join(problems)
+      f"NaN or Inf is in {checkpoints.few(infinite)}. The training that wrote these"
+      " weights had broken down; give an earlier checkpoint."
     )
   return traverse_util.unflatten_dict(found, sep="/")
+
+
+def _message(problems: list[str], weights: Mapping, flat: Mapping) -> str:
+  """Words for what does not fit: the first problems of each kind, and a count."""
+  kinds = {"": [], ": unused": [], ": missing": []}
+  for problem in problems:
+    kind = next(end for end in reversed(kinds) if problem.endswith(end))
+    kinds[kind].append(problem)
+  lines = []
+  for end, found in kinds.items():
+    lines += found[:_SHOWN]
+    if len(found) > _SHOWN:
+      lines.append(f"... and {len(found) - _SHOWN} more{end}")
+  advice = "check its options, in_shape, or allow unused ones by allow_unused=REGEX"
+  if len(kinds[": unused"]) == len(weights) and len(kinds[": missing"]) == len(flat):
+    advice = "no name is known: they are of another network, or see model.name"
+  return (
+    f"{len(problems)} weights do not fit the network ({advice}):\n  "
+    + "\n  ".join(lines)
+  )
 
 
 def _misfit(array: np.ndarray, leaf: Leaf, shape: tuple[int, ...]) -> str | None:
   """Tells how the shape of torch's array is wrong for a shape here, None if not."""
   wanted = leaf.to_torch(np.empty(shape, np.float32))
+  if array.dtype.kind not in "fc" and array.dtype.name != "bfloat16":
+    return (
+      f"type {array.dtype}; expected floating-point numbers (quantised weights must"
+      " be dequantised in torch first)"
+    )
   is_complex = np.iscomplexobj(wanted)
   # Complex numbers may be pairs of real ones.
   pairs = is_complex and not np.iscomplexobj(array)

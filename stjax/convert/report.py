@@ -48,8 +48,8 @@ def layers(
     listed.add(key)
     rows.append((key, path, leaf.to_torch(np.asarray(value))))
   size = sum(array.size for _, path, array in rows if _is_parameter(path))
-  for original, value in mapping.strip_nesting(state_dict or {}).items():
-    key = mapping.strip_prefixes(original, names)
+  weights = mapping.plain_names(state_dict, names, constants) if state_dict else {}
+  for original, (key, value) in weights.items():
     if key not in listed:
       known = key in constants or names.path(key) is not None
       rows.append(

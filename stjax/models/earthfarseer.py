@@ -244,7 +244,7 @@ class EarthFarseer(nn.Module):
       raise NetworkError(
         f"the grid is {h} x {w}; network 'earthfarseer' has patches of {PATCH} x "
         f"{PATCH} and expects multiples of {PATCH}: crop the data, or pad them "
-        "(method.pad_to_multiple)"
+        f"(--config.method.pad_to_multiple={PATCH})"
       )
     horizon = self.horizon or frames
     each = math.ceil(horizon / frames)

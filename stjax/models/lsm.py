@@ -68,7 +68,7 @@ class SpectralBlock(nn.Module):
         f"a spectral block has {self.heads} heads, which do not divide its "
         f"width {width}: change model.features to a multiple of model.heads"
       )
-    checks.tiled(x.shape[1:3], self.patch_size)
+    checks.tiled(x.shape[1:3], self.patch_size, "padded grid")
     head_width = width // self.heads
     read = Conv(2 * width, 1, dtype=self.dtype, name="read")(x)
     # In the original's weights, the channels of keys and values alternate.

@@ -216,7 +216,8 @@ def check_input(
     raise NetworkError(
       f"the grid is {h} x {w}; expected multiples of {factor} = "
       f"2 ** (model.{option} / 2): change model.{option} (now "
-      f"{spatial_depth}), crop the data, or pad them (method.pad_to_multiple)"
+      f"{spatial_depth}), crop the data, or pad them"
+      f" (--config.method.pad_to_multiple={factor})"
     )
 
 

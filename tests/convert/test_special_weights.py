@@ -242,7 +242,7 @@ def test_the_core_of_triton_is_known_by_its_weights(name, core):
 
 
 def test_weights_of_the_other_core_of_triton_are_refused():
-  message = r"enc\.0\.block\.conv1\.weight.*unused"
+  message = r"enc\.0\.block\.norm1\.running_mean.*unused"
   with pytest.raises(convert.ConvertError, match=message):
     to_stjax("triton", torch_weights("triton, conv"))
 

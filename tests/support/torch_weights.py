@@ -40,6 +40,9 @@ _STID = dict(
 _CNO = dict(in_shape=SQUARE, features=4, depth=2, lift_features=6, neck_blocks=2)
 _RESNET = dict(in_shape=SQUARE, features=4, blocks=(1, 2))
 _FFNO = dict(in_shape=GRID, horizon=2, features=4, modes_h=3, modes_w=2, depth=2)
+_RECURRENT = dict(
+  in_shape=GRID, horizon=3, features=4, depth=2, kernel_size=3, patch_size=2
+)
 _LSM = dict(in_shape=GRID, features=8, depth=2, patch_size=1)
 # The options and in_shape of networks, by the family and, after a comma, what is
 # special about one of several networks of a family.
@@ -47,6 +50,8 @@ NETWORKS = {
   "cno": _CNO,
   "cno, no norm": _CNO | dict(batch_norm=False),
   "cno, no mixing": _CNO | dict(mix=False),
+  "convlstm": _RECURRENT,
+  "convlstm, norms": _RECURRENT | dict(layer_norm=True),
   "convlstm_states": dict(in_shape=GRID, depth=3, features=(4, 5), kernel_size=(3, 5)),
   "convlstm_states, readout": dict(
     in_shape=GRID, horizon=2, depth=2, features=(4, 5), kernel_size=3
@@ -89,6 +94,8 @@ NETWORKS = {
   "mgno, wide": dict(
     in_shape=GRID, depth=1, iterations=((1, 1), (1, 1)), features=4, frames="channels"
   ),
+  "predrnn": _RECURRENT,
+  "predrnn, norms": _RECURRENT | dict(layer_norm=True),
   "resnet": _RESNET,
   "resnet, no stem": _RESNET | dict(stem=False, project=True),
   "simvp": _SIMVP | dict(translator="gsta"),
@@ -115,6 +122,10 @@ NETWORKS = {
   "triton, three layers": _TRITON | dict(spatial_depth=3),
   "triton, equal width": _TRITON | dict(core_first="conv", temporal_features=16),
   "unet": dict(in_shape=SQUARE, features=4, depth=2, frames="batch"),
+  "unet_denoiser": dict(in_shape=GRID, horizon=3, features=4, groups=2, step_dim=6),
+  "unet_denoiser, flat": dict(
+    in_shape=GRID, horizon=1, features=4, groups=1, depth=0, blocks=1, step_dim=4
+  ),
   "unet_strided": dict(in_shape=SQUARE, features=4, depth=3),
   "uno": dict(in_shape=GRID, horizon=2, features=4, instance_norm=True),
   "uno, p": dict(in_shape=SQUARE, horizon=1, variant="p", features=4),

@@ -450,7 +450,8 @@ class DiffCast(denoisers.Denoiser):
     if h % factor or w % factor:
       raise NetworkError(
         f"the grid is {h} x {w}; the {levels} levels of model.multipliers need"
-        f" multiples of {factor}: take fewer levels, or crop or pad the data"
+        f" multiples of {factor}: take fewer levels, crop the data, or pad them"
+        f" (--config.method.pad_to_multiple={factor})"
       )
     return denoisers.Context(self.context(history), history.shape[1:])
 

@@ -3,6 +3,7 @@
 Each function raises a `NetworkError` that names the option to change.
 """
 
+import math
 from collections.abc import Sequence
 
 from flax import linen as nn
@@ -64,7 +65,8 @@ def multiple(grid: tuple[int, int], factor: int, option: str) -> None:
   if h % factor or w % factor:
     raise NetworkError(
       f"the grid is {h} x {w}; expected multiples of {factor} = "
-      f"2 ** model.{option}: change model.{option}, or crop or pad the data"
+      f"2 ** model.{option}: change model.{option}, crop the data, or pad them"
+      f" (--config.method.pad_to_multiple={factor})"
     )
 
 
@@ -104,8 +106,11 @@ def tiled(grid: tuple[int, int], patch: tuple[int, int], where: str = "grid") ->
     where: name of the grid for the message.
   """
   if grid[0] % patch[0] or grid[1] % patch[1]:
+    pad = "crop or pad the data"
+    if where == "grid":
+      multiple = math.lcm(*patch)
+      pad = f"crop the data, or pad them (--config.method.pad_to_multiple={multiple})"
     raise NetworkError(
       f"the {where} is {grid[0]} x {grid[1]}; expected multiples of "
-      f"model.patch_size = {patch[0]} x {patch[1]}: change it, or crop or pad "
-      "the data"
+      f"model.patch_size = {patch[0]} x {patch[1]}: change it, or {pad}"
     )
