@@ -108,6 +108,7 @@ def config_of(section: str, resolved: Mapping[str, Any]) -> dict[str, Any] | Non
       )
   # Winds go below -1, and have other units, whatever the data need.
   changed = {"transform": "identity"}
+  changed["missing_value"] = resolved[section]["missing_value"]
   if resolved["normalise"] == "fixed":
     changed |= {"normalise": "standard", "offset": (), "scale": ()}
   return {**resolved, **given, **changed}

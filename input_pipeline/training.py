@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import cache, errors, files, normalise, options, stores, windows
-from input_pipeline.stores import base, resample
+from input_pipeline.stores import base, missing, resample
 
 FRAMES = ("all", "history")
 _CHUNK = 32  # Frames read at a time.
@@ -21,7 +21,10 @@ def open_store(resolved: Mapping[str, Any], cache_dir: str | None) -> base.Store
   given = options.store_options(resolved)
   if "cache_dir" in inspect.signature(store).parameters:
     given["cache_dir"] = cache_dir
-  opened = resample.apply(store(**given), resolved["resample"])
+  opened = store(**given)
+  if "missing_value" not in given:
+    opened = missing.apply(opened, resolved["missing_value"])
+  opened = resample.apply(opened, resolved["resample"])
   return cache.apply(opened, resolved, cache_dir)
 
 

@@ -41,6 +41,8 @@ class Store(abc.ABC):
     has_events: whether the data name the event of each sequence.
     step: time between frames when there is no time axis, or None; calendar
       months come as a timedelta64 of months.
+    declared: by channel, what counts as missing because the file says so; see
+      `stores.missing.Declared`. It may leave channels out.
     files: the files read; prepared copies are renewed when they change.
   """
 
@@ -50,6 +52,7 @@ class Store(abc.ABC):
   has_events: bool = False
   step: np.timedelta64 | None = None
   files: tuple[str, ...] = ()
+  declared: Mapping[str, Any] = {}
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -109,6 +112,7 @@ class Wrapper(Store):
   has_events = property(lambda self: self._store.has_events)
   step = property(lambda self: self._store.step)
   files = property(lambda self: self._store.files)
+  declared = property(lambda self: self._store.declared)
 
   def length(self, sequence: int) -> int:
     return self._store.length(sequence)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from input_pipeline import errors
-from input_pipeline.stores import base, grid
+from input_pipeline.stores import base, grid, missing
 
 
 class XarrayStore(base.Store):
@@ -39,6 +39,8 @@ class XarrayStore(base.Store):
       "y": (0, 128)}. Whole numbers are positions (stop excluded, a third one
       is the step); numbers with a point and dates are values (both included).
     coarsen: factor by which H and W shrink: means of the observed cells.
+    missing_value: what stands for missing besides what the files declare, in
+      decoded units; see `missing.codes`.
 
   Raises:
     DataError: if files, variables or dimensions do not fit.
@@ -57,6 +59,7 @@ class XarrayStore(base.Store):
     spatial_dims: tuple[str, ...] = (),
     select: Mapping[str, Sequence[Any]] | None = None,
     coarsen: int = 1,
+    missing_value: tuple[float | str, ...] = (),
   ):
     if not isinstance(coarsen, int) or coarsen < 1:
       raise errors.DataError(
@@ -66,6 +69,7 @@ class XarrayStore(base.Store):
     self._lock = threading.Lock()
     self._opened = {}
     self._select = dict(select or {})
+    self._missing = missing.codes(missing_value)
     self._coarsen = coarsen
     self._sample_dim = sample_dim
     first = self._dataset(0)
@@ -84,6 +88,10 @@ class XarrayStore(base.Store):
     self._channels, self.variables = _channels(
       first, base.as_names(variables), fixed | set(self._spatial_dims)
     )
+    self.declared = {
+      variable.name: missing.of(first[name])
+      for name, variable in zip(self._sources(), self.variables, strict=True)
+    }
     self.space = _space(first, self._spatial_dims, coarsen)
     if calendar := grid.calendar(first, self._time_dim):
       self.space.attrs["calendar"] = calendar
@@ -116,7 +124,8 @@ class XarrayStore(base.Store):
       DataError: if a variable is not there or changes along another axis.
     """
     path, *more = _find(options["path"])
-    with open_file(path) as dataset:
+    codes = missing.codes(options["missing_value"])
+    with open_file(path, codes.declared) as dataset:
       names = _requested(dataset, base.as_names(options["variables"]), least_dims=1)
       time = {*grid.time_dims(dataset, names[0]), options["time_dim"]}
       dims = grid.spatial_dims(
@@ -139,6 +148,7 @@ class XarrayStore(base.Store):
       fields = [dataset[name].transpose(*dims).values for name in names]
       fields = np.stack(fields, axis=-1).astype(np.float32)
       fields = fields.reshape(1, len(fields), -1, len(names))  # Points have W = 1.
+      fields = codes.mask(fields, tuple(names))
       coarsen = options["coarsen"]
       return grid.coarsen(fields, coarsen)[0], _space(dataset, dims, coarsen)
 
@@ -173,7 +183,12 @@ class XarrayStore(base.Store):
         parts.append(self._read_piece(file, sample, low, high))
       offset += frames
     frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    frames = self._missing.mask(frames, self.names)
     return grid.coarsen(frames, self._coarsen)
+
+  def _sources(self) -> list[str]:
+    """The variable of the file behind each channel."""
+    return [name for name, _, places in self._channels for _ in places]
 
   def __getstate__(self):
     return {**self.__dict__, "_lock": None, "_opened": {}}
@@ -186,7 +201,9 @@ class XarrayStore(base.Store):
     with self._lock:
       if file not in self._opened:
         self._opened[file] = grid.select(
-          open_file(self.files[file]), self._select, several_files=len(self.files) > 1
+          open_file(self.files[file], self._missing.declared),
+          self._select,
+          several_files=len(self.files) > 1,
         )
       return self._opened[file]
 
@@ -264,12 +281,16 @@ def _find(path: str) -> tuple[str, ...]:
   return found
 
 
-def open_file(path: str) -> xr.Dataset:
-  """One file; DataError if xarray cannot read it."""
+def open_file(path: str, declared: bool = True) -> xr.Dataset:
+  """One file; DataError if xarray cannot read it.
+
+  Args:
+    path: the file or the Zarr folder.
+    declared: whether what it declares as missing counts; see `missing.open_dataset`.
+  """
   try:
-    # Without the cache: it would keep every frame ever read.
-    return xr.open_dataset(
-      path, engine=_engine(path), chunks=None, cache=False, decode_timedelta=False
+    return missing.open_dataset(
+      path, _engine(path), declared=declared, decode_timedelta=False
     )
   except (OSError, ValueError, KeyError, TypeError) as error:
     reason = (str(error).splitlines() or [""])[0]
