@@ -74,7 +74,9 @@ def make(
     check_grid(store.space, data.space)
   _check(store, data)
   if statistics is None:
-    statistics = training.compute_statistics(store, changed, cache_dir, frames_of=data)
+    statistics = training.compute_statistics(
+      store, changed, cache_dir, frames_of=data, key="data.forcings"
+    )
   training.check_statistics(statistics, store.names, "data.forcings.variables")
   return Forcings(store, statistics)
 

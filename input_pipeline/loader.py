@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from input_pipeline import (
   labels,
   normalise,
   options,
+  quality,
   static,
   training,
   windows,
@@ -27,6 +29,7 @@ from input_pipeline import pairs as pairs_lib
 from input_pipeline import spec as spec_lib
 from input_pipeline.stores import base
 
+_reported: weakref.WeakSet[normalise.Statistics] = weakref.WeakSet()
 _ENDLESS = 2**62  # Batches of a series without an end.
 
 
@@ -137,6 +140,11 @@ def build(
   if statistics is None:
     statistics = training.compute_statistics(source, resolved, cache_dir)
   training.check_statistics(statistics, source.names)
+  if process_index == 0:
+    for known in (boundary, fixed):
+      if known:
+        _report(known.statistics)
+    _report(statistics, source)
   if pairs:
     pairs_lib.check(pairs, resolved, named, statistics)
     if train:
@@ -205,6 +213,22 @@ def build(
     forcing_statistics=boundary.statistics if boundary else None,
     static_statistics=fixed.statistics if fixed else None,
   )
+
+
+def _report(statistics: normalise.Statistics, store: base.Store | None = None):
+  """Logs, once for each statistics, what is known of the variables.
+
+  Args:
+    statistics: of the variables.
+    store: their store if each is to get a line of its own.
+  """
+  if statistics in _reported:
+    return
+  _reported.add(statistics)
+  for line in quality.lines(statistics, store.variables if store else ()):
+    logging.info("%s", line)
+  for note in statistics.notes:
+    logging.warning("%s", note)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -100,6 +100,12 @@ def chunks(
       yield sequence, low, frames
 
 
+def place(store: base.Store) -> str:
+  """The file of a store, or the first of several; "" where it has none."""
+  more = f" (and {len(store.files) - 1} more)" if len(store.files) > 1 else ""
+  return store.files[0] + more if store.files else ""
+
+
 def not_finite(
   store: base.Store, sequence: int, start: int, finite: np.ndarray
 ) -> errors.DataError:
@@ -151,6 +157,7 @@ def compute_statistics(
   resolved: Mapping[str, Any],
   cache_dir: str | None,
   frames_of: base.Store | None = None,
+  key: str = "data",
 ) -> normalise.Statistics:
   """Statistics of the training split, kept as JSON in cache_dir.
 
@@ -160,6 +167,7 @@ def compute_statistics(
     cache_dir: the folder, or None.
     frames_of: the store whose training frames they are of; by default the
       same.
+    key: the section of the config that names them.
   """
   frames_of = frames_of or store
   fixed = {}
@@ -186,6 +194,10 @@ def compute_statistics(
     kind=resolved["normalise"],
     transform=resolved["transform"],
     ddof=resolved["statistics"]["ddof"],
+    labels=[variable.attrs for variable in store.variables],
+    declared=[store.declared.get(n, missing.Declared()) for n in store.names],
+    file=place(store),
+    key=key,
     **fixed,
   )
   if path:

@@ -419,7 +419,7 @@ def _limits(attrs: Mapping[str, Any], dtype: np.dtype) -> tuple[float, float] | 
   )
   if packed and dtype.kind == "f":
     slack = 1e-6 * max(abs(v) for v in (low, high) if math.isfinite(v))
-  ends = sorted((v * scale + offset for v in (low - slack, high + slack)))
+  ends = sorted(v * scale + offset for v in (low - slack, high + slack))
   return ends[0], ends[1]
 
 
