@@ -298,13 +298,7 @@ def notes(
   found = []
   codes = suspects(seen)
   missing_share = 1 - seen.count / max(seen.total, 1)
-  for value, count in codes.items():
-    found.append(
-      f"Variable {name!r} has the value {number(value)} in {_percent(count, seen)} of "
-      "its observed cells, apart from all other values, as if it stood for missing; it "
-      f"counts as data unless you set --config.{key}={number(value)} (and "
-      "--config.data.missing=mask)."
-    )
+  found += [_code_note(name, v, n, seen, key) for v, n in codes.items()]
   zero = declared.zero_fill
   if zero is not None and zero not in codes:
     count = seen.counts.get(float(np.float32(zero)), 0)
@@ -336,6 +330,50 @@ def notes(
       f"Variable {name!r} has one value only, {number(low)}: there is nothing to learn."
     )
   found += [f"Variable {name!r} {note}." for note in unit_notes(name, attrs, low, high)]
+  return found
+
+
+def _code_note(name: str, value: float, count: int, seen: Seen, key: str) -> str:
+  return (
+    f"Variable {name!r} has the value {number(value)} in {_percent(count, seen)} of "
+    "its observed cells, apart from all other values, as if it stood for missing; it "
+    f"counts as data unless you set --config.{key}={number(value)} (and "
+    "--config.data.missing=mask)."
+  )
+
+
+def split_notes(
+  name: str, seen: Seen, where: str, declared: missing.Declared, known: Sequence[str]
+) -> list[str]:
+  """What is wrong with a variable in a split that is to be scored, as sentences.
+
+  Args:
+    name: of the variable.
+    seen: its values among the targets.
+    where: which frames they are.
+    declared: what counts as missing because the file says so.
+    known: notes on the training split, of which none is repeated.
+  """
+  if not seen.count:
+    says = ""
+    if declared.text:
+      says = f", or set data.missing_value=none if {declared.text} is wrong in the file"
+    return [
+      f"Variable {name!r} has no observation in {where}: its scores there will be "
+      f"null. Change data.split or data.variables{says}."
+    ]
+  found = []
+  for value, count in suspects(seen).items():
+    note = _code_note(name, value, count, seen, "data.missing_value")
+    head = note.split(" in ")[0]
+    if not any(head in other for other in known):
+      found.append(f"In {where}: {note}")
+  if len(seen.low) == 1:
+    found.append(
+      f"Variable {name!r} has one value only, {number(next(iter(seen.low)))}, in "
+      f"{where}: scores that divide by its variability or by the number of events will "
+      "be null. Change data.split."
+    )
   return found
 
 

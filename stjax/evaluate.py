@@ -40,7 +40,7 @@ def check(run: run_lib.Run, splits: bool) -> None:
       )
   if not splits:
     return
-  evaluator_lib.open_split(run, options.split)
+  evaluator_lib.review_split(run, options.split)
   if "training_mean" in options.baselines:
     evaluator_lib.open_split(run, "train")
 
@@ -107,6 +107,14 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
       "window_stride": options.window_stride,
     },
     diagrams=scores.diagrams,
+    observed=scores.observed,
+    constant=[
+      name
+      for name, low, high in zip(
+        names, run.statistics.minimum, run.statistics.maximum, strict=True
+      )
+      if low == high
+    ],
   )
   if jax.process_index() == 0:
     folder = run.workdir / "evaluation"
@@ -114,5 +122,10 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     tables.write_lead_times(folder / "lead_time.csv", scores.results, **labels)
     title = f"{options.split} split, {data.num_examples} examples"
     logging.info("\n%s", tables.console_table(scores.results, title))
+    if content["reasons"]:
+      logging.info(
+        "%d scores are null in metrics.json, which says why under 'reasons'.",
+        len(content["reasons"]),
+      )
     figures.draw(run, data, keep, scores.results, scores.diagrams, folder / "figures")
   return content
