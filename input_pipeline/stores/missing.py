@@ -358,6 +358,8 @@ def _wrapped(code: int, dtype: np.dtype, as_unsigned: bool) -> int:
 def _said(attrs: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
   """The attributes that declare missing values, and the codes in decoded units."""
   keys = [key for key in (*_CODES, *_RANGES) if key in attrs]
+  # NaN is missing whatever is declared.
+  keys = [key for key in keys if not _is_nan(attrs[key])]
   text = ", ".join(f"{key}={_plain(attrs[key])}" for key in keys)
   scale, offset = (
     float(np.ravel(attrs.get(key, default))[0])
@@ -365,6 +367,11 @@ def _said(attrs: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
   )
   found = [v for key in _CODES for v in np.ravel(attrs.get(key, [])).tolist()]
   return text, tuple(v * scale + offset for v in found if not math.isnan(v))
+
+
+def _is_nan(value: Any) -> bool:
+  value = np.asarray(value)
+  return value.dtype.kind == "f" and bool(np.isnan(value).all())
 
 
 def _plain(value: Any) -> Any:
