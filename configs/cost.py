@@ -159,7 +159,6 @@ def _data(c, name: str, data: _Set, released: bool) -> None:
     units=data.variable[1:],
     step=data.step,
     first_time=data.first_time or "",
-    missing_value=config_dict.placeholder(float),
   )
   c.data.calendar = _calendar(data, released)
   if released:

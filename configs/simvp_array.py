@@ -25,7 +25,6 @@ def get_config() -> ml_collections.ConfigDict:
     units=(),
     step="",  # The time between frames, such as "5 min"; "" if unknown.
     first_time="",  # The date of the first frame, one for each file.
-    missing_value=ml_collections.config_dict.placeholder(float),
   )
   c.optimizer.learning_rate = 1e-3
   c.optimizer.clip_norm = 1.0

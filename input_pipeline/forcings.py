@@ -75,7 +75,9 @@ def make(
     check_grid(store.space, data.space)
   _check(store, data)
   if statistics is None:
-    statistics = training.compute_statistics(store, changed, cache_dir, frames_of=data)
+    statistics = training.compute_statistics(
+      store, changed, cache_dir, frames_of=data, key="data.forcings"
+    )
   training.check_statistics(statistics, store.names, "data.forcings.variables")
   return Forcings(store, statistics)
 
@@ -109,6 +111,7 @@ def config_of(section: str, resolved: Mapping[str, Any]) -> dict[str, Any] | Non
       )
   # Winds go below -1, and have other units, whatever the data need.
   changed = {"transform": "identity"}
+  changed["missing_value"] = resolved[section]["missing_value"]
   if resolved["normalise"] == "fixed":
     changed |= {"normalise": "standard", "offset": (), "scale": ()}
   return {**resolved, **given, **changed}

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -13,20 +14,25 @@ from absl import flags, logging
 
 from input_pipeline import (
   augment,
+  cache,
   calendar,
   errors,
   forcings,
   labels,
   normalise,
   options,
+  quality,
   static,
   training,
   windows,
 )
 from input_pipeline import pairs as pairs_lib
 from input_pipeline import spec as spec_lib
-from input_pipeline.stores import base, moments
+from input_pipeline.stores import base, missing, moments
 
+_reported: weakref.WeakSet[normalise.Statistics] = weakref.WeakSet()
+# What Split.review reads at least, and at most of a copy.
+_REVIEWED_FRAMES, _REVIEWED_CELLS = 64, 50_000_000
 _ENDLESS = 2**62  # Batches of a series without an end.
 
 
@@ -48,6 +54,12 @@ class Split:
       of each window, on dimension "sample".
     forcing_statistics: of the forcings in the training split, if there are any.
     static_statistics: of the static fields over the grid, if there are any.
+    review: () -> sentences on variables that have no observation among the targets
+      of the split, one value only, or values that look like codes for missing. Of
+      frames that lie in memory or in a prepared copy it reads all, up to 50 million
+      cells; else 64 frames from all over the split, and further ones only until each
+      variable has an observation. It raises DataError for a missing value among them
+      where data.missing is "error".
   """
 
   batches: grain.IterDataset
@@ -59,6 +71,7 @@ class Split:
   labels: xr.Dataset
   forcing_statistics: normalise.Statistics | None = None
   static_statistics: normalise.Statistics | None = None
+  review: Callable[[], list[str]] = list
 
 
 def build(
@@ -141,6 +154,11 @@ def build(
   if statistics is None:
     statistics = training.compute_statistics(source, resolved, cache_dir)
   training.check_statistics(statistics, source.names)
+  if process_index == 0:
+    for known in (boundary, fixed):
+      if known:
+        _report(known.statistics)
+    _report(statistics, source)
   if pairs:
     pairs_lib.check(pairs, resolved, named, statistics)
     if train:
@@ -208,7 +226,89 @@ def build(
     labels=named.isel(sample=numbers),
     forcing_statistics=boundary.statistics if boundary else None,
     static_statistics=fixed.statistics if fixed else None,
+    review=functools.partial(
+      _review, source, whole, numbers, resolved, statistics, split
+    ),
   )
+
+
+def _review(source, cut, numbers, resolved, statistics, split) -> list[str]:
+  """What `Split.review` gives."""
+  checked = resolved["missing"] == "error"
+  wanted = [np.zeros(source.length(i), bool) for i in range(source.num_sequences)]
+  for window in numbers:
+    first = int(cut.start[window])
+    targets = slice(first + resolved["history"], first + cut.length)
+    wanted[int(cut.sequence[window])][targets] = True
+  places = [
+    (i, int(f)) for i, frames in enumerate(wanted) for f in np.flatnonzero(frames)
+  ]
+  height, width = (source.space.sizes[d] for d in source.space.attrs["spatial_dims"])
+  least = _REVIEWED_FRAMES
+  if isinstance(source, cache.CopiedStore):
+    least = max(least, _REVIEWED_CELLS // (height * width * len(source.names)))
+  least = min(least, len(places))
+  watch = quality.Watch(len(source.names))
+  for number in np.linspace(0, len(places) - 1, least).astype(int):
+    sequence, frame = places[number]
+    fields = source.read(sequence, frame, frame + 1)
+    if statistics.transform == "log1p":
+      fields = np.where(fields > -1, fields, np.float32(np.nan))
+    finite = np.isfinite(fields)
+    if checked and not finite.all():
+      raise training.not_finite(source, sequence, frame, finite)
+    for channel, values in enumerate(np.moveaxis(fields, -1, 0)):
+      watch.add(channel, values.ravel())
+  seen = [watch.seen(c) for c in range(len(source.names))]
+  observed = np.array([values.count > 0 for values in seen])
+  if not observed.all() and least < len(places):
+    for _, _, frames in training.chunks(source, _runs(places), checked):
+      observed |= np.isfinite(frames).any((0, 1, 2))
+      if observed.all():
+        break
+    else:
+      least = len(places)
+  of = f"all {least}" if least == len(places) else f"{least} of the {len(places)}"
+  file = training.place(source)
+  return [
+    f"{file and file + ': '}{note}"
+    for name, values, any_ in zip(source.names, seen, observed, strict=True)
+    if values.count or not any_
+    for note in quality.split_notes(
+      name,
+      values,
+      f"{of} target frames of the {split} split",
+      source.declared.get(name, missing.Declared()),
+      statistics.notes,
+    )
+  ]
+
+
+def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+  """Frames, as (sequence, frame) in order, as (sequence, first, stop)."""
+  runs = []
+  for sequence, frame in places:
+    if runs and runs[-1][0] == sequence and runs[-1][2] == frame:
+      runs[-1] = (sequence, runs[-1][1], frame + 1)
+    else:
+      runs.append((sequence, frame, frame + 1))
+  return runs
+
+
+def _report(statistics: normalise.Statistics, store: base.Store | None = None):
+  """Logs, once for each statistics, what is known of the variables.
+
+  Args:
+    statistics: of the variables.
+    store: their store if each is to get a line of its own.
+  """
+  if statistics in _reported:
+    return
+  _reported.add(statistics)
+  for line in quality.lines(statistics, store.variables if store else ()):
+    logging.info("%s", line)
+  for note in statistics.notes:
+    logging.warning("%s", note)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

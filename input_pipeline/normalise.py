@@ -7,12 +7,13 @@ inverse: x = f^-1(y * scale + offset). One offset and scale per channel.
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import errors
+from input_pipeline import errors, quality
+from input_pipeline.stores import missing
 
 TRANSFORMS = ("identity", "log1p")
 KINDS = ("none", "standard", "range", "fixed")
@@ -36,6 +37,7 @@ class Statistics:
     maximum: [C].
     missing_share: [C] share of missing values, 0 to 1.
     count: [C] int64, number of observed values.
+    notes: sentences on what looks wrong in the values; see `quality.notes`.
   """
 
   variables: tuple[str, ...]
@@ -49,6 +51,7 @@ class Statistics:
   maximum: np.ndarray
   missing_share: np.ndarray
   count: np.ndarray
+  notes: tuple[str, ...] = ()
 
   def to_json(self) -> str:
     """A JSON text that `from_json` turns into equal statistics."""
@@ -79,6 +82,7 @@ class Statistics:
       )
     }
     variables = tuple(values["variables"])
+    notes = tuple(values.get("notes", ()))  # Earlier versions kept none.
     for name, array in arrays.items():
       if array.shape != (len(variables),) or not np.isfinite(array).all():
         raise errors.DataError(
@@ -89,7 +93,7 @@ class Statistics:
       raise errors.DataError(
         f"Statistics with scale={values['scale']!r}; expected numbers > 0."
       )
-    return cls(variables, values["transform"], values["kind"], **arrays)
+    return cls(variables, values["transform"], values["kind"], **arrays, notes=notes)
 
 
 def forward(statistics: Statistics, x: Any, xp: Any = np) -> Any:
@@ -139,6 +143,10 @@ def compute(
   offset: float | Sequence[float] = (),
   scale: float | Sequence[float] = (),
   where: str = "the training split",
+  labels: Sequence[Mapping[str, Any]] = (),
+  declared: Sequence[missing.Declared] = (),
+  file: str = "",
+  key: str = "data",
 ) -> Statistics:
   """Streams over frames and accumulates in float64.
 
@@ -154,6 +162,10 @@ def compute(
       variable (data.offset); () is 0.
     scale: for the kind "fixed", likewise (data.scale); () is 1.
     where: what the frames are of, for messages.
+    labels: attributes of each variable, such as its units; () knows none.
+    declared: of each variable, what counts as missing because its file says so.
+    file: where they lie, for messages.
+    key: the section of the config that speaks of them.
 
   Returns:
     The statistics. A constant channel gets scale 1, with a warning.
@@ -178,11 +190,17 @@ def compute(
   total = 0
   mean, square = np.zeros(channels), np.zeros(channels)
   minimum, maximum = np.full(channels, np.inf), np.full(channels, -np.inf)
+  labels = labels or [{}] * channels
+  declared = declared or [missing.Declared()] * channels
+  watch = quality.Watch(
+    channels, [[v for v in (d.zero_fill,) if v is not None] for d in declared]
+  )
   for chunk in chunks:
     flat = np.asarray(chunk).reshape(-1, channels)
     total += len(flat)
     for c in range(channels):
       x = flat[:, c]
+      watch.add(c, x)
       x = x[np.isfinite(x)].astype(np.float64)
       if not x.size:
         continue
@@ -190,7 +208,8 @@ def compute(
         if x.min() <= -1:
           raise errors.DataError(
             f"data.transform='log1p' needs values above -1, but variable "
-            f"{variables[c]!r} goes down to {x.min():g}. Set "
+            f"{variables[c]!r} goes down to {x.min():g}. If that stands for missing, "
+            f"set --config.{key}.missing_value={quality.number(x.min())}; else set "
             "data.transform='identity' or choose other data.variables."
           )
         x = np.log1p(x)
@@ -202,10 +221,12 @@ def compute(
       minimum[c] = min(minimum[c], x.min())
       maximum[c] = max(maximum[c], x.max())
   for c in np.flatnonzero(count == 0):
+    says = declared[c].text
     raise errors.DataError(
-      f"Variable {variables[c]!r} has no observed value in {where} "
-      f"({total} values, all missing). Expected at least one: check "
-      "data.variables, data.split and the missing-value code of the file."
+      f"{file and file + ': '}Variable {variables[c]!r} has no observed value in "
+      f"{where} ({total} values, all missing). Expected at least one: check "
+      f"data.variables, data.split and {key}.missing_value"
+      + (f"; none turns off what the file declares ({says})." if says else ".")
     )
   std = np.sqrt(square / np.maximum(count - ddof, 1))
   if kind == "standard":
@@ -236,6 +257,13 @@ def compute(
     maximum=maximum,
     missing_share=1 - count / max(total, 1),
     count=count,
+    notes=tuple(
+      f"{file and file + ': '}{note}"
+      for c, name in enumerate(variables)
+      for note in quality.notes(
+        name, watch.seen(c), labels[c], declared[c], key=f"{key}.missing_value"
+      )
+    ),
   )
 
 

@@ -22,6 +22,10 @@ COMMON = {
   "scale": (),
   "transform": "identity",  # "identity" or "log1p", before normalising.
   "missing": "error",  # "error", or "mask": missing is 0 and masked.
+  # What stands for missing in the fields that the store reads, before anything is
+  # computed from them: numbers, or "NAME=number" for one variable. () is only what
+  # the file itself declares, and "none" is not even that.
+  "missing_value": (),
   # A folder of preference pairs, WORKDIR/preferences/NAME of the run that made
   # them: training reads the windows that have a pair, with its forecasts.
   "pairs": "",
@@ -31,11 +35,11 @@ COMMON = {
   "calendar": (),
   "slots_per_day": 0,  # 0: by the time step; else counted by frame number.
   # Fields that are known in advance and never forecast, such as winds over an
-  # ocean: their names, and the path of their store if it is not that of the data.
-  "forcings": {"variables": (), "path": ""},
-  # Fields without a time axis, such as a land mask or orography: names, and the
-  # path of their store if it is not that of the data.
-  "static": {"variables": (), "path": ""},
+  # ocean: their names, the path of their store if it is not that of the data, and
+  # what stands for missing in them.
+  "forcings": {"variables": (), "path": "", "missing_value": ()},
+  # Fields without a time axis, such as a land mask or orography: the same of them.
+  "static": {"variables": (), "path": "", "missing_value": ()},
   # What is kept of the frames and of the grid; see stores/resample.py.
   "resample": {
     "first": 0,  # The first frame of each sequence that is kept.
@@ -153,7 +157,10 @@ def reading(resolved: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in resolved["resample"].items()
     if value != COMMON["resample"][key]
   }
-  return store_options(resolved) | ({"resample": resample} if resample else {})
+  found = {**store_options(resolved), "missing_value": resolved["missing_value"]}
+  if found["missing_value"] in ((), None):
+    del found["missing_value"]
+  return found | ({"resample": resample} if resample else {})
 
 
 def digest(*parts: Any) -> str:

@@ -67,6 +67,7 @@ def make(
         kind="standard",
         transform="identity",
         where="the grid",
+        key="data.static",
       )
   training.check_statistics(statistics, changed["variables"], "data.static.variables")
   normalise.forward_in_place(statistics, fields)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import cache, errors, files, normalise, options, stores, windows
-from input_pipeline.stores import base, resample
+from input_pipeline.stores import base, missing, resample
 
 FRAMES = ("all", "history")
 _CHUNK = 32  # Frames read at a time.
@@ -21,7 +21,10 @@ def open_store(resolved: Mapping[str, Any], cache_dir: str | None) -> base.Store
   given = options.store_options(resolved)
   if "cache_dir" in inspect.signature(store).parameters:
     given["cache_dir"] = cache_dir
-  opened = resample.apply(store(**given), resolved["resample"])
+  opened = store(**given)
+  if "missing_value" not in given:
+    opened = missing.apply(opened, resolved["missing_value"])
+  opened = resample.apply(opened, resolved["resample"])
   return cache.apply(opened, resolved, cache_dir)
 
 
@@ -97,6 +100,12 @@ def chunks(
       yield sequence, low, frames
 
 
+def place(store: base.Store) -> str:
+  """The file of a store, or the first of several; "" where it has none."""
+  more = f" (and {len(store.files) - 1} more)" if len(store.files) > 1 else ""
+  return store.files[0] + more if store.files else ""
+
+
 def not_finite(
   store: base.Store, sequence: int, start: int, finite: np.ndarray
 ) -> errors.DataError:
@@ -148,6 +157,7 @@ def compute_statistics(
   resolved: Mapping[str, Any],
   cache_dir: str | None,
   frames_of: base.Store | None = None,
+  key: str = "data",
 ) -> normalise.Statistics:
   """Statistics of the training split, kept as JSON in cache_dir.
 
@@ -157,6 +167,7 @@ def compute_statistics(
     cache_dir: the folder, or None.
     frames_of: the store whose training frames they are of; by default the
       same.
+    key: the section of the config that names them.
   """
   frames_of = frames_of or store
   fixed = {}
@@ -183,6 +194,10 @@ def compute_statistics(
     kind=resolved["normalise"],
     transform=resolved["transform"],
     ddof=resolved["statistics"]["ddof"],
+    labels=[variable.attrs for variable in store.variables],
+    declared=[store.declared.get(n, missing.Declared()) for n in store.names],
+    file=place(store),
+    key=key,
     **fixed,
   )
   if path:

@@ -202,8 +202,8 @@ def make(
       the data name events, "sample" for several sequences, else "time", also for
       one or two events or sequences without split labels.
     fractions: shares of train, validation and test, of which each gets one
-      sequence or event at least where there are enough. A split that the labels of
-      the data leave out is taken from their training data. For "window" each count
+      sequence or event at least where there are enough. A split that the labels of a
+      file leave out is taken from its training data. For "window" each count
       is rounded as Python rounds, and test takes what is left when the sum
       is 1.
     seed: of the permutation that deals out sequences or events.
@@ -509,7 +509,8 @@ def _parts_by_sequence(store, split, by, fractions, seed, preference):
           "split label in the data (data.split_variable)", label, _LABELS
         )
     found = [_LABELS[str(label).lower()] for label in labels]
-    found = _unlabelled_splits(found, groups, fractions, seed)
+    if store.fills_splits:
+      found = _unlabelled_splits(found, groups, fractions, seed)
   else:
     distinct = list(dict.fromkeys(groups))
     order = np.random.RandomState(seed).permutation(len(distinct))

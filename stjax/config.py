@@ -65,11 +65,14 @@ _BEFORE = {
   "data.forcings.path": "",
   "data.group": "",
   "data.file_time": "",
+  "data.forcings.missing_value": [],
+  "data.missing_value": [],
   "data.pairs": "",
   "data.slots_per_day": 0,
   "data.split.preference": 0.0,
   "data.static.variables": [],
   "data.static.path": "",
+  "data.static.missing_value": [],
   "data.statistics.frames": "all",
   "data.statistics.ddof": 0,
   "method.pad_to_multiple": 1,
@@ -256,6 +259,10 @@ def _check_renamed(config: ml_collections.ConfigDict) -> None:
 def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
   """Gives the keys of an earlier version's config.json their present names."""
   config = plain(config)
+  data = config.get("data") or {}
+  if "missing_value" in data and not isinstance(data["missing_value"], list):
+    code = data["missing_value"]
+    data["missing_value"] = [] if code is None else [code]
   for old, new in RENAMED.items():
     section, key = old.split(".")
     if key in config.get(section, {}):

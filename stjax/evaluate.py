@@ -41,7 +41,7 @@ def check(run: run_lib.Run, splits: bool) -> None:
       )
   if not splits:
     return
-  evaluator_lib.open_split(run, options.split)
+  evaluator_lib.review_split(run, options.split)
   if "training_mean" in options.baselines:
     evaluator_lib.open_split(run, "train")
 
@@ -111,6 +111,14 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
       "window_stride": stride,
     },
     diagrams=scores.diagrams,
+    observed=scores.observed,
+    constant=[
+      name
+      for name, low, high in zip(
+        names, run.statistics.minimum, run.statistics.maximum, strict=True
+      )
+      if low == high
+    ],
   )
   compared = skill.compare(scores.results, **labels)
   if compared:
@@ -123,5 +131,10 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     logging.info("\n%s", tables.console_table(scores.results, title))
     if compared:
       logging.info("%s", skill.sentence(compared, list(content["baselines"])))
+    if content["reasons"]:
+      logging.info(
+        "%d scores are null in metrics.json, which says why under 'reasons'.",
+        len(content["reasons"]),
+      )
     figures.draw(run, data, keep, scores.results, scores.diagrams, folder / "figures")
   return content

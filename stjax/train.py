@@ -138,13 +138,15 @@ def check(run: run_lib.Run, splits: bool) -> None:
 
   Args:
     run: the run.
-    splits: whether to open the validation split.
+    splits: whether to open the validation split, and to warn of what will have no
+      score.
 
   Raises:
-    DataError: the validation split has no window.
+    DataError: the validation split has no window, or a missing value that
+      data.missing does not allow.
   """
   if splits:
-    evaluator_lib.open_split(run, "validation")
+    evaluator_lib.review_split(run, "validation")
 
 
 def train(run: run_lib.Run) -> bool:
@@ -327,7 +329,7 @@ def _validate(
   always = ("loss", "implicit_accuracy", run.config.checkpoint.best_metric)
   always += tuple(run.config.evaluation.guards)
   shown = "  ".join(
-    f"{k} {v:.5g}"
+    f"{k} {v:.5g}" if math.isfinite(v) else f"{k} none"
     for k, v in scores.items()
     if k in always or k.split("/")[-1] in names
   )

@@ -11,7 +11,7 @@ import xarray as xr
 from absl import logging
 
 from input_pipeline import errors
-from input_pipeline.stores import base, moments
+from input_pipeline.stores import base, missing, moments
 
 _AXES = "NTHWC"  # Order of the axes that the store works with.
 _MOST_COLOURS = 4
@@ -41,7 +41,7 @@ class ArrayStore(base.Store):
     step: time between frames as pandas writes it ("10min", "1h", "MS": month
       starts), or "".
     first_time: time of frame 0 ("1850-01-01"), one for each file; needs `step`.
-    missing_value: the number that stands for missing, or None.
+    missing_value: what stands for missing; see `missing.codes`.
 
   Raises:
     DataError: if a file, key or layout does not fit; names the file.
@@ -56,10 +56,10 @@ class ArrayStore(base.Store):
     units: tuple[str, ...] = (),
     step: str = "",
     first_time: str | Sequence[str] = "",
-    missing_value: float | None = None,
+    missing_value: tuple[float | str, ...] = (),
   ):
     self._arrays = [_ArrayFile(name, key) for name in _paths(path)]
-    self._missing_value = missing_value
+    self._missing = missing.undeclared(missing_value)
     self._layout = _checked_layout(layout, self._arrays[0])
     self._shapes = [_shape(self._layout, file) for file in self._arrays]
     self._check_grids()
@@ -101,14 +101,7 @@ class ArrayStore(base.Store):
     axes = [axis for axis in self._layout if axis != "N"]
     frames = frames.transpose([axes.index(a) for a in _AXES if a in axes])
     frames = frames.reshape(stop - start, *self._shapes[file][2:])
-    if (
-      self._missing_value is None
-      or frames.dtype.kind == "f"
-      and np.isnan(self._missing_value)
-    ):
-      return np.asarray(frames, np.float32)
-    missing = frames == self._missing_value
-    return np.where(missing, np.float32(np.nan), np.asarray(frames, np.float32))
+    return self._missing.mask(frames, self.names)
 
   def _check_grids(self):
     first = self._shapes[0][2:]

@@ -42,8 +42,12 @@ class Store(abc.ABC):
       the sizes of both dimensions, so each has at least an index coordinate.
       attrs["calendar"] is cftime's name of the times' calendar if that is a model's.
     has_events: whether the data name the event of each sequence.
+    fills_splits: whether a split that the labels of the data leave out is taken from
+      their training data; not so where a config or a protocol chose the splits.
     step: time between frames when there is no time axis, or None; calendar
       months come as a timedelta64 of months.
+    declared: by channel, what counts as missing because the file says so; see
+      `stores.missing.Declared`. It may leave channels out.
     files: the files read; prepared copies are renewed when they change.
   """
 
@@ -51,8 +55,10 @@ class Store(abc.ABC):
   num_sequences: int
   space: xr.Dataset
   has_events: bool = False
+  fills_splits: bool = False
   step: np.timedelta64 | None = None
   files: tuple[str, ...] = ()
+  declared: Mapping[str, Any] = {}
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -114,8 +120,10 @@ class Wrapper(Store):
   num_sequences = property(lambda self: self._store.num_sequences)
   space = property(lambda self: self._store.space)
   has_events = property(lambda self: self._store.has_events)
+  fills_splits = property(lambda self: self._store.fills_splits)
   step = property(lambda self: self._store.step)
   files = property(lambda self: self._store.files)
+  declared = property(lambda self: self._store.declared)
 
   def length(self, sequence: int) -> int:
     return self._store.length(sequence)

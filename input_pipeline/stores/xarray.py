@@ -1,10 +1,11 @@
 """Any netCDF file or Zarr store that xarray reads and that has a time axis."""
 
+import functools
 import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import xarray as xr
 from absl import logging
 
 from input_pipeline import errors
-from input_pipeline.stores import base, file_sets, grid, moments, structure
+from input_pipeline.stores import base, file_sets, grid, missing, moments, structure
 
 _MOST_OPEN = 2048  # Files of which the structure is kept in memory.
 _CHECKED_CELLS = 2**26  # Larger frames are not read to see whether they change.
@@ -58,10 +59,14 @@ class XarrayStore(base.Store):
       are positions, the stop excluded. Longitudes go east from the first to the
       last, also across 0 or 180 degrees; see `grid.select`.
     coarsen: factor by which H and W shrink: means of the observed cells.
+    missing_value: what stands for missing besides what the files declare, in
+      decoded units; see `missing.codes`.
 
   Raises:
     DataError: if files, variables or dimensions do not fit.
   """
+
+  fills_splits = True
 
   def __init__(
     self,
@@ -80,6 +85,7 @@ class XarrayStore(base.Store):
     spatial_dims: tuple[str, ...] = (),
     select: Mapping[str, Sequence[Any]] | None = None,
     coarsen: int = 1,
+    missing_value: tuple[float | str, ...] = (),
   ):
     if not isinstance(coarsen, int) or coarsen < 1:
       raise errors.DataError(
@@ -90,6 +96,7 @@ class XarrayStore(base.Store):
     self._opened = OrderedDict()
     self._group, self._file_time = group, file_time
     self._select = dict(select or {})
+    self._missing = missing.codes(missing_value)
     self._coarsen = coarsen
     self._orders = {}  # How the entries of a file come to be as in the first one.
     requested, spatial_dims = base.as_names(variables), base.as_names(spatial_dims)
@@ -147,6 +154,10 @@ class XarrayStore(base.Store):
       self._channels, self.variables = _channels(selected, names, fixed)
       named = {*labels.values(), time_variable}
       self._say_taken({k: why for k, why in left_out.items() if k not in named})
+    self.declared = {
+      variable.name: missing.of(selected[name])
+      for name, variable in zip(self._sources(), self.variables, strict=True)
+    }
     self._say_structure(selected, names, labels)
     self._opened.clear()
     del self._dates
@@ -166,7 +177,8 @@ class XarrayStore(base.Store):
       DataError: if a variable is not there or changes along another axis.
     """
     path, *more = _holding(options)
-    with open_file(path, options.get("group", "")) as dataset:
+    codes = missing.codes(options["missing_value"])
+    with open_file(path, options.get("group", ""), codes.declared) as dataset:
       names = _requested(dataset, base.as_names(options["variables"]), least_dims=1)
       time = {*grid.time_dims(dataset, names[0]), options["time_dim"]}
       dims = grid.spatial_dims(
@@ -189,6 +201,7 @@ class XarrayStore(base.Store):
       fields = [dataset[name].transpose(*dims).values for name in names]
       fields = np.stack(fields, axis=-1).astype(np.float32)
       fields = fields.reshape(1, len(fields), -1, len(names))  # Points have W = 1.
+      fields = codes.mask(fields, tuple(names))
       coarsen = options["coarsen"]
       return grid.coarsen(fields, coarsen)[0], _space(dataset, dims, coarsen)
 
@@ -222,7 +235,12 @@ class XarrayStore(base.Store):
       for channel in self._channels
     ]
     frames = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+    frames = self._missing.mask(frames, self.names)
     return grid.coarsen(frames, self._coarsen)
+
+  def _sources(self) -> list[str]:
+    """The variable of the file behind each channel."""
+    return [name for name, _, places in self._channels for _ in places]
 
   def __getstate__(self):
     return {**self.__dict__, "_lock": None, "_opened": OrderedDict()}
@@ -235,7 +253,10 @@ class XarrayStore(base.Store):
 
   def _raw(self, file: int) -> xr.Dataset:
     """One file as it is; opened once per process, while few others are."""
-    return self._once((file, "raw"), lambda: open_file(self.files[file], self._group))
+    return self._once((file, "raw"), lambda: self._open(file))
+
+  def _open(self, file: int) -> xr.Dataset:
+    return open_file(self.files[file], self._group, self._missing.declared)
 
   def _dataset(self, file: int) -> xr.Dataset:
     """One file, its entries in the order of the first one, and `select` applied."""
@@ -811,16 +832,21 @@ class XarrayStore(base.Store):
     return values[:, :, None] if len(self._spatial_dims) == 1 else values
 
 
-def open_file(path: str, group: str = "") -> xr.Dataset:
-  """One file, or one group of it; DataError if xarray cannot read it."""
-  inner = {"group": group.strip("/")} if group else {}
+def open_file(path: str, group: str = "", declared: bool = True) -> xr.Dataset:
+  """One file, or one group of it; DataError if xarray cannot read it.
+
+  Args:
+    path: the file or the Zarr folder.
+    group: data.group.
+    declared: whether what it declares as missing counts; see `missing.open_dataset`.
+  """
+  group = group.strip("/")
+  open_ = functools.partial(
+    missing.open_dataset, path, _engine(path), declared=declared, decode_times=False
+  )
   try:
-    # Without the cache: it would keep every frame ever read.
-    dataset = xr.open_dataset(
-      path, engine=_engine(path), chunks=None, cache=False, decode_times=False, **inner
-    )
-    dataset = _with_outer(dataset, path, inner["group"]) if inner else dataset
-    return grid.decoded(dataset)
+    dataset = open_(group=group)
+    return grid.decoded(_with_outer(dataset, open_, group) if group else dataset)
   except (OSError, ValueError, KeyError, TypeError) as error:
     reason = (str(error).splitlines() or [""])[0]
     raise errors.DataError(
@@ -842,14 +868,13 @@ def _instead(path: str, group: str) -> str:
   return ""
 
 
-def _with_outer(dataset: xr.Dataset, path: str, group: str) -> xr.Dataset:
+def _with_outer(
+  dataset: xr.Dataset, open_: Callable[..., xr.Dataset], group: str
+) -> xr.Dataset:
   """A group with the coordinates that it has from the groups around it."""
   parts = group.split("/")
   for depth in range(len(parts) - 1, -1, -1):
-    inner = {"group": "/".join(parts[:depth])} if depth else {}
-    outer = xr.open_dataset(
-      path, engine=_engine(path), chunks=None, cache=False, decode_times=False, **inner
-    )
+    outer = open_(group="/".join(parts[:depth]))
     dataset = dataset.assign_coords(
       {
         name: array

@@ -82,7 +82,8 @@ def resolve_range(
 
   Args:
     data_range: one number, one number for each variable, or "frame" for the
-      range of every observed frame (`frame_range`).
+      range of every observed frame (`frame_range`). Of several numbers, one may be
+      NaN: that of a variable whose scores are to be NaN.
     forecast: [..., H, W, C].
     observation: [..., H, W, C].
     weight: [..., H, W, C].
@@ -100,8 +101,8 @@ def resolve_range(
     return frame_range(forecast, observation, weight)
   values = np.atleast_1d(np.asarray(data_range, np.float32))
   channels = observation.shape[-1]
-  # "not (values > 0)" also refuses NaN.
-  if values.shape not in ((1,), (channels,)) or not (values > 0).all():
+  good = (values > 0) | (np.isnan(values) & (np.ndim(data_range) > 0))
+  if values.shape not in ((1,), (channels,)) or not good.all():
     raise MetricError(
       f"data_range={data_range!r} must be one positive number, or one for "
       f"each of the {channels} variables. Change "

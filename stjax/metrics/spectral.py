@@ -14,6 +14,9 @@ from stjax.metrics.base import Diagrams, Score, Totals
 BANDS = ("low", "mid", "high")
 # Points that a side must have, so that every band has a wavenumber.
 _LEAST = 2 * len(BANDS)
+# Share of the power, the mean's included, that the transform of a constant field
+# leaves in waves by rounding; fields in float32 that do vary have more.
+_ROUNDING = 4e-14
 _POWERS = ("forecast", "observation", "error")
 
 
@@ -80,9 +83,10 @@ class Spectral:
       amplitudes of the single waves, whatever their phases; 0 is best.
     energy_ratio_high: the forecast's power over the observation's in the high
       band.
-  None of them has units. Scores over all variables are means of the variables'
-  scores. Every member of an ensemble has a spectrum of its own, and the spectra
-  are averaged.
+  Where the observation (or for log_ratio the forecast) has no power in a band, as if
+  it were constant, a score is not finite. None of them has units. Scores over all
+  variables are means of the variables' scores. Every member of an ensemble has a
+  spectrum of its own, and the spectra are averaged.
 
   Attributes:
     variables: names of the channels for the diagrams; () numbers them.
@@ -112,10 +116,10 @@ class Spectral:
   def compute(self, totals: Mapping[str, np.ndarray]) -> dict[str, Score]:
     scores = {}
     for name, band in bands(totals["forecast"].shape[-1]).items():
-      forecast, observation, amplitude = (
-        totals[key][..., band].sum(-1)
-        for key in ("forecast", "observation", "amplitude")
+      forecast, observation = (
+        _above_rounding(totals[key], band) for key in ("forecast", "observation")
       )
+      amplitude = totals["amplitude"][..., band].sum(-1)
       scores[f"log_ratio_{name}"] = _by_variable(
         lambda f, o: np.log10(f / o), forecast, observation
       )
@@ -141,6 +145,12 @@ class Spectral:
           diagram[f"{key}_by_lead"] = power / frames[:, None]
       result[f"power_{name.replace('@', '_')}"] = diagram
     return result
+
+
+def _above_rounding(power: np.ndarray, band: slice) -> np.ndarray:
+  """Sums power [T, C, K] over a band to [T, C], 0 if it is rounding error alone."""
+  total = power[..., band].sum(-1)
+  return np.where(total > _ROUNDING * power.sum(-1), total, 0)
 
 
 def _by_variable(finish: Callable[..., np.ndarray], *totals: np.ndarray) -> Score:

@@ -88,6 +88,9 @@ def draw(
     lead_labels: [T] labels of the lead times.
   """
   for name, diagram in diagrams.get(_CONVENTION, {}).items():
+    powers = diagram["forecast_by_lead"], diagram["observation_by_lead"]
+    if not any((power > 0).any() for power in powers):
+      continue  # There is no observation, or both are constant.
     power_spectrum(
       diagram["wavenumber"],
       diagram["forecast_by_lead"],

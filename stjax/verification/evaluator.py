@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 import input_pipeline
 from input_pipeline import spec
@@ -23,6 +24,7 @@ from stjax.verification import climatology, figures
 from stjax.verification.tables import FORECAST
 
 PyTree = Any
+_OBSERVED = "observed"
 
 
 @dataclasses.dataclass
@@ -31,10 +33,11 @@ class Scores:
 
   Attributes:
     loss: the method's loss on the trained horizon, as the exact mean over the
-      split.
+      split; NaN if the split has no observation.
     results: scores by source ("forecast", "persistence", ...), convention and
       name.
     diagrams: the forecast's curves and histograms by convention.
+    observed: [T, C], the number of observations that the scores are of.
     own: scores of the method's own by name; see `stjax.methods.base.Outputs`. Those
       named "<convention>/<score>" are among the results as well.
   """
@@ -42,6 +45,7 @@ class Scores:
   loss: float
   results: dict[str, dict[str, dict[str, metrics_lib.Score]]]
   diagrams: dict[str, dict[str, dict[str, np.ndarray]]]
+  observed: np.ndarray
   own: dict[str, float]
 
 
@@ -145,6 +149,7 @@ class Evaluator:
       for source, fields in sources.items()
     }
     own = {"loss": (loss * weight, weight)} | outputs.scores
+    own |= {_OBSERVED: (points.sum((0, 2, 3)), jnp.ones(()))}
     members = sources[FORECAST]
     fields = {"forecast": members.mean(axis=0)}
     if self._members > 1:
@@ -196,6 +201,7 @@ class Evaluator:
         self._bring_home(keep, wanted, first, batch, fields)
       first += rows
     loss, weight = own.pop("loss")
+    observed, _ = own.pop(_OBSERVED)
     known = {name: terms for name, terms in own.items() if terms[1]}
     own = {n: float(x) for n, x in self._run.method.own_scores(known).items()}
     results = {source: a.compute() for source, a in accumulators.items()}
@@ -205,9 +211,10 @@ class Evaluator:
         by_name = results[FORECAST].setdefault(convention, {})
         by_name[score] = metrics_lib.Score(np.float64(value))
     return Scores(
-      loss=float(loss / max(weight, 1.0)),
+      loss=float(loss / max(weight, 1.0)) if weight > 0 else math.nan,
       results=results,
       diagrams=accumulators[FORECAST].diagrams(),
+      observed=observed,
       own=own,
     )
 
@@ -286,12 +293,18 @@ class Evaluator:
 
 
 def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:
-  """Returns the maximum minus the minimum of the training split, by variable."""
+  """Returns the maximum minus the minimum of the training split, by variable.
+
+  That of a constant is NaN: no score can refer to it.
+  """
   ends = np.stack([statistics.minimum, statistics.maximum])
   # The recorded extremes are transformed, but not yet normalised.
   normalised = (ends - statistics.offset) / statistics.scale
   low, high = input_pipeline.inverse(statistics, normalised)
-  return tuple(float(v) for v in np.maximum(high - low, 1e-12))
+  constant = statistics.maximum == statistics.minimum
+  return tuple(
+    float(v) for v in np.where(constant, np.nan, np.maximum(high - low, 1e-12))
+  )
 
 
 def window_stride(run: run_lib.Run, name: str, stride: int) -> int:
@@ -334,3 +347,15 @@ def open_split(
     every=every,
     pairs=pairs,
   )
+
+
+def review_split(run: run_lib.Run, name: str) -> None:
+  """Opens a split, and warns of what will have no score; see `Split.review`.
+
+  Raises:
+    DataError: the split has no window, or a missing value that data.missing does
+      not allow.
+  """
+  for note in open_split(run, name).review():
+    if jax.process_index() == 0:
+      logging.warning("%s", note)

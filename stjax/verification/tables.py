@@ -5,10 +5,12 @@
 """
 
 import csv
+import functools
 import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -107,6 +109,8 @@ def metrics_tree(
   units: Mapping[str, str] | None = None,
   about: Mapping[str, Any] | None = None,
   diagrams: Mapping[str, Diagrams] | None = None,
+  observed: np.ndarray | None = None,
+  constant: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Returns the content of metrics.json.
 
@@ -114,7 +118,9 @@ def metrics_tree(
   {name: x}, "by_lead": [T], "by_lead_and_variable": {name: [T]}}}}. Those of
   every other source have the same form under "baselines". Beside them are
   "variables" with their units, "lead_times" as labels, "notes" on every null of
-  a score, and "diagrams" (see `diagrams_tree`) if there are any.
+  a score, "reasons" with a sentence on why it is one by the null's path, such as
+  "physical/rmse/by_variable/rain", and "diagrams" (see `diagrams_tree`) if there are
+  any.
 
   Args:
     results: the scores by source, of which "forecast" must be one.
@@ -123,6 +129,8 @@ def metrics_tree(
     units: units by variable.
     about: further plain values (number of samples, split, step, ...).
     diagrams: the forecast's diagrams by convention.
+    observed: [T, C] numbers of observations; None knows of none that are missing.
+    constant: variables with one value only in the training split.
   """
 
   def conventions(scores):
@@ -147,7 +155,57 @@ def metrics_tree(
   tree, notes = to_json(tree)
   if diagrams:
     tree["diagrams"] = diagrams_tree(diagrams, variables=variables)
-  return tree | {"notes": notes}
+  if observed is None:
+    observed = np.ones((len(lead_times), len(variables)))
+  why = functools.partial(
+    _reason, variables=list(variables), observed=observed, constant=constant
+  )
+  return tree | {"notes": notes, "reasons": dict(map(why, notes))}
+
+
+_WHERE = re.compile(
+  r"/(?P<name>[^/]+)/(?P<pooling>overall|by_lead|by_variable|by_lead_and_variable)"
+  r"(/(?P<variable>.+?))?(\[(?P<lead>\d+)\])?$"
+)
+
+
+def _reason(
+  note: str, variables: list[str], observed: np.ndarray, constant: Sequence[str]
+) -> tuple[str, str]:
+  """The path of a null, out of its note, and why it is one."""
+  path, _, value = note.rpartition(" is ")
+  found = _WHERE.search(path)
+  place = found.groupdict() if found else {"name": path}
+  chosen, lead = variables, place.get("lead")
+  if place.get("variable") in variables:
+    chosen = [place["variable"]]
+  # What is not by lead time is of all of them.
+  rows = slice(None) if lead is None else slice(int(lead), int(lead) + 1)
+  counts = {name: observed[rows, variables.index(name)].sum() for name in chosen}
+  without = [name for name, count in counts.items() if not count]
+  at = "" if lead is None else f" at lead time {int(lead) + 1}"
+  ranged = [name for name in chosen if name in constant]
+  if without and len(without) == len(chosen):
+    return path, f"There is no observation of {', '.join(without)}{at} in this split."
+  if without:
+    return path, (
+      f"It is over all variables, but there is no observation of {', '.join(without)}"
+      f"{at} in this split."
+    )
+  if ranged and re.match("psnr|ssim", place["name"]):
+    return path, (
+      f"It refers to the range of the training split, in which {', '.join(ranged)} has "
+      "one value only; set evaluation.data_range."
+    )
+  if "inf" in value:
+    return path, (
+      "It is without bound: what it divides by, or takes the logarithm of, is 0, such "
+      "as the error of an exact forecast or the power of a constant field."
+    )
+  return path, (
+    "It is 0/0: what it divides by is 0, such as the number of events that occur or "
+    "the variability of a constant field."
+  )
 
 
 def write_metrics(path: str | os.PathLike, tree: Mapping[str, Any]) -> None:
@@ -208,8 +266,14 @@ def write_lead_times(
   columns = dict.fromkeys(name for row in rows for name in row)
   table = csv.DictWriter(text, list(columns), lineterminator="\n", restval="")
   table.writeheader()
-  table.writerows(rows)
+  for row in rows:
+    # Only NaN differs from itself; metrics.json says why there is no score.
+    table.writerow({key: "" if x != x else x for key, x in row.items()})
   files.write_atomically(path, text.getvalue())
+
+
+def _cell(value: float) -> str:
+  return "none" if math.isnan(value) else f"{value:.5g}"
 
 
 def console_table(results: Results, title: str = "") -> str:
@@ -221,7 +285,7 @@ def console_table(results: Results, title: str = "") -> str:
       cells = (results[s].get(convention, {}).get(name) for s in sources)
       rows.append(
         [f"{convention} {name}"]
-        + ["" if c is None else f"{float(c.overall):.5g}" for c in cells]
+        + ["" if c is None else _cell(float(c.overall)) for c in cells]
       )
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = [

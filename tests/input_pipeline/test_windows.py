@@ -21,6 +21,7 @@ class Sequences(base.Store):
     self.has_events = bool(events)
 
   variables = (base.Variable("x"),)
+  fills_splits = True
   space = base.index_space(3, 2)
 
   @property
@@ -283,6 +284,8 @@ def test_what_the_labels_leave_out_is_taken_from_training():
   store = Sequences([5] * 8, labels=labels, events=list("aabbccdd"))
   train, validation, _ = (set(make(store, s).sequence) for s in windows.SPLITS)
   assert validation in ({0, 1}, {2, 3}, {4, 5}) and not train & validation
+  store.fills_splits = False  # Years, or lists of days, that a config names.
+  assert set(make(store).sequence) == set(range(6))
 
 
 def test_a_time_axis_that_goes_back_is_named():

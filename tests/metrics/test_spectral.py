@@ -142,3 +142,13 @@ def test_missing_points_and_padding_add_nothing():
 def test_small_frames_are_refused():
   with pytest.raises(metrics.MetricError, match="6x6.*conventions"):
     _accumulated(np.zeros((1, 1, 1, 5, 9, 1)), np.zeros((1, 1, 5, 9, 1)))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (11, 13)])
+def test_the_rounding_of_a_constant_field_is_no_power(shape):
+  constant = np.full((2, 1, *shape, 1), 280.15, np.float32)
+  noise = np.random.default_rng(0).standard_normal(constant.shape, np.float32)
+  for forecast, observation in ((noise, constant), (constant, constant)):
+    scores = _accumulated(forecast[None], observation).compute()["spectral"]
+    for name in ("log_ratio_high", "amplitude_error_high", "energy_ratio_high"):
+      assert not np.isfinite(scores[name].overall)

@@ -137,3 +137,32 @@ def test_the_console_table_sets_the_forecast_beside_the_baselines():
 )
 def test_lead_times_are_labelled_in_the_largest_whole_unit(leads, expected):
   assert lead_labels(leads) == expected
+
+
+def test_a_null_has_a_reason():
+  nan = np.nan
+  score = Score(
+    overall=np.array(nan),
+    by_lead=np.array([nan, nan]),
+    by_variable=np.array([1.0, nan]),
+    by_lead_and_variable=np.array([[nan, nan], [1.0, nan]]),
+  )
+  psnr = Score(overall=np.array(1.0), by_variable=np.array([nan, nan]))
+  tree = tables.metrics_tree(
+    {"forecast": {"physical": {"rmse": score, "psnr": psnr}}},
+    variables=["rain", "t"],
+    lead_times=[1, 2],
+    observed=np.array([[0, 0], [9, 0]]),
+    constant=["rain"],
+  )
+  reasons = tree["reasons"]
+  assert set(reasons) == {note.rpartition(" is ")[0] for note in tree["notes"]}
+  for path, words in (
+    ("rmse/overall", "over all variables, but there is no observation of t in"),
+    ("rmse/by_lead[0]", "no observation of rain, t at lead time 1"),
+    ("rmse/by_lead[1]", "no observation of t at lead time 2"),
+    ("rmse/by_variable/t", "no observation of t in this split"),
+    ("rmse/by_lead_and_variable/rain[0]", "no observation of rain at lead time 1"),
+    ("psnr/by_variable/rain", "rain has one value only; set evaluation.data_range"),
+  ):
+    assert words in reasons[f"physical/{path}"]

@@ -194,6 +194,6 @@ def test_what_cannot_be_used_is_named(tmp_path, changes, words):
 
 def test_prepared_copies_keep_their_names_unless_something_is_changed():
   plain = options.resolve({"store": "array"})
-  assert options.reading(plain) == options.store_options(plain)
+  assert options.reading(plain) | {"missing_value": ()} == options.store_options(plain)
   changed = options.resolve({"store": "array", "resample": {"every": 2}})
   assert options.reading(changed)["resample"] == {"every": 2}
