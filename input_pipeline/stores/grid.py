@@ -1,5 +1,6 @@
 """Finding what the dimensions of an xarray dataset mean."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -98,21 +99,62 @@ def coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> xr.Dataset:
     dims: (H, W), or (H,): then a dimension "column" of size 1 is added.
 
   Returns:
-    Coordinates on H and W (row and column numbers where there are none) and
-    attrs["spatial_dims"].
+    Coordinates on H and W (row and column numbers where there are none), the map
+    projections that the variables name (0-d, CF's grid_mapping), and
+    attrs["spatial_dims"]. For another dimension NAME, such as levels,
+    attrs["NAME_units"] and so on say what its coordinate says.
   """
   found = {
     dim: (dim, np.arange(dataset.sizes[dim]), {"long_name": "index"}) for dim in dims
   }
   for name, array in dataset.variables.items():
-    positional = set(array.dims) and set(array.dims) <= set(dims)
-    if positional and (name in dataset.coords or _is_position(name, array)):
-      found[name] = (array.dims, array.values, _plain(array.attrs))
+    if name in dataset.coords or _is_position(name, array):
+      others = set(array.dims) - set(dims)
+      if len(others) == 1 and set(dims) < set(array.dims):
+        array = _fixed(name, array, *others)
+      if array is not None and set(array.dims) and set(array.dims) <= set(dims):
+        found[name] = (array.dims, array.values, _plain(array.attrs))
+  attrs = {}
+  for array in dataset.data_vars.values():
+    if set(dims) <= set(array.dims):
+      text = array.attrs.get("grid_mapping", array.encoding.get("grid_mapping", ""))
+      for name in grid_mappings(text):
+        if name in dataset.variables and not dataset[name].dims:
+          found[name] = ((), 0, _projection(dataset[name].attrs))
+      for dim in set(array.dims) - set(dims):
+        if dim in dataset.coords and dataset[dim].dtype.kind in "iuf":
+          for key in {"units", "positive", "standard_name"} & dataset[dim].attrs.keys():
+            attrs[f"{dim}_{key}"] = str(dataset[dim].attrs[key])
   names = list(dims)
   if len(names) == 1:
     names.append("column")
     found["column"] = ("column", np.zeros(1, int))
-  return xr.Dataset(coords=found, attrs={"spatial_dims": names})
+  return xr.Dataset(coords=found, attrs={"spatial_dims": names, **attrs})
+
+
+def grid_mappings(text: str) -> list[str]:
+  """The names in CF's attribute grid_mapping, such as "crs" or "crs: x y"."""
+  return re.findall(r"(\w+)\s*:", text) or text.split()
+
+
+def _fixed(name, array: xr.Variable, dim) -> xr.Variable | None:
+  """A position that a file repeats along another dimension, such as time."""
+  first, last = array.isel({dim: 0}), array.isel({dim: -1})
+  if _is_position(name, array) and np.array_equal(
+    first.values, last.values, equal_nan=True
+  ):
+    return first
+  return None
+
+
+def _projection(attrs: Mapping[str, Any]) -> dict[str, Any]:
+  """Texts, numbers and lists of numbers (two standard parallels)."""
+  lists = {
+    key: value.tolist()
+    for key, value in attrs.items()
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "iuf"
+  }
+  return _plain(attrs) | lists
 
 
 def times(
