@@ -20,6 +20,20 @@ _DEGREES = ("", "deg", "degree", "degrees", "°")
 _NORTH = ("degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn")
 _EAST = ("degrees_east", "degree_east", "degrees_e", "degree_e", "degreese")
 _RADIANS = ("rad", "radian", "radians")
+# The standard names that a dimension of such a name must have.
+_EXPECTED = {
+  "time": "time",
+  "lat": "latitude",
+  "latitude": "latitude",
+  "lon": "longitude",
+  "longitude": "longitude",
+  "height": "height",
+  "depth": "depth",
+  "altitude": "altitude",
+  "pressure": "air_pressure",
+}
+# What coordinates are called that only count.
+_NUMBERED = ("index", "row", "column")
 _AXES = {
   "latitude": "Y",
   "longitude": "X",
@@ -226,24 +240,36 @@ def spatial(coordinates: xr.Dataset, taken: Iterable[str]) -> xr.Dataset:
     rows and columns, and "names" the names in the store by the data's own.
   """
   space = list(map(str, coordinates.attrs["spatial_dims"]))
-  names, variables = {}, {}
-  for name in (*space, *map(str, coordinates.coords)):
-    if name != "lead_time" and name not in names:
-      names[name] = name_of(name, {*taken, *names.values()})
+  parts = {}
   for name, array in coordinates.coords.items():
     if name == "lead_time":
       continue
-    own, dims = names[str(name)], tuple(names[str(d)] for d in array.dims)
-    if not dims:
+    if array.dims:
+      parts[str(name)] = _positions(str(name), array.variable)
+    else:
       attrs = {k: _plain(v) for k, v in array.attrs.items() if k not in _TIED}
       attrs = {name_of(k): v for k, v in attrs.items() if v is not None}
-      variables[own] = xr.Variable((), np.int32(0), attrs)
+      parts[str(name)] = xr.Variable((), np.int32(0), attrs)
+  names = {}
+  for name in (*space, *parts):
+    if name in names:
       continue
-    variable = _positions(str(name), xr.Variable(dims, array.values, array.attrs))
-    if dims == (own,) and not _ordered(variable.values):
+    own = name_of(name, {*taken, *names.values()})
+    expected = _EXPECTED.get(own)
+    if expected and name in space:
+      # A dimension of such a name stands for nothing else in CF.
+      attrs = parts[name].attrs if name in parts else {}
+      if "units" in attrs and attrs.get("long_name") not in _NUMBERED:
+        attrs.setdefault("standard_name", expected)
+      if attrs.get("standard_name") != expected:
+        own = name_of(f"{own}_index", {*taken, *names.values()})
+    names[name] = own
+  variables = {}
+  for name, part in parts.items():
+    own, dims = names[name], tuple(names[str(d)] for d in part.dims)
+    if dims == (own,) and not _ordered(part.values):
       own = name_of(f"{own}_label", {*taken, *names.values(), *variables})
-      variable.attrs.setdefault("long_name", f"label along {dims[0]}")
-    variables[own] = variable
+    variables[own] = xr.Variable(dims, part.values, part.attrs)
   found = xr.Dataset(variables)
   found = found.set_coords(list(variables))
   _set_axes(found, [names[dim] for dim in space])
@@ -289,7 +315,7 @@ def _positions(name: str, variable: xr.Variable) -> xr.Variable:
       along = along - 360.0 * np.ceil((along.max() - 360.0) / 360.0)
       if _ordered(along):
         values = along.astype(values.dtype) if values.dtype.kind == "f" else along
-  elif attrs.get("long_name") in ("index", "row", "column"):
+  elif attrs.get("long_name") in _NUMBERED:
     attrs.setdefault("units", "1")
   attrs.setdefault("long_name", name)
   return xr.Variable(variable.dims, values, attrs)
@@ -299,6 +325,8 @@ def _kind(name: str, attrs: Mapping[str, Any], values: np.ndarray) -> str:
   """Returns "latitude", "longitude" or "" for any other coordinate."""
   standard = str(attrs.get("standard_name", "")).strip()
   units = str(attrs.get("units", "")).strip().lower()
+  if not standard and attrs.get("long_name") in _NUMBERED:
+    return ""
   for kind, usual, own in (
     ("latitude", _LATITUDES, _NORTH),
     ("longitude", _LONGITUDES, _EAST),

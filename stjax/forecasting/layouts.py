@@ -178,7 +178,10 @@ def _weatherbench2(coordinates: xr.Dataset, labels: xr.Dataset, members: int) ->
   number, member_attrs = cf.members(members)
   variables = {
     "time": xr.Variable(
-      "time", labels.init_time.values, cf.label_attributes("init_time") | {"axis": "T"}
+      "time",
+      labels.init_time.values,
+      # In CF, a dimension called time has this name, whichever time it is.
+      {"standard_name": "time", "long_name": "initial time", "axis": "T"},
     ),
     "prediction_timedelta": xr.Variable("prediction_timedelta", lead, lead_attrs),
   }
