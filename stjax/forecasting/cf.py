@@ -34,6 +34,7 @@ _EXPECTED = {
 }
 # What coordinates are called that only count.
 _NUMBERED = ("index", "row", "column")
+_MONTHS = {"month": 1, "year": 12}
 _AXES = {
   "latitude": "Y",
   "longitude": "X",
@@ -193,23 +194,26 @@ def lead_times(lead: xr.DataArray) -> tuple:
   """Returns the values and the attributes of a coordinate of lead times.
 
   Args:
-    lead: [T] timedelta64, whole months, or plain steps.
+    lead: [T] timedelta64, whole months or years, or plain steps.
   """
   attrs = {k: v for k, v in lead.attrs.items() if k in ("long_name", "comment")}
   attrs.setdefault("long_name", "lead time")
   if lead.dtype.kind == "m":
     attrs["standard_name"] = "forecast_period"  # xarray adds the units.
-  elif in_months(lead):
-    attrs |= {"standard_name": "forecast_period", "units": "months"}
+  elif months_of(lead):
+    unit = str(lead.attrs.get("units", "months"))
+    attrs |= {"standard_name": "forecast_period", "units": unit}
   else:
     attrs["units"] = "1"
   return lead.values, attrs
 
 
-def in_months(lead: xr.DataArray) -> bool:
-  """Tells whether lead times are whole months."""
-  unit = str(lead.attrs.get("units", lead.attrs.get("long_name", "")))
-  return lead.dtype.kind in "iu" and unit.lower().startswith("month")
+def months_of(lead: xr.DataArray) -> int:
+  """Returns how many months a step of lead times in months or years has, else 0."""
+  unit = str(lead.attrs.get("units", lead.attrs.get("long_name", ""))).lower()
+  if lead.dtype.kind not in "iu":
+    return 0
+  return next((n for name, n in _MONTHS.items() if unit.startswith(name)), 0)
 
 
 def label_attributes(name: str) -> dict[str, str]:

@@ -325,8 +325,9 @@ def _off(coordinates: xr.Dataset, labels: xr.Dataset) -> float:
     if times.dtype.kind == "O":  # Dates of cftime add the standard library's.
       steps = steps.astype("timedelta64[us]").astype(object)
     return float(np.mean(times[:, None] + steps != valid))
-  if cf.in_months(lead):
-    return float(np.mean(_months(valid) - _months(times)[:, None] != lead.values))
+  if months := cf.months_of(lead):
+    passed = _months(valid) - _months(times)[:, None]
+    return float(np.mean(passed != months * lead.values))
   return 0.0
 
 
@@ -358,12 +359,12 @@ def _check_starts(coordinates: xr.Dataset, labels: xr.Dataset) -> None:
   reason = ""
   times = labels.get("init_time")
   lead = coordinates.lead_time
-  if times is None or (lead.dtype.kind != "m" and not cf.in_months(lead)):
+  if times is None:
     reason = "dates"
   elif len(np.unique(times)) < len(times):
     reason = "one forecast for every initial time"
-  elif cf.in_months(lead) or _off(coordinates, labels):
-    reason = "equal steps of time (months are not)"
+  elif lead.dtype.kind != "m" or _off(coordinates, labels):
+    reason = "equal steps of time (months and years are not)"
   if reason:
     raise errors.ConfigError(
       f"forecast.layout='weatherbench2' needs {reason}, which the data do"

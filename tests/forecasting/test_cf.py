@@ -96,9 +96,12 @@ def template(coords, lead, names=("t@850", "t@500", "rain rate", "t-500")):
   leads = {
     "hours": (6 * steps).astype("timedelta64[h]").astype("timedelta64[ns]"),
     "months": steps,
+    "years": steps,
     "steps": steps,
   }[lead]
   attrs = {"long_name": f"{'time' if lead == 'hours' else lead} since the last frame"}
+  if lead in ("months", "years"):
+    attrs["units"] = lead
   channels = {name: ((), np.float32(np.nan), dict(SOURCE)) for name in names}
   for name in channels:
     if "@" in name:
@@ -119,8 +122,10 @@ def labels(lead, calendar="", days=(1, 4, 2)):
   steps = np.arange(LEADS + 1)
   if lead == "steps":
     return found
-  if lead == "months":
-    dates = xr.date_range("2001-01-01", periods=9, freq="MS").values
+  if lead in ("months", "years"):
+    calendar = calendar or "standard"
+    freq = {"months": "MS", "years": "YS"}[lead]
+    dates = xr.date_range("2001", periods=9, freq=freq, calendar=calendar).values
     dates = np.stack([dates[d + steps] for d in days])
   elif calendar:
     start = "2001-02-28"
@@ -140,6 +145,7 @@ CASES = {
   "360_day": (regular, "hours", labels("hours", "360_day")),
   "noleap": (regular, "hours", labels("hours", "noleap")),
   "months": (regular, "months", labels("months")),
+  "years": (regular, "years", labels("years", "noleap")),
   "events": (plain, "hours", labels("hours", days=(1, 1, 2))),
   "undated": (plain, "steps", labels("steps")),
   "curvilinear": (curvilinear, "hours", labels("hours")),
@@ -209,9 +215,10 @@ def test_stores_follow_the_conventions(tmp_path, case, layout):
       assert (times[1:] > times[:-1]).all()
     if layout == "stjax":
       assert named["valid_time"] == "time"
-      if case == "months":
-        assert data.lead_time.attrs["units"] == "months" and leads.tolist() == [1, 2]
-        moved = data.valid_time.dt.month - data.init_time.dt.month
+      if case in ("months", "years"):
+        assert data.lead_time.attrs["units"] == case and leads.tolist() == [1, 2]
+        part = case.removesuffix("s")
+        moved = getattr(data.valid_time.dt, part) - getattr(data.init_time.dt, part)
         assert (moved == data.lead_time).all()
       else:
         if times.dtype.kind == "O":  # Dates of cftime add the standard library's.

@@ -142,7 +142,7 @@ def test_one_level_and_names_that_are_none(tmp_path):
   [
     (template().rename(lat="y"), starts(1), "needs a latitude along 'lat'"),
     (template(), starts(1).drop_vars("init_time"), "needs dates"),
-    (template(lead_time=[1, 2]), starts(1), "needs dates"),
+    (template(lead_time=[1, 2]), starts(1), "equal steps"),
     (template(), starts(1, 1), "one forecast for every initial time"),
     (
       template(lead_time=template().lead_time.values * 2),
