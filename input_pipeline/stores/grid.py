@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from absl import logging
 
 from input_pipeline import errors
 
@@ -19,6 +20,8 @@ _GRID_NAMES = (
   ("nav_lat", "nav_lon"),
   ("row", "column"),
 )
+# Values of positions that are read to see whether they are the same in every frame.
+_POSITIONS = 50_000_000
 _LATITUDE = ("latitude", "projection_y_coordinate", "grid_latitude")
 _LONGITUDE = ("longitude", "projection_x_coordinate", "grid_longitude")
 _NORTH = ("degrees_north", "degree_north", "degrees_n")
@@ -139,11 +142,17 @@ def grid_mappings(text: str) -> list[str]:
 
 def _fixed(name, array: xr.Variable, dim) -> xr.Variable | None:
   """A position that a file repeats along another dimension, such as time."""
-  first, last = array.isel({dim: 0}), array.isel({dim: -1})
-  if _is_position(name, array) and np.array_equal(
-    first.values, last.values, equal_nan=True
+  if not _is_position(name, array) or not array.sizes[dim]:
+    return None
+  first = array.isel({dim: 0})
+  values = array.transpose(dim, ...).values if array.size <= _POSITIONS else None
+  if values is not None and all(
+    np.array_equal(part, first.values, equal_nan=True) for part in values
   ):
     return first
+  logging.info(
+    "%r changes along %r, so that forecasts are stored without it.", name, dim
+  )
   return None
 
 

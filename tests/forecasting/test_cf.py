@@ -155,6 +155,7 @@ WEATHERBENCH = ("regular", "seam", "360_day", "noleap")
 STORES = [(name, "stjax") for name in CASES] + [
   (name, "weatherbench2") for name in WEATHERBENCH
 ]
+FAST = [("curvilinear", "stjax"), ("months", "stjax"), ("360_day", "weatherbench2")]
 
 
 def fields(members=2):
@@ -192,7 +193,10 @@ def opened(path, **options):
     return data.load()
 
 
-@pytest.mark.parametrize(("case", "layout"), STORES)
+@pytest.mark.parametrize(
+  ("case", "layout"),
+  [pytest.param(*one, marks=() if one in FAST else pytest.mark.slow) for one in STORES],
+)
 def test_stores_follow_the_conventions(tmp_path, case, layout):
   paths = [write(tmp_path, case, layout, ending) for ending in (".zarr", ".nc")]
   assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
