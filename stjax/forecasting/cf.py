@@ -32,6 +32,7 @@ _EXPECTED = {
   "altitude": "altitude",
   "pressure": "air_pressure",
 }
+_UPWARDS = {"height": "up", "altitude": "up", "depth": "down", "air_pressure": "down"}
 # What coordinates are called that only count.
 _NUMBERED = ("index", "row", "column")
 _MONTHS = {"month": 1, "year": 12}
@@ -265,6 +266,9 @@ def spatial(coordinates: xr.Dataset, taken: Iterable[str]) -> xr.Dataset:
       attrs = parts[name].attrs if name in parts else {}
       if "units" in attrs and attrs.get("long_name") not in _NUMBERED:
         attrs.setdefault("standard_name", expected)
+        if expected in _UPWARDS:
+          attrs.setdefault("positive", _UPWARDS[expected])
+          attrs["axis"] = "Z"
       if attrs.get("standard_name") != expected:
         own = name_of(f"{own}_index", {*taken, *names.values()})
     names[name] = own

@@ -82,6 +82,21 @@ def curvilinear():
   return dict(grid.coordinates(source, ("y", "x")).coords)
 
 
+def numbered():
+  """Dimensions that are called positions, and are none."""
+  return {
+    name: (name, np.arange(size), {"long_name": "index"})
+    for name, size in (("lat", 3), ("lon", 4))
+  }
+
+
+def section():
+  return {
+    "depth": ("depth", [5.0, 10.0, 20.0], {"units": "m"}),
+    "lat": ("lat", [1.0, 2.0, 3.0, 4.0], {"units": "degrees"}),
+  }
+
+
 def points():
   return {
     "station": ("station", np.array(["b", "a", "c"]), {"units": "none"}),
@@ -149,6 +164,8 @@ CASES = {
   "events": (plain, "hours", labels("hours", days=(1, 1, 2))),
   "undated": (plain, "steps", labels("steps")),
   "curvilinear": (curvilinear, "hours", labels("hours")),
+  "numbered": (numbered, "hours", labels("hours")),
+  "section": (section, "hours", labels("hours")),
   "points": (points, "hours", labels("hours")),
 }
 WEATHERBENCH = ("regular", "seam", "360_day", "noleap")
@@ -280,6 +297,19 @@ def _check_by_hand(path):
 
 
 CHECKER = os.environ.get("STJAX_CF_CHECKER") or shutil.which("compliance-checker")
+
+
+def test_only_positions_are_called_so(tmp_path):
+  data = opened(write(tmp_path, "numbered", "stjax", ".nc"))
+  assert {"lat_index", "lon_index"} <= set(data.dims)
+  assert not {"latitude", "longitude"} & {
+    v.attrs.get("standard_name") for v in data.variables.values()
+  }
+  data = opened(write(tmp_path, "section", "stjax", ".nc"))
+  assert data.depth.attrs["positive"] == "down" and data.depth.attrs["axis"] == "Z"
+  assert data.lat.attrs["units"] == "degrees_north" and data.lat.attrs["axis"] == "Y"
+  data = opened(write(tmp_path, "seam", "stjax", ".nc"))
+  assert data.lon.values.tolist() == [-10.0, -5.0, 0.0, 5.0]
 
 
 @pytest.mark.slow
