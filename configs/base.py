@@ -148,8 +148,10 @@ def get_config() -> ml_collections.ConfigDict:
     # 0 it stops only where it is not finite.
     abort_above_std=1000.0,
     # The lowest and the highest possible value; others are clipped to them. None
-    # leaves one end open, () both.
-    clip_range=(),
+    # leaves one end open, () both. "auto" is (0, None) for data.transform="log1p"
+    # whose training values are never below 0, else ().
+    clip_range=("auto",),
+    format="zarr",  # Or "netcdf": the store is forecast/SPLIT.zarr or SPLIT.nc.
     layout="stjax",  # The layout of the store; or "weatherbench2": see docs/metrics.md.
     sampler=config_dict.create(  # How methods that sample make a member.
       name="ddpm",  # Or "ddim", "heun", "dpm++"; see docs/diffusion.md.

@@ -82,6 +82,8 @@ PRECISIONS = ("float32", "bfloat16")
 SPLITS = ("train", "preference", "validation", "test")
 CHECKPOINTS = ("best", "latest")
 LAYOUTS = ("stjax", "weatherbench2")  # The layouts of forecast stores.
+FORMATS = ("zarr", "netcdf")  # Their formats.
+AUTO = ("auto",)  # The value of forecast.clip_range that asks the data.
 # The keys of these sections depend on the name of a network, method or store.
 _OPEN = ("frozen", "method", "model", "data", "guards")
 # Keys and values that have another name than in earlier versions.
@@ -198,15 +200,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _positive(f"evaluation.{key}", config.evaluation[key])
   ends = tuple(config.forecast.clip_range)
   closed = [end for end in ends if end is not None]
-  if ends and not (
+  if ends not in ((), AUTO) and not (
     len(ends) == 2
     and closed
-    and all(map(math.isfinite, closed))
+    and all(isinstance(end, int | float) and math.isfinite(end) for end in closed)
     and closed == sorted(set(closed))
   ):
     raise errors.ConfigError(
-      f"forecast.clip_range={ends} must be empty or (lowest, highest), in"
-      " physical units; None leaves one end open."
+      f"forecast.clip_range={ends} must be auto, empty as () or (lowest, highest),"
+      " in physical units; None leaves one end open."
     )
   for section in ("evaluation", "forecast"):
     errors.pick(f"{section}.split", config[section].split, dict.fromkeys(SPLITS))
@@ -214,6 +216,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f"{section}.checkpoint", config[section].checkpoint, dict.fromkeys(CHECKPOINTS)
     )
   errors.pick("forecast.layout", config.forecast.layout, dict.fromkeys(LAYOUTS))
+  errors.pick("forecast.format", config.forecast.format, dict.fromkeys(FORMATS))
   _positive("checkpoint.keep_latest", config.checkpoint.keep_latest)
   for key in (
     "checkpoint.keep_best",
@@ -240,6 +243,22 @@ def validate(config: ml_collections.ConfigDict) -> None:
     raise errors.ConfigError(
       f"checkpoint.best_mode={config.checkpoint.best_mode!r} must be 'min' or 'max'."
     )
+
+
+def clip_range(
+  config: ml_collections.ConfigDict, lowest: float = 0.0
+) -> tuple[float | None, ...]:
+  """Returns the ends to which forecasts are clipped; () clips nothing.
+
+  Args:
+    config: of a run, or of a part of one.
+    lowest: the lowest value of the training data, in transformed units.
+  """
+  ends = tuple(config.forecast.clip_range)
+  if ends != AUTO:
+    return ends
+  log1p = config.data.get("transform") == "log1p"
+  return (0.0, None) if log1p and lowest >= 0 else ()
 
 
 def _check_renamed(config: ml_collections.ConfigDict) -> None:

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from input_pipeline.labels import lead_labels
 from stjax import config as config_lib
 from stjax import sharding as sharding_lib
-from stjax.forecasting import chunks, layouts, stability
+from stjax.forecasting import cf, chunks, layouts, observed, stability
 from stjax.forecasting import store as store_lib
 from stjax.run import run as run_lib
 from stjax.run import sources
@@ -72,7 +72,8 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
     run, options.batch_size, options.members, horizon, options.lead_chunk
   )
   rollout = chunks.Rollout(run, options.batch_size, options.members, horizon, frames)
-  path = run.workdir / "forecast" / f"{options.split}.zarr"
+  ending = store_lib.ENDINGS[options.format]
+  path = run.workdir / "forecast" / f"{options.split}{ending}"
   store = None
   if jax.process_index() == 0:
     labels = data.labels
@@ -83,11 +84,7 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
       data.coordinates.isel(lead_time=slice(horizon)),
       labels,
       options.members,
-      {
-        "Conventions": "CF-1.10",
-        "source": f"stjax, {run.config.model.name}",
-        "normalisation": run.statistics.kind,
-      },
+      _describe(run),
       layout=options.layout,
       frames=frames,
       about=_about(run, variables, frames),
@@ -98,6 +95,9 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
       "The run goes on with %s from forecast %d, lead time %d", path, first, lead
     )
     data = run.forecast_split(start=first // options.batch_size)
+  never = None
+  if store is not None:
+    never = observed.never_observed(run)
   key = chunks.forecast_key(run.config.seed)
   for batch in data.batches:
     batch = sharding_lib.put_batch(run.crop_to_training_window(batch), run.mesh)
@@ -106,6 +106,12 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
     undefined = run.method.undefined_mask(batch)
     if undefined is not None:
       undefined = sharding_lib.fetch(undefined)[:count, None]
+    if "mask" in batch:
+      history = batch["mask"][:, : batch["inputs"].shape[1]].any(axis=1)
+      history = sharding_lib.fetch(history)[:count, None]
+      if never is not None:
+        unseen = never & ~history
+        undefined = unseen if undefined is None else undefined | unseen
     for piece in rollout.pieces(variables, frozen, batch, key, lead, histories):
       sound = _sound_leads(piece, count, options.abort_above_std)
       fields = sharding_lib.fetch(piece.fields)[:, :count, :sound]
@@ -145,6 +151,22 @@ def forecast(run: run_lib.Run) -> pathlib.Path:
     path,
   )
   return path
+
+
+def _describe(run: run_lib.Run) -> dict[str, str]:
+  """Returns the attributes of a whole store; they name no place on this machine."""
+  config, options = run.config, run.config.forecast
+  names = list(map(str, run.coordinates.data_vars))
+  more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+  return {
+    "Conventions": cf.CONVENTIONS,
+    "title": f"Forecasts of {', '.join(names[:4])}{more}",
+    "source": f"stjax, {config.model.name}",
+    "history": f"stjax: forecasts from the {options.split} split by the"
+    f" {options.checkpoint} checkpoint of method {config.method.name}, network"
+    f" {config.model.name}, with {options.members} member(s) and seed {config.seed}",
+    "normalisation": run.statistics.kind,
+  }
 
 
 def _about(run: run_lib.Run, variables: PyTree, frames: int) -> dict:

@@ -1,6 +1,7 @@
 """Finding what the dimensions of an xarray dataset mean."""
 
 import contextlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ _GRID_NAMES = (
   ("nav_lat", "nav_lon"),
   ("row", "column"),
 )
+# Values of positions that are read to see whether they are the same in every frame.
+_POSITIONS = 50_000_000
 _LATITUDE = ("latitude", "projection_y_coordinate", "grid_latitude")
 _LONGITUDE = ("longitude", "projection_x_coordinate", "grid_longitude")
 _NORTH = ("degrees_north", "degree_north", "degrees_n")
@@ -103,21 +106,68 @@ def coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> xr.Dataset:
     dims: (H, W), or (H,): then a dimension "column" of size 1 is added.
 
   Returns:
-    Coordinates on H and W (row and column numbers where there are none) and
-    attrs["spatial_dims"].
+    Coordinates on H and W (row and column numbers where there are none), the map
+    projections that the variables name (0-d, CF's grid_mapping), and
+    attrs["spatial_dims"]. For another dimension NAME, such as levels,
+    attrs["NAME_units"] and so on say what its coordinate says.
   """
   found = {
     dim: (dim, np.arange(dataset.sizes[dim]), {"long_name": "index"}) for dim in dims
   }
   for name, array in dataset.variables.items():
-    positional = set(array.dims) and set(array.dims) <= set(dims)
-    if positional and (name in dataset.coords or _is_position(name, array)):
-      found[name] = (array.dims, array.values, _plain(array.attrs))
+    if name in dataset.coords or _is_position(name, array):
+      others = set(array.dims) - set(dims)
+      if len(others) == 1 and set(dims) < set(array.dims):
+        array = _fixed(name, array, *others)
+      if array is not None and set(array.dims) and set(array.dims) <= set(dims):
+        found[name] = (array.dims, array.values, _plain(array.attrs))
+  attrs = {}
+  for array in dataset.data_vars.values():
+    if set(dims) <= set(array.dims):
+      text = array.attrs.get("grid_mapping", array.encoding.get("grid_mapping", ""))
+      for name in grid_mappings(text):
+        if name in dataset.variables and not dataset[name].dims:
+          found[name] = ((), 0, _projection(dataset[name].attrs))
+      for dim in set(array.dims) - set(dims):
+        if dim in dataset.coords and dataset[dim].dtype.kind in "iuf":
+          for key in {"units", "positive", "standard_name"} & dataset[dim].attrs.keys():
+            attrs[f"{dim}_{key}"] = str(dataset[dim].attrs[key])
   names = list(dims)
   if len(names) == 1:
     names.append("column")
     found["column"] = ("column", np.zeros(1, int))
-  return xr.Dataset(coords=found, attrs={"spatial_dims": names})
+  return xr.Dataset(coords=found, attrs={"spatial_dims": names, **attrs})
+
+
+def grid_mappings(text: str) -> list[str]:
+  """The names in CF's attribute grid_mapping, such as "crs" or "crs: x y"."""
+  return re.findall(r"(\w+)\s*:", text) or text.split()
+
+
+def _fixed(name, array: xr.Variable, dim) -> xr.Variable | None:
+  """A position that a file repeats along another dimension, such as time."""
+  if not _is_position(name, array) or not array.sizes[dim]:
+    return None
+  first = array.isel({dim: 0})
+  values = array.transpose(dim, ...).values if array.size <= _POSITIONS else None
+  if values is not None and all(
+    np.array_equal(part, first.values, equal_nan=True) for part in values
+  ):
+    return first
+  logging.info(
+    "%r changes along %r, so that forecasts are stored without it.", name, dim
+  )
+  return None
+
+
+def _projection(attrs: Mapping[str, Any]) -> dict[str, Any]:
+  """Texts, numbers and lists of numbers (two standard parallels)."""
+  lists = {
+    key: value.tolist()
+    for key, value in attrs.items()
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "iuf"
+  }
+  return _plain(attrs) | lists
 
 
 def decoded(dataset: xr.Dataset) -> xr.Dataset:

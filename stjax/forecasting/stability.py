@@ -14,6 +14,7 @@ import xarray as xr
 
 from input_pipeline import files
 from input_pipeline.labels import lead_labels
+from stjax.forecasting import store as store_lib
 from stjax.metrics import grid, spectra
 from stjax.plots import curves
 from stjax.plots import spectra as plots
@@ -64,6 +65,9 @@ def describe(store: xr.Dataset, weights: np.ndarray | None) -> xr.Dataset:
   lead = next(name for name in _LEADS if name in store.dims)
   parts = {}
   for name, array in store.data_vars.items():
+    if lead not in array.dims:
+      continue  # It describes the map projection.
+    name = array.attrs.get("original_name", name)
     levels = array["level"].values if "level" in array.dims else [None]
     for level in levels:
       one = array if level is None else array.sel(level=level)
@@ -131,7 +135,7 @@ def report(run: run_lib.Run, path: pathlib.Path) -> None:
     path: path of the store; STORE_drift.nc, STORE_drift.png and
       STORE_spectrum_*.png are written beside it.
   """
-  with xr.open_zarr(path, chunks=None) as store:
+  with store_lib.open_store(path) as store:
     weights = grid.cell_weights(
       "evaluation.area_weights", run.config.evaluation.area_weights, run.coordinates
     )

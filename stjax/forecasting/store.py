@@ -1,6 +1,7 @@
-"""Labelled forecast stores in Zarr, which are written piece by piece."""
+"""Labelled forecast stores, Zarr or netCDF, which are written piece by piece."""
 
 import io
+import itertools
 import json
 import math
 import pathlib
@@ -9,6 +10,7 @@ import warnings
 import zipfile
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import xarray as xr
 import zarr
@@ -21,8 +23,22 @@ from stjax.forecasting import layouts
 # this size.
 _CHUNK_VALUES = 2**20
 
+# The ending of a store's name for each value of forecast.format.
+ENDINGS = {"zarr": ".zarr", "netcdf": ".nc"}
+
 # Errors of numpy for files that are damaged, empty or no archive.
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+
+
+def open_store(path: pathlib.Path) -> xr.Dataset:
+  """Opens a finished store; its values are read when they are needed.
+
+  Args:
+    path: path of the store, which ends in .zarr or .nc.
+  """
+  if path.suffix == ENDINGS["netcdf"]:
+    return xr.open_dataset(path, engine="h5netcdf", chunks=None, cache=False)
+  return xr.open_zarr(path, chunks=None)
 
 
 def _progress_path(path: pathlib.Path) -> pathlib.Path:
@@ -40,14 +56,16 @@ def read_histories(path: pathlib.Path) -> np.ndarray:
 
 
 class ForecastStore:
-  """A Zarr store that forecasts are written into, batch by batch.
+  """A store that forecasts are written into, batch by batch.
 
   The store is written as a draft beside its place, and moved there when it is
   complete, so that a crash never leaves half a store under the final name. If
-  the same forecast has left a draft, it is continued.
+  the same forecast has left a draft, it is continued. The draft is always a Zarr
+  store: a netCDF file that is killed while it grows is lost as a whole. It becomes
+  a netCDF file chunk by chunk at the end.
 
   Args:
-    path: path of the store, which ends in .zarr.
+    path: path of the store, which ends in .zarr, or in .nc for a netCDF file.
     coordinates: variables, attributes, lead times and grid; see
       `input_pipeline.Split`.
     labels: names and times of the examples, on the dimension "sample".
@@ -78,6 +96,15 @@ class ForecastStore:
     self._progress = _progress_path(path)
     self._about = json.dumps(about, sort_keys=True)
     self._layout = layouts.build(layout, coordinates, labels, members)
+    if self._layout.off:
+      logging.warning(
+        "In %s, init_time + lead_time is not valid_time for %.3g %% of the forecast"
+        " frames, because the steps of the data are not equal. Read the dates from"
+        " valid_time, which are those of the data.",
+        path,
+        100 * self._layout.off,
+      )
+    self._frame, self._encoding = _encoded(self._layout.coords.assign_attrs(attributes))
     # The example and lead time to go on from, or None.
     self.reached = self._find_progress() if about else None
     if self.reached is None:
@@ -103,11 +130,9 @@ class ForecastStore:
     self._progress.unlink(missing_ok=True)
     shutil.rmtree(self.draft, ignore_errors=True)
     self._path.parent.mkdir(parents=True, exist_ok=True)
-    frame = self._layout.coords.assign_attrs(attributes)
-    # Zarr has a stable type only for strings of any length.
-    texts = [n for n, c in frame.coords.items() if c.dtype.kind == "U"]
-    frame = frame.assign_coords({n: frame[n].astype(object) for n in texts})
-    frame.to_zarr(self.draft, mode="w", consolidated=False)
+    self._frame.to_zarr(
+      self.draft, mode="w", consolidated=False, encoding=self._encoding
+    )
     group = zarr.open_group(self.draft, mode="a")
     lead = coordinates.sizes["lead_time"]
     frames = min(frames or lead, lead)
@@ -130,7 +155,7 @@ class ForecastStore:
         fill_value=float("nan"),
         dimension_names=one.dims,
       )
-      array.attrs.update(_plain(dict(one.attrs)))
+      array.attrs.update(one.attrs)
 
   def write(self, first: int, forecast: np.ndarray, lead: int = 0) -> None:
     """Writes some lead times of consecutive examples.
@@ -164,6 +189,23 @@ class ForecastStore:
 
   def close(self) -> None:
     """Completes the store and moves it to its place."""
+    if self._path.suffix == ENDINGS["netcdf"]:
+      self._convert()
+      shutil.rmtree(self.draft)
+    else:
+      self._move()
+    self._progress.unlink(missing_ok=True)
+    for ending in ENDINGS.values():
+      other = self._path.with_suffix(ending)
+      if other != self._path and other.exists():
+        logging.warning(
+          "%s is of an earlier forecast; the new one is in %s. Remove the one that"
+          " you do not need.",
+          other,
+          self._path,
+        )
+
+  def _move(self):
     with warnings.catch_warnings():
       # Zarr 3 does not specify consolidated metadata yet, and warns of that, but
       # xarray looks for them.
@@ -175,12 +217,49 @@ class ForecastStore:
     if self._path.exists():
       self._path.rename(old)
     self.draft.rename(self._path)
-    self._progress.unlink(missing_ok=True)
     shutil.rmtree(old, ignore_errors=True)
 
+  def _convert(self):
+    """Makes a netCDF file of the draft, of which one chunk is in memory."""
+    # A process that was killed here has left its part of a file.
+    for left in self._path.parent.glob(f".{self._path.stem}.*{self._path.suffix}"):
+      left.unlink()
+    with files.replacing(self._path) as partial:
+      self._frame.to_netcdf(partial, engine="h5netcdf", encoding=self._encoding)
+      with h5netcdf.File(partial, "a") as file:
+        for name, one in self._layout.arrays.items():
+          source = self._group[name]
+          target = file.create_variable(
+            name,
+            one.dims,
+            source.dtype,
+            fillvalue=source.fill_value,
+            chunks=source.chunks,
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+          )
+          target.attrs.update(one.attrs)
+          for region in _regions(source.shape, source.chunks):
+            target[region] = source[region]
 
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-  return {
-    k: v.tolist() if isinstance(v, np.generic | np.ndarray) else v
-    for k, v in attributes.items()
-  }
+
+def _encoded(coords: xr.Dataset) -> tuple[xr.Dataset, dict[str, dict[str, Any]]]:
+  """Returns coordinates as they are written, and how their numbers are.
+
+  They are written as plain variables, as the forecasts' own attributes name them.
+  """
+  frame = coords.reset_coords()
+  # Zarr has a stable type only for strings of any length.
+  texts = [n for n, c in frame.variables.items() if c.dtype.kind == "U"]
+  frame = frame.assign({n: frame[n].astype(object) for n in texts})
+  for variable in frame.variables.values():
+    variable.encoding.clear()
+  # CF knows no missing coordinates.
+  return frame, {str(name): {"_FillValue": None} for name in frame.variables}
+
+
+def _regions(shape: tuple[int, ...], chunks: tuple[int, ...]):
+  """Yields the parts of an array that are chunks of it, as indices."""
+  for first in itertools.product(*map(range, (0,) * len(shape), shape, chunks)):
+    yield tuple(slice(f, f + c) for f, c in zip(first, chunks, strict=True))

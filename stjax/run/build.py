@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -68,7 +69,7 @@ def _method(
     | {"member_chunk": config.forecast.member_chunk},
     units={
       "transform": config.data.get("transform", "identity"),
-      "clip_range": tuple(config.forecast.clip_range),
+      "clip_range": config_lib.clip_range(config),
     },
     horizon=config.data.horizon,
     **config_lib.without(config.method, "name"),
@@ -141,6 +142,27 @@ def _num_steps(config, train) -> int:
   return steps
 
 
+def _settle_clip_range(config, statistics: input_pipeline.Statistics) -> None:
+  """Puts what "auto" means for the data into forecast.clip_range, and says it."""
+  if tuple(config.forecast.clip_range) != config_lib.AUTO:
+    return
+  ends = config_lib.clip_range(config, statistics.minimum.min())
+  if ends:
+    logging.info(
+      "Forecasts are clipped at 0, because the data are never below it and"
+      " data.transform='log1p'; --config.forecast.clip_range='()' turns this off."
+    )
+  elif statistics.transform == "log1p":
+    number = int(statistics.minimum.argmin())
+    logging.info(
+      "Forecasts are not clipped at 0, because the training data of %r go down to"
+      " %.3g; --config.forecast.clip_range=0,None clips them.",
+      statistics.variables[number],
+      np.expm1(statistics.minimum[number]),
+    )
+  config.forecast.clip_range = ends
+
+
 def build(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
@@ -189,6 +211,7 @@ def build(
     pairs=pairs,
     **{name: _load_statistics(path) for name, path in kept.items()},
   )
+  _settle_clip_range(config, train.statistics)
   channels, calendar = len(train.statistics.variables), train.spec.calendar
   for part in parts.values():
     parts_lib.check_data(part, config, train)
