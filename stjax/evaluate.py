@@ -91,12 +91,14 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   count = min(options.figures, data.num_examples)
   keep = {math.floor(i * data.num_examples / count): {} for i in range(count)}
   scores = evaluator.score(variables, frozen, data, keep)
-  names = list(run.coordinates.data_vars)
-  labels = {"variables": names, "lead_times": data.coordinates.lead_time.values}
+  labels = {
+    "variables": list(run.coordinates.data_vars),
+    "lead_times": data.coordinates.lead_time.values,
+    "units": tables.units(run.coordinates),
+  }
   content = tables.metrics_tree(
     scores.results,
     **labels,
-    units={name: str(run.coordinates[name].attrs.get("units", "")) for name in names},
     about={
       "split": options.split,
       "examples": data.num_examples,
@@ -113,6 +115,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     tables.write_metrics(folder / "metrics.json", content)
     tables.write_lead_times(folder / "lead_time.csv", scores.results, **labels)
     title = f"{options.split} split, {data.num_examples} examples"
-    logging.info("\n%s", tables.console_table(scores.results, title))
+    table = tables.console_table(scores.results, title, labels["units"])
+    logging.info("\n%s", table)
     figures.draw(run, data, keep, scores.results, scores.diagrams, folder / "figures")
   return content

@@ -101,7 +101,9 @@ class Grid(NamedTuple):
         return height / width
     return rows / columns
 
-  def draw(self, ax: Axes, *, left: bool, below: bool, size: tuple[float, float]) -> None:
+  def draw(
+    self, ax: Axes, *, left: bool, below: bool, size: tuple[float, float]
+  ) -> None:
     """Puts ticks on an image, and labels on the sides that have room.
 
     Args:
@@ -155,9 +157,14 @@ def grid(coordinates: xr.Dataset) -> Grid:
     down, along = (_steps(latitude, axis) for axis in (0, 1))
     across = abs(along) > abs(down)
     rising = (along if across else down) > 0
-    axes = [_separate(f, i) for f, i in ((latitude, 1 * across), (longitude, 1 - across))]
+    axes = [
+      _separate(f, i) for f, i in ((latitude, 1 * across), (longitude, 1 - across))
+    ]
     if all(_goes_one_way(values) for values in axes):
-      x, y = Axis("longitude", axes[1], "longitude"), Axis("latitude", axes[0], "latitude")
+      x, y = (
+        Axis("longitude", axes[1], "longitude"),
+        Axis("latitude", axes[0], "latitude"),
+      )
       return Grid(x, y, bool(across), y.rises)
     corners = _corners(latitude, longitude)
   if latitude is None and longitude is None:
@@ -196,10 +203,7 @@ def place(coordinates: xr.Dataset, row: int, column: int) -> str:
       elif _is_longitude(str(key), values):
         parts["longitude"] = at(values)
   if len(parts) == 2 and np.isfinite(list(parts.values())).all():
-    where = [
-      latitude_text(parts["latitude"], 2),
-      longitude_text(parts["longitude"], 2),
-    ]
+    where = [latitude_text(parts["latitude"], 2), longitude_text(parts["longitude"], 2)]
   else:
     for dim in dims[::-1]:
       axis = _distance(coordinates, dim)

@@ -70,10 +70,7 @@ class _Frames(NamedTuple):
 
 
 def _prepare(
-  history: np.ndarray,
-  observation: np.ndarray,
-  forecast: np.ndarray,
-  subject: Subject,
+  history: np.ndarray, observation: np.ndarray, forecast: np.ndarray, subject: Subject
 ) -> _Frames:
   arrays = [np.asarray(x, np.float64) for x in (history, observation, forecast)]
   shapes = [x.shape for x in arrays]
@@ -96,10 +93,7 @@ def _prepare(
     )
   grid = subject.grid or maps.index_grid(*shapes[1][1:])
   scales = colours.scales(
-    *arrays,
-    name=subject.name,
-    standard_name=subject.standard_name,
-    units=subject.units,
+    *arrays, name=subject.name, standard_name=subject.standard_name, units=subject.units
   )
   return _Frames(*map(grid.arrange, arrays), past, leads, *scales, grid)
 
@@ -143,8 +137,8 @@ def _colour_bar(fig: Figure, cax: Axes, scale: colours.Scale, units: str) -> Non
     span = (scale.norm.vmax - scale.norm.vmin) / 10.0**power
     digits = max(0, -int(np.floor(np.log10(span / bins))))
     bar.formatter = ticker.FuncFormatter(
-      lambda value, _: (
-        f"{value / 10.0**power:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+      lambda value, _: f"{value / 10.0**power:.{digits}f}".replace(
+        "-", "\N{MINUS SIGN}"
       )
     )
   else:
@@ -254,9 +248,7 @@ def picture_grid(
   if about.valid:
     leads = [f"{a}\n{b}" for a, b in zip(leads, about.valid, strict=True)]
 
-  width, height = _panel_size(
-    grid.proportion, float(np.clip(9.5 / columns, 1.25, 1.9))
-  )
+  width, height = _panel_size(grid.proportion, float(np.clip(9.5 / columns, 1.25, 1.9)))
   gap, left, right = 0.07, 0.95, 1.05
   head = 0.15 + (0.35 if about.title else 0) + 0.2 * about.title.count("\n")
   label = 0.22 + 0.13 * bool(about.start or about.valid)

@@ -56,7 +56,9 @@ def figure(
     FigureCanvasAgg(fig)
     yield fig
     if title:
-      fig.suptitle(title, fontsize=11.5, x=0.01, ha="left")
+      longest = max(map(len, title.splitlines()))
+      size = float(np.clip(72 * width / (0.58 * longest), 7.0, 11.5))
+      fig.suptitle(title, fontsize=size, x=0.01, ha="left")
     save(fig, path)
 
 

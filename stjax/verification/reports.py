@@ -11,6 +11,7 @@ import numpy as np
 from input_pipeline import files
 from input_pipeline.labels import lead_labels
 from stjax.metrics.base import Diagrams
+from stjax.plots import style
 from stjax.verification.tables import BY_LEAD, BY_VARIABLE
 
 
@@ -69,5 +70,6 @@ def write_diagrams(
         for row in zip(*(np.asarray(v).tolist() for v in columns.values()), strict=True)
       )
       files.write_atomically(
-        pathlib.Path(folder) / f"{convention}_{name}.csv", text.getvalue()
+        pathlib.Path(folder) / f"{convention}_{style.file_stems([name])[0]}.csv",
+        text.getvalue(),
       )

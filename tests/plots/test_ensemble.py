@@ -49,12 +49,16 @@ def test_the_roc_curve_says_its_area(figures):
   assert _texts(figures[0]) == ["area 0.750"]
 
 
-def test_spread_and_error_share_an_axis_that_begins_at_0(figures):
-  ensemble.spread_skill([1.0, 2.0], [3.0, 4.0], "a.png", units="K")
+def test_spread_is_drawn_as_in_the_tables_and_its_label_has_the_factor(figures):
+  options = dict(members=3, units="K", title="Spread of t")
+  ensemble.spread_skill([1.0, 2.0], [3.0, 4.0], "a.png", **options)
   [ax] = figures[0].axes
   assert [list(line.get_ydata()) for line in ax.lines] == [[3, 4], [1, 2]]
   assert ax.get_ylim()[0] == 0 and ax.get_ylabel() == "K"
-  assert _texts(figures[0]) == ["rmse of the mean", "spread"]
+  rmse, spread = _texts(figures[0])
+  assert rmse == "rmse of the mean"
+  assert spread.startswith("spread (") and "(M+1)/M" in spread
+  assert "1.155 for M = 3" in spread  # The root of 4 / 3.
 
 
 def _fan(points=3, history=4, horizon=5):
