@@ -44,6 +44,10 @@ _RAIN_UNITS = {
   "m/s": (3.6e6, "mm/h"),
   "m/h": (1000.0, "mm/h"),
   "m/d": (1000.0, "mm/day"),
+  "in": (25.4, "mm"),
+  "inch": (25.4, "mm"),
+  "in/h": (25.4, "mm/h"),
+  "inch/h": (25.4, "mm/h"),
 }
 _RAIN_RATES = ("mm/h", "mm/d")  # Few other quantities have these units.
 _RAIN_WORDS = re.compile(r"rain|precip|hyetal|(^|[^a-z])(qpe|qpf|prcp|ppt)([^a-z]|$)")

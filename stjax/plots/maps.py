@@ -11,6 +11,8 @@ _NORTH = ("degrees_north", "degree_north", "degreen", "degreesn", "degree_n")
 _EAST = ("degrees_east", "degree_east", "degreee", "degreese", "degree_e")
 _LATITUDES = ("lat", "latitude", "lats", "nav_lat", "xlat", "lat_2d")
 _LONGITUDES = ("lon", "longitude", "lons", "long", "nav_lon", "xlong", "lon_2d")
+# Distances of ticks on wide maps, as atlases have them.
+_DEGREES = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180)
 _MINUS = "\N{MINUS SIGN}"
 # A coordinate that says none of these may be no more than a count of cells.
 _MEANING = ("units", "standard_name", "axis")
@@ -39,12 +41,12 @@ class Axis(NamedTuple):
     low, high = self.values.min(), self.values.max()
     if high <= low:
       return [0.0], [self._text(low)]
-    steps = [1, 2, 5, 10]
-    if self.kind in ("latitude", "longitude") and high - low > 12:
-      steps = [1, 1.5, 2, 3, 4.5, 6, 9, 10]
     locator = ticker.MaxNLocator(
-      most, steps=steps, integer=self.kind == "index", min_n_ticks=1
+      most, steps=[1, 2, 5, 10], integer=self.kind == "index", min_n_ticks=1
     )
+    if self.kind in ("latitude", "longitude") and high - low > most:
+      step = next((s for s in _DEGREES if high - low <= most * s), _DEGREES[-1])
+      locator = ticker.MultipleLocator(step)
     slack = 1e-6 * (high - low)
     places = [v for v in locator.tick_values(low, high)]
     places = [v for v in places if low - slack <= v <= high + slack]
@@ -114,12 +116,18 @@ class Grid(NamedTuple):
     """
     if not self.x.rises:
       ax.invert_xaxis()
-    most = (max(1, int(size[0] / 0.5)), max(1, int(size[1] / 0.3)))
-    places, texts = self.x.ticks(min(most[0], 5))
+    most = int(np.clip(size[0] / 0.5, 1, 5))
+    places, texts = self.x.ticks(most)
     ax.set_xticks(places, texts if below else [""] * len(texts))
-    places, texts = self.y.ticks(min(most[1], 5))
+    places, texts = self.y.ticks(int(np.clip(size[1] / 0.3, 1, 5)))
     ax.set_yticks(places, texts if left else [""] * len(texts))
     ax.tick_params(length=2, width=0.5, labelsize=6.5, pad=1.5)
+    # Labels at the ends would run into those of the next panel.
+    cells = len(self.x.values)
+    for text, place in zip(ax.get_xticklabels(), self.x.ticks(most)[0], strict=True):
+      share = (place + 0.5) / cells
+      share = share if self.x.rises else 1 - share
+      text.set_ha("left" if share < 0.1 else "right" if share > 0.9 else "center")
     if below:
       ax.set_xlabel(self.x.label, fontsize=7, labelpad=1.5)
     if left:
@@ -235,7 +243,7 @@ def longitude_text(value: float, digits: int = 3) -> str:
 def _degrees(value: float, sides: str, digits: int) -> str:
   text = f"{abs(value):.{digits}f}"
   text = text.rstrip("0").rstrip(".") if "." in text else text
-  return f"{text}°{'' if float(text) == 0 else sides[value < 0]}"
+  return f"{text}°{'' if float(text) == 0 else sides[int(value < 0)]}"
 
 
 def _is_latitude(name: str, values: xr.DataArray) -> bool:

@@ -103,5 +103,5 @@ def draw(
 
 def _title(name: str, units: Mapping[str, str]) -> str:
   """Returns the variable with the units of its field, whose square is the power's."""
-  own = style.units(units.get(name, ""))
-  return style.plain(name) + (f", power in ({own})\N{SUPERSCRIPT TWO}" if own else "")
+  own = style.squared(units.get(name, ""))
+  return style.plain(name) + (f", power in {own}" if own else "")

@@ -116,6 +116,14 @@ def with_units(name: str, text: Any) -> str:
   return f"{name} ({shown})" if shown else name
 
 
+def squared(text: Any) -> str:
+  """Returns the square of units, such as "K²" or "(m s-1)²"; "" for plain numbers."""
+  shown = units(text)
+  if not shown:
+    return ""
+  return (shown if shown.isalpha() else f"({shown})") + "\N{SUPERSCRIPT TWO}"
+
+
 def plain(text: Any) -> str:
   """Returns a name from the data so that no sign of it is read as a formula."""
   return str(text).replace("$", r"\$")

@@ -56,7 +56,7 @@ def _score_units(convention: str, score: str, units: str) -> str:
   if score in _IN_UNITS.get(convention, ()):
     return units
   squared = score == "mse" and convention in _IN_UNITS
-  return f"({units})\N{SUPERSCRIPT TWO}" if squared and units else ""
+  return style.squared(units) if squared else ""
 
 
 def _past_labels(lead_time: xr.DataArray, history: int) -> list[str] | None:
