@@ -93,7 +93,7 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   scores = evaluator.score(variables, frozen, data, keep)
   labels = {
     "variables": list(run.coordinates.data_vars),
-    "lead_times": data.coordinates.lead_time.values,
+    "lead_times": data.coordinates.lead_time,
     "units": tables.units(run.coordinates),
   }
   content = tables.metrics_tree(

@@ -236,8 +236,11 @@ def _class_differences(factor: float, shown: str) -> Scale:
   """Returns the scale of differences of rain, with the same classes both ways."""
   edges = np.array([-e for e in RAIN[-2::-1]] + list(RAIN[:-1]))
   cells = len(edges) + 1
-  # The middle class, of differences below the first edge, is white.
-  colours = matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, cells))
+  # The middle class, of differences below the first edge, is white, and its
+  # neighbours can be told from it.
+  place = np.linspace(-1, 1, cells)
+  place = np.sign(place) * np.where(np.abs(place) < 1e-9, 0, 0.2 + 0.8 * np.abs(place))
+  colours = matplotlib.colormaps["RdBu_r"](0.5 + place / 2)
   under, *inside, over = colours
   cmap = colors.ListedColormap(inside).with_extremes(
     bad=MISSING, under=under, over=over

@@ -78,6 +78,8 @@ def _panels(
       style.grid(ax)
       if ticks is not None:
         ax.set_xticks(*ticks)
+      else:
+        ax.xaxis.get_major_locator().set_params(integer=True)
     for ax in axes[len(panels) :]:
       ax.set_visible(False)
     if len(names) > 1 or names[0]:

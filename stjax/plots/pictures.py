@@ -141,13 +141,19 @@ def _colour_bar(fig: Figure, cax: Axes, scale: colours.Scale, units: str) -> Non
         "-", "\N{MINUS SIGN}"
       )
     )
+    bar.update_ticks()
   else:
-    # Low bars have room for every second or third class only.
-    step = -(-len(scale.ticks) // max(1, int(height / 0.16)))
-    bar.set_ticks(scale.ticks[::step], labels=scale.texts[::step])
+    # Low bars have no room for all classes; both signs keep the same ones.
+    sizes = sorted({abs(tick) for tick in scale.ticks}, reverse=True)
+    kept = sizes[:: -(-len(scale.ticks) // max(1, int(height / 0.14)))]
+    named = [
+      pair
+      for pair in zip(scale.ticks, scale.texts, strict=True)
+      if abs(pair[0]) in kept
+    ]
+    bar.set_ticks([tick for tick, _ in named], labels=[text for _, text in named])
     bar.minorticks_off()
     cax.tick_params(labelsize=7)
-  bar.update_ticks()
   bar.outline.set_linewidth(0.6)
   # This puts the labels of several bars into one line.
   width = cax.get_position().width * fig.get_figwidth()

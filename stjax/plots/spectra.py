@@ -94,7 +94,7 @@ def draw(
       diagram["wavenumber"],
       diagram["forecast_by_lead"],
       diagram["observation_by_lead"],
-      pathlib.Path(folder) / f"{style.file_stems([name])[0]}.png",
+      pathlib.Path(folder) / f"{name.replace('/', '_')}.png",
       error=diagram["error_by_lead"],
       lead_labels=lead_labels,
       title=_title(name.removeprefix(_KIND), units or {}),

@@ -169,7 +169,7 @@ def file_stems(names: Sequence[str]) -> list[str]:
   """Returns parts of file names for names, which differ wherever the names do."""
   stems: list[str] = []
   for name in names:
-    stem = base = re.sub(r"[^\w.+@-]", "_", str(name))
+    stem = base = re.sub(r"[^\w.+-]", "_", str(name))
     number = 1
     while stem in stems:
       number += 1

@@ -60,12 +60,12 @@ def _score_units(convention: str, score: str, units: str) -> str:
 
 
 def _past_labels(lead_time: xr.DataArray, history: int) -> list[str] | None:
-  """Returns labels of the history such as "-3 h"; None where frames are uneven."""
-  values = lead_time.values
-  if values.dtype.kind != "m" or "comment" in lead_time.attrs or not len(values):
+  """Returns labels of the history such as "-3 h"; None where steps differ."""
+  if "not all equal" in str(lead_time.attrs.get("comment", "")) or not history:
     return None
-  steps = np.arange(1 - history, 0) * values[0]
-  return [text.replace("-", "\N{MINUS SIGN}") for text in lead_labels(steps)] + ["0"]
+  steps = np.arange(history - 1, 0, -1) * lead_time.values[0]
+  ago = lead_labels(xr.DataArray(steps, dims="step", attrs=lead_time.attrs))
+  return [text.replace("+", "\N{MINUS SIGN}") for text in ago] + ["0"]
 
 
 def _when(labels: xr.Dataset, number: int) -> tuple[str, list[str], str]:
@@ -88,7 +88,8 @@ def _when(labels: xr.Dataset, number: int) -> tuple[str, list[str], str]:
 def _title(name: str, attrs: Mapping, split: str, label: str, when: str) -> str:
   """Returns variable, sample and dates of an example, as one or two lines."""
   long_name = str(attrs.get("long_name", ""))
-  if 0 < len(long_name) < 36 and long_name != name:
+  same = long_name.lower().replace(" ", "_") == name.lower()
+  if 0 < len(long_name) < 36 and not same:
     name = f"{name}, {long_name}"
   first = f"{name}; {split} sample {label}"
   return f"{first}\n{when}" if when else first
@@ -243,8 +244,8 @@ def draw(
   results = tables.ordered(results)
   coordinates = data.coordinates
   options = run.config.evaluation
-  leads = lead_labels(coordinates.lead_time.values)
-  stems = style.file_stems([str(n).replace("@", "_") for n in coordinates.data_vars])
+  leads = lead_labels(coordinates.lead_time)
+  stems = style.file_stems(list(coordinates.data_vars))
   members = int(run.config.forecast.members)
   grid = maps.grid(coordinates)
   weights = grid_lib.area_weights(
@@ -291,7 +292,7 @@ def draw(
     folder.parent,
     diagrams,
     variables=list(coordinates.data_vars),
-    lead_times=coordinates.lead_time.values,
+    lead_times=coordinates.lead_time,
   )
   _draw_scores(run, results, folder, leads, data.num_examples)
   _draw_learning(run, folder)

@@ -11,7 +11,6 @@ import numpy as np
 from input_pipeline import files
 from input_pipeline.labels import lead_labels
 from stjax.metrics.base import Diagrams
-from stjax.plots import style
 from stjax.verification.tables import BY_LEAD, BY_VARIABLE
 
 
@@ -70,6 +69,6 @@ def write_diagrams(
         for row in zip(*(np.asarray(v).tolist() for v in columns.values()), strict=True)
       )
       files.write_atomically(
-        pathlib.Path(folder) / f"{convention}_{style.file_stems([name])[0]}.csv",
+        pathlib.Path(folder) / f"{convention}_{name.replace('/', '_')}.csv",
         text.getvalue(),
       )

@@ -54,7 +54,7 @@ def test_north_is_up_and_east_is_right(figures, south_first, east_first, transpo
   for label, place in _ticks(ax.yaxis).items():
     value = np.interp(place, np.arange(6), lat)
     assert value == pytest.approx(float(label.removesuffix("°N")))
-  assert {"10°W", "0°", "10°E"} == set(_ticks(ax.xaxis))
+  assert {"10°W", "0°", "10°E"} <= set(_ticks(ax.xaxis))
   assert lon[int(_ticks(ax.xaxis)["10°W"])] == -10
   assert ax.get_xlabel() == "longitude" and ax.get_ylabel() == "latitude"
 

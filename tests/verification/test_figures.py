@@ -14,6 +14,7 @@ from stjax.plots import style
 from stjax.verification import figures, tables
 
 UNITS = {"t@500": "K", "rain_rate": "mm h-1", "index": "1"}
+STEMS = {"t@500": "t_500", "rain_rate": "rain_rate", "index": "index"}
 LATITUDES = np.array([80.0, 45.0, 0.0])
 
 
@@ -101,9 +102,9 @@ def _shown(fig):
 
 def test_each_variable_has_its_scores_and_the_forecast_leads(draw):
   found = draw(UNITS, results=_results(3))
-  assert set(found) == {f"lead_time_{n}.png" for n in UNITS}
+  assert set(found) == {f"lead_time_{stem}.png" for stem in STEMS.values()}
   for channel, (name, unit) in enumerate(UNITS.items()):
-    fig = found[f"lead_time_{name}.png"]
+    fig = found[f"lead_time_{STEMS[name]}.png"]
     assert _title(fig) == f"{name}: scores of the test split, 2 examples"
     [legend] = fig.legends
     assert [t.get_text() for t in legend.get_texts()] == [
@@ -252,14 +253,16 @@ def test_event_figures_say_variable_threshold_and_unit(draw):
     "spread_skill",
     "lead_time",
   )
-  assert set(found) == {f"{kind}_{name}.png" for kind in kinds for name in UNITS}
+  assert set(found) == {
+    f"{kind}_{stem}.png" for kind in kinds for stem in STEMS.values()
+  }
   titles = {name: _title(fig) for name, fig in found.items()}
   assert (
     titles["reliability_gt_5_rain_rate.png"] == "Reliability of rain_rate > 5 mm h-1"
   )
-  assert titles["roc_gt_5_t@500.png"] == "ROC of t@500 > 5 K"
+  assert titles["roc_gt_5_t_500.png"] == "ROC of t@500 > 5 K"
   assert titles["roc_gt_5_index.png"] == "ROC of index > 5"
-  assert titles["rank_histogram_t@500.png"] == "Rank histogram of t@500"
+  assert titles["rank_histogram_t_500.png"] == "Rank histogram of t@500"
   # The spread is the number of the tables, variable by variable.
   [ax] = found["spread_skill_rain_rate.png"].axes
   rmse, spread = ax.lines
