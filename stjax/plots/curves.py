@@ -117,8 +117,7 @@ def lead_time_curves(
         _Line(source, 1 + np.arange(len(values)), np.asarray(values))
       )
   labels = style.frame_labels(lead_labels, 1, length)
-  room = 5 if max(map(len, labels), default=0) > 4 else 10
-  shown = style.even_ticks(length, room)
+  shown = style.even_ticks(length, style.tick_room(labels, 2.9))
   _panels(
     panels,
     path,

@@ -174,7 +174,7 @@ def spread_skill(
         markersize=3.2,
         **look,
       )
-    shown = style.even_ticks(length, 4 if max(map(len, labels)) > 4 else 10)
+    shown = style.even_ticks(length, style.tick_room(labels, 4.0))
     ax.set_xticks(shown + 1, [labels[i] for i in shown])
     ax.set_ylim(bottom=0)
     ax.set_xlabel("lead time")
@@ -225,6 +225,8 @@ def fan_chart(
   length, points = observation.shape
   names = style.frame_labels(lead_labels, 1, length)
   past, future = np.arange(1 - len(history), 1), np.arange(1, length + 1)
+  # The part of a panel's width that the lead times have.
+  inches = 3.3 * length / (length + len(history))
   columns = min(points, 2)
   rows = -(-points // columns)
   with style.figure(path, 4.0 * columns + 0.3, 2.3 * rows + 0.7, title) as fig:
@@ -246,7 +248,7 @@ def fan_chart(
         ),
       ]
       ax.axvline(0.5, **(_GUIDE | {"linewidth": 0.7}))
-      shown = style.even_ticks(length, 4 if max(map(len, names)) > 4 else 6)
+      shown = style.even_ticks(length, style.tick_room(names, inches))
       # The last frame of the history is at 0, which is one of the even ticks.
       ax.set_xticks([0, *future[shown]], ["0", *(names[i] for i in shown)])
       ax.tick_params(labelbottom=point + columns >= points)

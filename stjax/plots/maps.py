@@ -116,7 +116,7 @@ class Grid(NamedTuple):
     """
     if not self.x.rises:
       ax.invert_xaxis()
-    most = int(np.clip(size[0] / 0.42, 1, 5))
+    most = int(np.clip(size[0] / 0.4, 1, 5))
     places, texts = self.x.ticks(most)
     ax.set_xticks(places, texts if below else [""] * len(texts))
     places, texts = self.y.ticks(int(np.clip(size[1] / 0.3, 1, 5)))

@@ -185,7 +185,7 @@ def _title(fig: Figure, title: str, place: tuple[float, float], room: float) -> 
   """
   largest = 11.5
   for number, line in enumerate(title.splitlines()):
-    size = float(np.clip(72 * room / (0.6 * len(line)), 5.5, largest))
+    size = float(np.clip(72 * room / (0.6 * max(len(line), 1)), 5.5, largest))
     x, y = place[0], place[1] + 0.2 * number
     fig.text(
       x / fig.get_figwidth(),

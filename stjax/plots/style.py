@@ -104,6 +104,11 @@ def even_ticks(length: int, most: int) -> np.ndarray:
   return np.arange(step, length + 1, step) - 1
 
 
+def tick_room(labels: Sequence[str], inches: float) -> int:
+  """Returns how many of the labels fit side by side, which is at least 1."""
+  return max(1, int(inches / (0.075 * max(map(len, labels), default=1) + 0.12)))
+
+
 def units(text: Any) -> str:
   """Returns units as they are drawn, which is "" for plain numbers."""
   text = str(text).strip()

@@ -252,7 +252,7 @@ def draw(
     "evaluation.area_weights", options.area_weights, run.coordinates
   )
   for number, fields in keep.items():
-    label = str(data.labels.sample_id.values[number])
+    label = " ".join(str(data.labels.sample_id.values[number]).split())
     label = label if len(label) < 40 else f"{label[:37]}..."
     start, valid, when = _when(data.labels, number)
     for channel, (name, variable) in enumerate(coordinates.data_vars.items()):

@@ -83,6 +83,19 @@ def test_the_fan_chart_has_a_panel_a_point_with_two_bands(figures):
     np.testing.assert_allclose(outer.y1, quantiles[4, :, point].max())
 
 
+@pytest.mark.parametrize("label", ["+{} h", "+{} min", "+{} months"])
+def test_labels_below_fans_are_even_and_do_not_overlap(figures, label):
+  names = [label.format(5 * n) for n in range(1, 13)]
+  fan = _fan(1, history=12, horizon=12)
+  ensemble.fan_chart(*fan, "a.png", lead_labels=names)
+  [ax] = figures[0].axes
+  steps = np.diff(ax.get_xticks())
+  assert len(set(steps)) == 1
+  figures[0].draw(renderer := figures[0].canvas.get_renderer())
+  boxes = [t.get_window_extent(renderer) for t in ax.get_xticklabels()]
+  assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+
+
 def test_fans_of_other_shapes_are_refused():
   history, observation, quantiles = _fan()
   with pytest.raises(ValueError, match="quantiles"):
