@@ -131,6 +131,7 @@ def _colour_bar(fig: Figure, cax: Axes, scale: colours.Scale, units: str) -> Non
     label=label,
   )
   height = cax.get_position().height * fig.get_figheight()
+  cax.yaxis.label.set_fontsize(np.clip(72 * height / (0.6 * max(len(label), 1)), 6, 9))
   if scale.ticks is None:
     bins = max(2, min(7, int(height / 0.35)))
     bar.locator = ticker.MaxNLocator(bins, steps=[1, 2, 5, 10])
@@ -297,8 +298,9 @@ def picture_grid(
           ax.set_title(names[index], fontsize=8.5 if label < 0.3 else 7.5, pad=3)
         if last:
           rms = _root_mean_square(shown[index], weights)
+          text = f"rms {rms:.3g} {style.units(about.units)}".strip()
           ax.set_title(
-            f"rms {rms:.3g} {style.units(about.units)}".strip(), fontsize=7.5, pad=3
+            text if np.isfinite(rms) else "nothing observed", fontsize=7.5, pad=3
           )
       fig.text(
         0.28 / total_width,
