@@ -94,11 +94,14 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
   keep = {math.floor(i * data.num_examples / count): {} for i in range(count)}
   scores = evaluator.score(variables, frozen, data, keep)
   names = list(run.coordinates.data_vars)
-  labels = {"variables": names, "lead_times": data.coordinates.lead_time}
+  labels = {
+    "variables": names,
+    "lead_times": data.coordinates.lead_time,
+    "units": tables.units(run.coordinates),
+  }
   content = tables.metrics_tree(
     scores.results,
     **labels,
-    units={name: str(run.coordinates[name].attrs.get("units", "")) for name in names},
     about={
       "split": options.split,
       "examples": data.num_examples,
@@ -120,7 +123,9 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
       if low == high
     ],
   )
-  compared = skill.compare(scores.results, **labels)
+  compared = skill.compare(
+    scores.results, variables=names, lead_times=data.coordinates.lead_time
+  )
   if compared:
     content["skill"] = tables.to_json(compared)[0]
   if jax.process_index() == 0:
@@ -128,7 +133,8 @@ def evaluate(run: run_lib.Run) -> dict[str, Any]:
     tables.write_metrics(folder / "metrics.json", content)
     tables.write_lead_times(folder / "lead_time.csv", scores.results, **labels)
     title = f"{options.split} split, {data.num_examples} examples"
-    logging.info("\n%s", tables.console_table(scores.results, title))
+    table = tables.console_table(scores.results, title, labels["units"])
+    logging.info("\n%s", table)
     if compared:
       logging.info("%s", skill.sentence(compared, list(content["baselines"])))
     if content["reasons"]:

@@ -328,10 +328,14 @@ def _validate(
   names = ("mse", "mae", "rmse", "ssim", "psnr")
   always = ("loss", "implicit_accuracy", run.config.checkpoint.best_metric)
   always += tuple(run.config.evaluation.guards)
+  # Where units differ, there are scores by variable, and their mean says nothing.
+  split = {k.rpartition("/")[0] for k in scores}
   shown = "  ".join(
     f"{k} {v:.5g}" if math.isfinite(v) else f"{k} none"
     for k, v in scores.items()
-    if k in always or k.split("/")[-1] in names
+    if k in always
+    or (k.split("/")[-1] in names and k not in split)
+    or k.rpartition("/")[0].endswith("/rmse")
   )
   epoch = float(step / run.steps_per_epoch)
   logging.info("epoch %.4g, step %d, validation: %s", epoch, step, shown)

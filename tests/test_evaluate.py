@@ -121,7 +121,7 @@ def test_scores_do_not_depend_on_the_batch_or_the_devices(finished):
     np.testing.assert_allclose(scores.loss, content["about"]["loss"], rtol=1e-5)
 
 
-def test_the_spread_is_drawn_with_the_units_that_all_variables_share(
+def test_the_spread_is_drawn_by_variable_with_its_units(
   finished, tmp_path, monkeypatch
 ):
   run, _ = finished
@@ -132,7 +132,7 @@ def test_the_spread_is_drawn_with_the_units_that_all_variables_share(
   monkeypatch.setattr(figures.plots, "lead_time_curves", lambda *_, **__: None)
   data = evaluator_lib.open_split(run, "test")
   figures.draw(run, data, {}, {"forecast": {}}, {}, tmp_path / "figures")
-  assert drawn["units"] == "K"
+  assert drawn["variables"] == dict.fromkeys(run.coordinates.data_vars, "K")
 
 
 def test_persistence_takes_the_last_value_that_was_observed():

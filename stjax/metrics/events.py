@@ -15,7 +15,7 @@ from stjax.errors import MetricError
 from stjax.metrics import ensemble
 from stjax.metrics.base import Totals
 
-_PROBABILITIES = 11  # Most points of a reliability diagram: 0, 0.1, ..., 1.
+_GROUPS = 10  # Of a reliability diagram with many members: [0, 0.1), ..., [0.9, 1].
 
 
 def name(threshold: float) -> str:
@@ -75,8 +75,9 @@ def brier(points: np.ndarray, events: np.ndarray) -> np.ndarray:
 def reliability(points: np.ndarray, events: np.ndarray) -> dict:
   """Returns the observed frequency against the forecast probability.
 
-  Probabilities are gathered in up to 11 groups, around 0, 0.1, ..., 1. With 10
-  members or fewer, every probability is a group of its own.
+  With 10 members or fewer, every probability is a group of its own. Those of
+  more members are gathered in 10 groups of equal width: [0, 0.1), ...,
+  [0.8, 0.9), [0.9, 1].
 
   Args:
     points: [..., M + 1], number of points by number of members above.
@@ -87,10 +88,12 @@ def reliability(points: np.ndarray, events: np.ndarray) -> dict:
     group without points) and "count", each [..., groups].
   """
   number = points.shape[-1]
-  groups = min(number, _PROBABILITIES)
   share = np.linspace(0, 1, number)
-  group = np.round(share * (groups - 1)).astype(int)
-  member = np.eye(groups)[group]  # [M + 1, groups].
+  group = np.arange(number)
+  if number > _GROUPS + 1:
+    # Whole numbers keep the edges exact: 15 of 50 members belong to [0.3, 0.4).
+    group = np.minimum(group * _GROUPS // (number - 1), _GROUPS - 1)
+  member = np.eye(group[-1] + 1)[group]  # [M + 1, groups].
   count = points @ member
   with np.errstate(divide="ignore", invalid="ignore"):
     mean = (points * share) @ member / count

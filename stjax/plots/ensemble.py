@@ -1,5 +1,6 @@
 """Figures of ensembles: calibration, events, spread, and fans."""
 
+import functools
 import math
 import os
 import pathlib
@@ -16,7 +17,9 @@ _CURVE = dict(color=_BLUE, linewidth=1.9, marker="o", zorder=3)
 _CONVENTION = "ensemble"
 
 
-def rank_histogram(frequency: np.ndarray, path: str | os.PathLike) -> None:
+def rank_histogram(
+  frequency: np.ndarray, path: str | os.PathLike, *, title: str = ""
+) -> None:
   """Draws how often the observation had each rank among the members.
 
   The histogram of a calibrated ensemble is flat (the dashed line), that of a
@@ -26,9 +29,10 @@ def rank_histogram(frequency: np.ndarray, path: str | os.PathLike) -> None:
   Args:
     frequency: [M + 1] shares.
     path: the file; .png, .pdf or .svg.
+    title: title above the axes.
   """
   frequency = style.finite(frequency)
-  with style.figure(path, 4.6, 2.9) as fig:
+  with style.figure(path, 4.6, 2.9 + 0.3 * bool(title), title) as fig:
     ax = fig.subplots()
     ax.bar(np.arange(len(frequency)), frequency, width=0.9, color=_BLUE)
     ax.axhline(1 / len(frequency), **_GUIDE)
@@ -78,10 +82,12 @@ def reliability_diagram(
     # The inset goes into the corner that the curve leaves free.
     low = np.nanmean(np.where(shown, frequency - probability, np.nan)) <= 0
     inset = ax.inset_axes((0.13, 0.7, 0.34, 0.24) if low else (0.62, 0.13, 0.34, 0.24))
-    steps = np.diff(probability)
-    inset.bar(
-      probability, count, width=0.8 * steps.min() if steps.size else 0.1, color="0.6"
-    )
+    groups = len(probability)
+    centres, wide = (np.arange(groups) + 0.5) / groups, 0.9 / groups
+    if np.allclose(probability, np.linspace(0, 1, groups)):
+      # Every probability is a group of its own.
+      centres, wide = probability, 0.8 / max(groups - 1, 1)
+    inset.bar(centres, count, width=wide, color="0.6")
     if 0 < 30 * count[count > 0].min(initial=math.inf) < count.max(initial=0):
       inset.set_yscale("log")
     inset.set_xlim(-0.1, 1.1)
@@ -126,26 +132,37 @@ def spread_skill(
   rmse: np.ndarray,
   path: str | os.PathLike,
   *,
+  members: int,
   lead_labels: Sequence[str] | None = None,
   units: str = "",
+  title: str = "",
 ) -> None:
   """Draws the spread of the ensemble and the error of its mean by lead time.
 
+  The spread is the number of the tables. Of a calibrated ensemble it is below
+  the rmse by the factor sqrt((M + 1) / M), which the label gives.
+
   Args:
-    spread: [T], times sqrt((M + 1) / M), which makes it equal to the rmse for a
-      calibrated ensemble.
+    spread: [T], root of the mean variance of the members.
     rmse: [T], error of the mean of the members.
     path: the file; .png, .pdf or .svg.
+    members: number of members M.
     lead_labels: [T] labels below the axis; None means +1, ..., +T.
     units: units of both.
+    title: title above the axes.
   """
   length = len(rmse)
   labels = style.frame_labels(lead_labels, 1, length)
+  factor = math.sqrt((members + 1) / members)
   lines = {
     "rmse of the mean": (rmse, dict(color=_RED, linestyle="--")),
-    "spread": (spread, dict(color=_BLUE)),
+    f"spread (calibrated if \N{SQUARE ROOT}((M+1)/M) \N{MULTIPLICATION SIGN} spread"
+    f" = rmse;\nthe factor is {factor:.3f} for M = {members} members)": (
+      spread,
+      dict(color=_BLUE),
+    ),
   }
-  with style.figure(path, 4.6, 3.0) as fig:
+  with style.figure(path, 4.8, 3.3, title) as fig:
     ax = fig.subplots()
     for name, (values, look) in lines.items():
       ax.plot(
@@ -157,13 +174,13 @@ def spread_skill(
         markersize=3.2,
         **look,
       )
-    shown = style.picked(length, 4 if max(map(len, labels)) > 4 else 10)
+    shown = style.even_ticks(length, style.tick_room(labels, 4.0))
     ax.set_xticks(shown + 1, [labels[i] for i in shown])
     ax.set_ylim(bottom=0)
     ax.set_xlabel("lead time")
-    ax.set_ylabel(units)
+    ax.set_ylabel(style.units(units))
     style.grid(ax)
-    style.legend(fig, 2)
+    style.legend(fig, 1)
 
 
 def fan_chart(
@@ -208,6 +225,8 @@ def fan_chart(
   length, points = observation.shape
   names = style.frame_labels(lead_labels, 1, length)
   past, future = np.arange(1 - len(history), 1), np.arange(1, length + 1)
+  # The part of a panel's width that the lead times have.
+  inches = 3.3 * length / (length + len(history))
   columns = min(points, 2)
   rows = -(-points // columns)
   with style.figure(path, 4.0 * columns + 0.3, 2.3 * rows + 0.7, title) as fig:
@@ -229,13 +248,17 @@ def fan_chart(
         ),
       ]
       ax.axvline(0.5, **(_GUIDE | {"linewidth": 0.7}))
-      shown = style.picked(length, 3 if max(map(len, names)) > 4 else 6)
-      ax.set_xticks(future[shown], [names[i] for i in shown])
+      shown = style.even_ticks(length, style.tick_room(names, inches))
+      # The last frame of the history is at 0, which is one of the even ticks.
+      ax.set_xticks([0, *future[shown]], ["0", *(names[i] for i in shown)])
       ax.tick_params(labelbottom=point + columns >= points)
       if labels is not None:
-        ax.set_title(labels[point], loc="left", fontsize=9.5)
+        size = 9.5 if len(labels[point]) < 42 else 7.5
+        ax.set_title(style.plain(labels[point]), loc="left", fontsize=size)
       if not point % columns:
-        ax.set_ylabel(units)
+        ax.set_ylabel(style.units(units))
+      if point + columns >= points:
+        ax.set_xlabel("lead time")
       style.grid(ax)
     for ax in axes[points:]:
       ax.set_visible(False)
@@ -249,12 +272,13 @@ def draw(
   folder: str | os.PathLike,
   *,
   lead_labels: Sequence[str] | None = None,
-  units: str = "",
+  variables: Mapping[str, str] | None = None,
 ) -> None:
   """Draws the diagrams of the convention "ensemble", if there are any.
 
   The files are rank_histogram.png, reliability_<event>.png, roc_<event>.png,
-  and, if the ensemble has a spread, spread_skill.png.
+  and, if the ensemble has a spread, spread_skill.png. Of several variables, each
+  has figures of its own, such as rank_histogram_<variable>.png.
 
   Args:
     diagrams: the forecast's diagrams by convention, as `Accumulator.diagrams`
@@ -263,32 +287,64 @@ def draw(
       returns them.
     folder: existing folder for the files.
     lead_labels: [T] labels of the lead times.
-    units: units of the scores, if all variables share them.
+    variables: units of all variables by name, in the order of the data.
   """
   folder = pathlib.Path(folder)
-  for name, diagram in diagrams.get(_CONVENTION, {}).items():
-    path = folder / f"{name}.png"
-    kind, _, event = name.partition("_gt_")
-    if kind == "rank_histogram":
-      rank_histogram(diagram["frequency"], path)
-    elif kind == "reliability":
-      keys = ("forecast_probability", "observed_frequency", "count")
-      reliability_diagram(*(diagram[key] for key in keys), path, title=f"above {event}")
-    elif kind == "roc":
-      roc_curve(
-        diagram["false_alarm_rate"],
-        diagram["hit_rate"],
-        path,
-        area=diagram["area"],
-        title=f"above {event}",
-      )
+  variables = dict(variables or {"": ""})
+  by_diagram = diagrams.get(_CONVENTION, {})
   by_name = scores.get(_CONVENTION, {})
-  if "spread_skill" in by_name and by_name["spread"].overall > 0:
-    rmse = by_name["rmse"].by_lead
-    spread_skill(
-      by_name["spread_skill"].by_lead * rmse,
-      rmse,
-      folder / "spread_skill.png",
-      lead_labels=lead_labels,
-      units=units,
+  stems = style.file_stems(list(variables))
+  for channel, (name, units) in enumerate(variables.items()):
+    several = len(variables) > 1
+    ending = f"_{stems[channel]}.png" if several else ".png"
+
+    def own(values, key, channel=channel, several=several):
+      return values[f"{key}_by_variable"][channel] if several else values[key]
+
+    for kind, diagram in by_diagram.items():
+      _diagram(functools.partial(own, diagram), kind, folder, ending, name, units)
+    spread = by_name.get("spread")
+    if spread is not None and spread.overall > 0:
+      rmse = by_name["rmse"]
+      parts = (x.by_lead_and_variable if several else x.by_lead for x in (spread, rmse))
+      spread, rmse = (x[:, channel] if several else x for x in parts)
+      if not np.nansum(spread) > 0:
+        continue  # This variable is the same in all members.
+      spread_skill(
+        spread,
+        rmse,
+        folder / f"spread_skill{ending}",
+        members=len(by_diagram["rank_histogram"]["frequency"]) - 1,
+        lead_labels=lead_labels,
+        units=units,
+        title=_titled("Spread and error", name),
+      )
+
+
+def _titled(what: str, name: str, event: str = "") -> str:
+  """Returns a title such as "Reliability of rain > 5 mm/h"."""
+  of = f" of {style.plain(name)}" if name else ""
+  return f"{what}{of}{event}"
+
+
+def _diagram(own, kind: str, folder, ending: str, name: str, units: str) -> None:
+  """Draws one diagram, whose arrays `own` returns by their names."""
+  path = folder / f"{kind}{ending}"
+  what, _, threshold = kind.partition("_gt_")
+  event = f" > {threshold} {style.units(units)}".rstrip()
+  if not name:
+    event = f", event{event}"
+  if what == "rank_histogram":
+    rank_histogram(own("frequency"), path, title=_titled("Rank histogram", name))
+  elif what == "reliability":
+    keys = ("forecast_probability", "observed_frequency", "count")
+    title = _titled("Reliability", name, event)
+    reliability_diagram(*map(own, keys), path, title=title)
+  elif what == "roc":
+    roc_curve(
+      own("false_alarm_rate"),
+      own("hit_rate"),
+      path,
+      area=own("area"),
+      title=_titled("ROC", name, event),
     )

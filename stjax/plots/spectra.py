@@ -78,6 +78,7 @@ def draw(
   folder: str | os.PathLike,
   *,
   lead_labels: Sequence[str] | None = None,
+  units: Mapping[str, str] | None = None,
 ) -> None:
   """Draws the diagrams of the convention "spectral", if there are any.
 
@@ -86,6 +87,7 @@ def draw(
       returns them.
     folder: existing folder, which gets power_<variable>.png.
     lead_labels: [T] labels of the lead times.
+    units: units by variable, for the titles.
   """
   for name, diagram in diagrams.get(_CONVENTION, {}).items():
     powers = diagram["forecast_by_lead"], diagram["observation_by_lead"]
@@ -95,8 +97,14 @@ def draw(
       diagram["wavenumber"],
       diagram["forecast_by_lead"],
       diagram["observation_by_lead"],
-      pathlib.Path(folder) / f"{name}.png",
+      pathlib.Path(folder) / f"{name.replace('/', '_')}.png",
       error=diagram["error_by_lead"],
       lead_labels=lead_labels,
-      title=name.removeprefix(_KIND),
+      title=_title(name.removeprefix(_KIND), units or {}),
     )
+
+
+def _title(name: str, units: Mapping[str, str]) -> str:
+  """Returns the variable with the units of its field, whose square is the power's."""
+  own = style.squared(units.get(name, ""))
+  return style.plain(name) + (f", power in {own}" if own else "")

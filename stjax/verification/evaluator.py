@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from stjax.forecasting import chunks
 from stjax.metrics import grid
 from stjax.run import run as run_lib
 from stjax.verification import baselines as baselines_lib
-from stjax.verification import climatology, figures
+from stjax.verification import climatology, figures, tables
 from stjax.verification.tables import FORECAST
 
 PyTree = Any
@@ -40,6 +40,7 @@ class Scores:
     observed: [T, C], the number of observations that the scores are of.
     own: scores of the method's own by name; see `stjax.methods.base.Outputs`. Those
       named "<convention>/<score>" are among the results as well.
+    unlike: names of the variables if they have different units, else ().
   """
 
   loss: float
@@ -47,6 +48,7 @@ class Scores:
   diagrams: dict[str, dict[str, dict[str, np.ndarray]]]
   observed: np.ndarray
   own: dict[str, float]
+  unlike: tuple[str, ...] = ()
 
 
 class Evaluator:
@@ -96,6 +98,9 @@ class Evaluator:
       **config_lib.plain(options.syncast),
     )
     self._references = climatology.build(run, self._metrics)
+    self._sources = (FORECAST, *self._baselines)
+    units = tables.units(run.coordinates)
+    self._unlike = tuple(units) if tables.mixed(units) else ()
 
   @functools.cached_property
   def _function(self) -> jax.stages.Compiled:
@@ -204,7 +209,8 @@ class Evaluator:
     observed, _ = own.pop(_OBSERVED)
     known = {name: terms for name, terms in own.items() if terms[1]}
     own = {n: float(x) for n, x in self._run.method.own_scores(known).items()}
-    results = {source: a.compute() for source, a in accumulators.items()}
+    # What jit returns is sorted by name, but the forecast always comes first.
+    results = {name: accumulators[name].compute() for name in self._sources}
     for name, value in own.items():
       convention, _, score = name.rpartition("/")
       if convention:
@@ -216,6 +222,7 @@ class Evaluator:
       diagrams=accumulators[FORECAST].diagrams(),
       observed=observed,
       own=own,
+      unlike=self._unlike,
     )
 
   def _bring_home(self, keep, wanted, first, batch, fields):
@@ -283,13 +290,37 @@ class Evaluator:
     empty.add(jax.tree.map(lambda t: np.ones(t.shape), totals))
     ones = jax.tree.map(lambda x: np.ones(x.shape), outputs.scores)
     own = run.method.own_scores(ones)
-    return ["loss", *own, *metrics_lib.scalars(empty.compute())]
+    results = empty.compute()
+    by_variable = _by_variable(results, self._unlike)
+    return ["loss", *own, *metrics_lib.scalars(results), *by_variable]
 
   @staticmethod
   def summary(scores: Scores) -> dict[str, float]:
-    """Returns the forecast's overall scores: "loss", "physical/mse", ..."""
-    results = metrics_lib.scalars(scores.results[FORECAST])
-    return {"loss": scores.loss} | scores.own | results
+    """Returns the forecast's overall scores: "loss", "physical/mse", ...
+
+    If the variables have different units, there are also their own scores, such
+    as "physical/mse/sst".
+    """
+    results = scores.results[FORECAST]
+    by_variable = _by_variable(results, scores.unlike)
+    overall = metrics_lib.scalars(results)
+    return {"loss": scores.loss} | scores.own | overall | by_variable
+
+
+def _by_variable(results, variables: Sequence[str]) -> dict[str, float]:
+  """Returns scores by variable as {"<convention>/<score>/<variable>": value}.
+
+  Args:
+    results: scores of the forecast by convention and name.
+    variables: names of all variables, or () for no scores at all.
+  """
+  return {
+    f"{convention}/{name}/{variable}": float(score.by_variable[channel])
+    for convention, scores in results.items()
+    for name, score in scores.items()
+    if score.by_variable is not None
+    for channel, variable in enumerate(variables)
+  }
 
 
 def _observed_range(statistics: input_pipeline.Statistics) -> tuple[float, ...]:

@@ -69,5 +69,6 @@ def write_diagrams(
         for row in zip(*(np.asarray(v).tolist() for v in columns.values()), strict=True)
       )
       files.write_atomically(
-        pathlib.Path(folder) / f"{convention}_{name}.csv", text.getvalue()
+        pathlib.Path(folder) / f"{convention}_{name.replace('/', '_')}.csv",
+        text.getvalue(),
       )

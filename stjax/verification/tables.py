@@ -15,17 +15,50 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from input_pipeline import files
 from input_pipeline.labels import lead_labels
 from stjax.metrics.base import Diagrams, Score
+from stjax.plots import style
 
 Results = Mapping[str, Mapping[str, Mapping[str, Score]]]
 
-FORECAST = "forecast"
+FORECAST = style.FORECAST
 # Endings of the names of a diagram's arrays; see `stjax.metrics.base.Diagrams`.
 BY_LEAD, BY_VARIABLE = "_by_lead", "_by_variable"
 _ALL = "all"  # Name of the rows that are pooled over the variables.
+
+
+# These scores repeat others but for a constant; metrics.json alone has them.
+_REPEATED = "_spatialnorm"
+
+
+def units(coordinates: xr.Dataset) -> dict[str, str]:
+  """Returns the units of the variables by name, in the order of the data."""
+  return {
+    str(name): str(values.attrs.get("units", ""))
+    for name, values in coordinates.data_vars.items()
+  }
+
+
+def mixed(units: Mapping[str, str]) -> bool:
+  """Tells whether a mean over the variables would mix units."""
+  return len({style.units(unit) for unit in units.values()}) > 1
+
+
+def ordered(results: Results) -> dict:
+  """Returns the results with the forecast first, whatever order they come in."""
+  return (
+    {FORECAST: results[FORECAST]} | dict(results)
+    if FORECAST in results
+    else {**results}
+  )
+
+
+def pooled_over(units: Mapping[str, str]) -> str:
+  """Says what a score of all variables is taken over: "t (K), u (m s-1)"."""
+  return ", ".join(style.with_units(name, unit) for name, unit in units.items())
 
 
 def to_json(tree: Any, path: str = "") -> tuple[Any, list[str]]:
@@ -114,8 +147,10 @@ def metrics_tree(
 ) -> dict[str, Any]:
   """Returns the content of metrics.json.
 
-  The forecast's scores are {convention: {score: {"overall", "by_variable":
-  {name: x}, "by_lead": [T], "by_lead_and_variable": {name: [T]}}}}. Those of
+  Of several variables, "overall_is_over" names those that "overall" and "by_lead"
+  are taken over. The forecast's scores are {convention: {score: {"overall",
+  "by_variable": {name: x}, "by_lead": [T], "by_lead_and_variable": {name:
+  [T]}}}}. Those of
   every other source have the same form under "baselines". Beside them are
   "variables" with their units, "lead_times" as labels, "notes" on every null of
   a score, "reasons" with a sentence on why it is one by the null's path, such as
@@ -141,8 +176,10 @@ def metrics_tree(
       for convention, by_name in scores.items()
     }
 
+  over = pooled_over({name: (units or {}).get(name, "") for name in variables})
   tree = {
     "about": dict(about or {}),
+    **({"overall_is_over": over} if len(variables) > 1 else {}),
     "variables": {name: (units or {}).get(name, "") for name in variables},
     "lead_times": lead_labels(lead_times),
     **conventions(results[FORECAST]),
@@ -214,24 +251,32 @@ def write_metrics(path: str | os.PathLike, tree: Mapping[str, Any]) -> None:
 
 
 def lead_time_rows(
-  results: Results, *, variables: Sequence[str], lead_times: Sequence
+  results: Results,
+  *,
+  variables: Sequence[str],
+  lead_times: Sequence,
+  units: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
   """Returns one row for every source, variable and lead time.
 
   The columns are source, variable, step (1 is the first forecast frame),
-  lead_time, and "<convention>/<score>" for every score. If there are several
-  variables, rows of the variable "all" hold scores that are pooled over them.
-  A score without values by variable is empty in the other rows.
+  lead_time, and "<convention>/<score>" for every score. The forecast comes first.
+  If there are several variables, rows of the variable "all" hold scores that are
+  pooled over them; if these have different units, its name lists them, such as
+  "all: t (K), u (m s-1)". A score without values by variable is empty in the
+  other rows.
 
   Args:
     results: the scores by source.
     variables: [C] names.
     lead_times: [T] timedelta64 or steps.
+    units: units by variable.
   """
   labels = lead_labels(lead_times)
-  pooled = [(_ALL, None)] if len(variables) > 1 else []
+  name = f"{_ALL}: {pooled_over(units)}" if units and mixed(units) else _ALL
+  pooled = [(name, None)] if len(variables) > 1 else []
   rows = []
-  for source, conventions in results.items():
+  for source, conventions in ordered(results).items():
     for variable, channel in [*((v, i) for i, v in enumerate(variables)), *pooled]:
       for lead, label in enumerate(labels):
         row = {
@@ -258,9 +303,12 @@ def write_lead_times(
   *,
   variables: Sequence[str],
   lead_times: Sequence,
+  units: Mapping[str, str] | None = None,
 ) -> None:
   """Writes lead_time.csv with the rows of `lead_time_rows`."""
-  rows = lead_time_rows(results, variables=variables, lead_times=lead_times)
+  rows = lead_time_rows(
+    results, variables=variables, lead_times=lead_times, units=units
+  )
   text = io.StringIO()
   # A forecast may have scores that the other sources do not have.
   columns = dict.fromkeys(name for row in rows for name in row)
@@ -276,17 +324,45 @@ def _cell(value: float) -> str:
   return "none" if math.isnan(value) else f"{value:.5g}"
 
 
-def console_table(results: Results, title: str = "") -> str:
-  """Returns overall scores as text, with a row a score and a column a source."""
+def console_table(
+  results: Results, title: str = "", units: Mapping[str, str] | None = None
+) -> str:
+  """Returns overall scores as text, with a row a score and a column a source.
+
+  The forecast is the first column. Variables of different units have a row each,
+  and a last line says what the scores of several variables are taken over. The
+  scores "..._spatialnorm" are left out: they are others times a constant.
+
+  Args:
+    results: the scores by source.
+    title: line above the table.
+    units: units by variable, in the order of the data.
+  """
+  results, units = ordered(results), dict(units or {})
+  apart = units if len(units) > 1 and mixed(units) else {}
   sources = list(results)
-  rows = [["", *sources]]
+  rows, together = [["", *sources]], False
   for convention, scores in results[FORECAST].items():
-    for name in scores:
-      cells = (results[s].get(convention, {}).get(name) for s in sources)
-      rows.append(
-        [f"{convention} {name}"]
-        + ["" if c is None else _cell(float(c.overall)) for c in cells]
-      )
+    for name, score in scores.items():
+      if name.endswith(_REPEATED):
+        continue
+      found = [results[s].get(convention, {}).get(name) for s in sources]
+      if apart and score.by_variable is not None:
+        lines = [
+          (
+            f"{convention} {name} {variable}",
+            [None if c is None else c.by_variable[channel] for c in found],
+          )
+          for channel, variable in enumerate(apart)
+        ]
+      else:
+        values = [None if c is None else c.overall for c in found]
+        lines = [(f"{convention} {name}", values)]
+        together = True
+      rows += [
+        [label] + ["" if v is None else _cell(float(v)) for v in values]
+        for label, values in lines
+      ]
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = [
     "  ".join(
@@ -296,4 +372,9 @@ def console_table(results: Results, title: str = "") -> str:
     for row in rows
   ]
   lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+  if apart:
+    lines.append(f"Units: {pooled_over(apart)}.")
+  if together and len(units) > 1:
+    rest = "Scores without a variable's name" if apart else "Scores"
+    lines.append(f"{rest} are taken over {pooled_over(units)} together.")
   return "\n".join(([title] if title else []) + lines)

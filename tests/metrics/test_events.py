@@ -1,6 +1,7 @@
 """Brier score, reliability and ROC from counts."""
 
 import numpy as np
+import pytest
 
 from stjax.metrics import ensemble, events
 
@@ -44,16 +45,23 @@ def test_few_members_keep_every_probability_apart():
   np.testing.assert_allclose(curve["count"], POINTS)
 
 
-def test_many_members_are_gathered_around_eleven_probabilities():
-  members = 50
+@pytest.mark.parametrize("members", [10, 11, 20, 50, 51])
+def test_many_members_are_gathered_in_groups_of_equal_width(members):
   points = np.ones(members + 1)
   chance = np.linspace(0, 1, members + 1)
-  curve = events.reliability(points, points * chance)
-  assert curve["count"].tolist() == [3] + [5] * 9 + [3]
+  curve = events.reliability(points, points * chance**2)
+  groups = [chance[[k]] for k in range(members + 1)]
+  if members > 10:
+    # Exact fractions say to which tenth a share belongs.
+    tenth = [min(10 * k // members, 9) for k in range(members + 1)]
+    groups = [chance[np.equal(tenth, g)] for g in range(10)]
+    widths = [g.max() - g.min() for g in groups]
+    assert max(widths) <= 0.1 + 1e-9
+  assert curve["count"].tolist() == [len(g) for g in groups]
+  np.testing.assert_allclose(curve["forecast_probability"], [g.mean() for g in groups])
   np.testing.assert_allclose(
-    curve["forecast_probability"][1:-1], np.linspace(0.1, 0.9, 9)
+    curve["observed_frequency"], [(g**2).mean() for g in groups]
   )
-  np.testing.assert_allclose(curve["observed_frequency"], curve["forecast_probability"])
 
 
 def test_a_probability_that_was_never_forecast_has_no_frequency():

@@ -49,12 +49,16 @@ def test_the_roc_curve_says_its_area(figures):
   assert _texts(figures[0]) == ["area 0.750"]
 
 
-def test_spread_and_error_share_an_axis_that_begins_at_0(figures):
-  ensemble.spread_skill([1.0, 2.0], [3.0, 4.0], "a.png", units="K")
+def test_spread_is_drawn_as_in_the_tables_and_its_label_has_the_factor(figures):
+  options = dict(members=3, units="K", title="Spread of t")
+  ensemble.spread_skill([1.0, 2.0], [3.0, 4.0], "a.png", **options)
   [ax] = figures[0].axes
   assert [list(line.get_ydata()) for line in ax.lines] == [[3, 4], [1, 2]]
   assert ax.get_ylim()[0] == 0 and ax.get_ylabel() == "K"
-  assert _texts(figures[0]) == ["rmse of the mean", "spread"]
+  rmse, spread = _texts(figures[0])
+  assert rmse == "rmse of the mean"
+  assert spread.startswith("spread (") and "(M+1)/M" in spread
+  assert "1.155 for M = 3" in spread  # The root of 4 / 3.
 
 
 def _fan(points=3, history=4, horizon=5):
@@ -77,6 +81,19 @@ def test_the_fan_chart_has_a_panel_a_point_with_two_bands(figures):
     assert len(ax.collections) == 2
     outer = ax.collections[0].get_datalim(ax.transData)
     np.testing.assert_allclose(outer.y1, quantiles[4, :, point].max())
+
+
+@pytest.mark.parametrize("label", ["+{} h", "+{} min", "+{} months"])
+def test_labels_below_fans_are_even_and_do_not_overlap(figures, label):
+  names = [label.format(5 * n) for n in range(1, 13)]
+  fan = _fan(1, history=12, horizon=12)
+  ensemble.fan_chart(*fan, "a.png", lead_labels=names)
+  [ax] = figures[0].axes
+  steps = np.diff(ax.get_xticks())
+  assert len(set(steps)) == 1
+  figures[0].draw(renderer := figures[0].canvas.get_renderer())
+  boxes = [t.get_window_extent(renderer) for t in ax.get_xticklabels()]
+  assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
 
 
 def test_fans_of_other_shapes_are_refused():

@@ -182,6 +182,13 @@ def test_the_report_has_spectra_as_tables_and_figures(scored):
   assert (run.workdir / "evaluation" / "figures" / "power_sst.png").exists()
 
 
+def test_the_forecast_leads_though_jit_sorts_the_sources(scored):
+  run, scores = scored
+  named = list(run.config.evaluation.baselines)
+  assert "climatology" in named  # It comes before the forecast in the alphabet.
+  assert list(scores.results) == ["forecast", *named]
+
+
 def test_names_of_scores_are_known_before_any_is_made(scored):
   run, scores = scored
   names = evaluator_lib.Evaluator(run, 4).score_names()
