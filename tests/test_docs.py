@@ -162,6 +162,8 @@ def test_named_config_keys_exist(page):
   known = set(keys_of(base.get_config().to_dict(), "c"))
   for store in STORES:
     known.update(keys_of(input_pipeline.defaults(store), "c.data"))
+  # Any coordinate may be selected.
+  known.update(f"c.data.select.{name}" for name in ("lat", "lon", "time", "level"))
   for section, classes in (("method", METHODS), ("model", MODELS)):
     for found in classes.values():
       known.update(f"c.{section}.{field.name}" for field in dataclasses.fields(found))

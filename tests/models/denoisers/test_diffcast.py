@@ -146,7 +146,9 @@ def test_wrong_options_are_refused_by_name(options, message):
 
 
 def test_a_grid_that_does_not_halve_is_refused():
-  with pytest.raises(models.NetworkError, match="6 x 10.*multiples of 4.*crop or pad"):
+  with pytest.raises(
+    models.NetworkError, match="6 x 10.*multiples of 4.*pad_to_multiple=4"
+  ):
     jax.eval_shape(
       build(multipliers=(1, 2, 2)).init, jax.random.key(0), *arguments((6, 10))
     )
