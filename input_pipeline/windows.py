@@ -285,9 +285,9 @@ def make(
   if not parts:
     raise errors.DataError(
       f"The {split} split gets none of the {store.num_sequences} sequences "
-      f"(data.split.by={by!r}). Change data.split.fractions or "
-      "data.split.ranges, or the split labels in the data "
-      "(data.split_variable)."
+      f"(data.split.by={by!r}). Cut each of them by time (--config.data.split.by=time), "
+      "or change data.split.fractions, data.split.ranges or the split labels in the "
+      "data (data.split_variable)."
     )
   length, longest, available = history + horizon, 0, 0
   sequences, starts = [], []

@@ -251,7 +251,7 @@ def test_a_split_without_a_sequence_is_named():
   store = Sequences([5] * 4)
   with pytest.raises(
     errors.DataError,
-    match=("validation split gets none of the 4 .*data.split.fractions"),
+    match=("validation split gets none of the 4 .*split.by=time.*split.fractions"),
   ):
     make(store, "validation", fractions=(0.9, 0.0, 0.1))
 
