@@ -286,7 +286,8 @@ def make(
     raise errors.DataError(
       f"The {split} split gets none of the {store.num_sequences} sequences "
       f"(data.split.by={by!r}). Cut each of them by time, "
-      "--config.data.split.by=time, or change data.split.fractions, data.split.ranges or the split labels in the "
+      "--config.data.split.by=time, or change data.split.fractions, "
+      "data.split.ranges or the split labels in the "
       "data (data.split_variable)."
     )
   length, longest, available = history + horizon, 0, 0
