@@ -15,6 +15,7 @@ from configs import base, simvp
 
 def get_config() -> ml_collections.ConfigDict:
   c = gridded()
+  c.data.time_dim = ""
   c.data.history = 5
   c.data.horizon = 5  # SimVP forecasts as many frames as it is shown.
   c.global_batch_size = 4
@@ -43,7 +44,7 @@ def gridded() -> ml_collections.ConfigDict:
     group="",  # The group of the files that is read; "" is the outermost.
     file_time="",  # Where the files' names hold a time, such as "%Y%m%d%H".
     variables=(),  # Names; "name@level" takes one level only.
-    time_dim="",  # The dimension of time; "" finds it.
+    time_dim="time",  # The dimension of time; "" finds it.
     time_variable="",  # The variable of the times, if not the time coordinate.
     step="",  # Time between frames, such as "1h" or "MS", in place of the file's.
     first_time="",  # The date of the first frame; needs step.

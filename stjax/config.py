@@ -65,6 +65,9 @@ _BEFORE = {
   "data.forcings.path": "",
   "data.group": "",
   "data.file_time": "",
+  "data.first_time": "",
+  "data.layout": "",
+  "data.step": "",
   "data.forcings.missing_value": [],
   "data.missing_value": [],
   "data.pairs": "",
@@ -372,7 +375,7 @@ def _last_parts(place: str | list[str]) -> str | list[str]:
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
   config = migrate(config)
-  chosen = {key: config.get(key) for key in _IDENTITY}
+  chosen = {key: config.get(key, _BEFORE.get(key)) for key in _IDENTITY}
   chosen["data"] = {
     k: _last_parts(v) if k in _PLACES else v
     for k, v in (chosen["data"] or {}).items()
