@@ -28,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.method.zero_missing = True  # What was never observed, such as land, stays so.
   c.evaluation.area_weights = "auto"
   c.evaluation.max_points = 2e7
+  c.evaluation.figures = 2  # Of each variable, of which there may be many.
   return c
 
 
