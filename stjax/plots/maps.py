@@ -247,21 +247,18 @@ def _degrees(value: float, sides: str, digits: int) -> str:
 
 
 def _is_latitude(name: str, values: xr.DataArray) -> bool:
-  attrs = values.attrs
-  standard = attrs.get("standard_name")
-  if standard is not None:
-    return standard == "latitude"
-  units = str(attrs.get("units", "")).lower()
-  return name.lower() in _LATITUDES or units in _NORTH
+  return _is_position(name, values, "latitude", _LATITUDES, _NORTH)
 
 
 def _is_longitude(name: str, values: xr.DataArray) -> bool:
-  attrs = values.attrs
-  standard = attrs.get("standard_name")
+  return _is_position(name, values, "longitude", _LONGITUDES, _EAST)
+
+
+def _is_position(name, values, kind, names, units) -> bool:
+  standard = values.attrs.get("standard_name")
   if standard is not None:
-    return standard == "longitude"
-  units = str(attrs.get("units", "")).lower()
-  return name.lower() in _LONGITUDES or units in _EAST
+    return standard == kind
+  return name.lower() in names or str(values.attrs.get("units", "")).lower() in units
 
 
 def _is_x(coordinates: xr.Dataset, dim: str) -> bool:
